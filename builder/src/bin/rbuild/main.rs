@@ -1,0 +1,2 @@
+//! The command line of rbuild.
+fn main() {}

@@ -1,0 +1,1 @@
+//! What a layer contains without its bytes, and a stack of such indexes as one tree.
