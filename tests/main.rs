@@ -1,1 +1,14 @@
-//! The end-to-end tests.
+//! The end-to-end tests: the real `rbuild` against a real registry, with peers reading what it wrote.
+//!
+//! `cargo xtask test` sets up what they need. A test that lacks it fails and says so.
+
+mod architecture;
+mod cache;
+mod common;
+mod copying;
+mod failures;
+mod interrupts;
+mod outputs;
+mod real;
+mod rootless;
+mod steps;

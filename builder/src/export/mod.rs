@@ -1,1 +1,101 @@
-//! placeholder
+//! A solved image to where it is wanted: the store's tags, a registry, an archive, a directory.
+
+mod archive;
+pub mod output;
+mod push;
+mod rootfs;
+pub mod tags;
+
+use std::path::PathBuf;
+
+use snapshot::Layer;
+
+use crate::image::Image;
+use crate::solve::tree::Tree;
+use crate::solve::{Cause, World};
+
+pub use output::{Output, OutputError};
+
+/// Why an output could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// A layer could not be made or fetched.
+    #[error("cannot make the image's layers")]
+    Layers(#[source] Box<Cause>),
+    /// A registry did not take the image.
+    #[error("cannot push `{reference}`")]
+    Push {
+        /// The name that was pushed.
+        reference: String,
+        /// Why.
+        source: Box<registry::Error>,
+    },
+    /// The destination could not be written.
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        /// The destination.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The destination could not be written.
+    #[error("cannot write `{}`", path.display())]
+    Tree {
+        /// The destination.
+        path: PathBuf,
+        /// Why.
+        source: Box<snapshot::Error>,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] snapshot::Error),
+}
+
+impl From<Cause> for ExportError {
+    fn from(cause: Cause) -> Self {
+        Self::Layers(Box::new(cause))
+    }
+}
+
+/// An image and the tree that it came from.
+#[derive(Debug)]
+pub struct Exported<'a> {
+    /// The documents.
+    pub image: &'a Image,
+    /// The layers' files.
+    pub tree: &'a Tree,
+    /// The names given with `-t`.
+    pub tags: &'a [registry::Reference],
+}
+
+/// Keeps the image in the store under its names.
+pub fn store(world: &World<'_>, exported: &Exported<'_>) -> Result<(), ExportError> {
+    let image = exported.image;
+    for bytes in [&image.config, &image.manifest] {
+        world.store.blobs().ingest(None, &mut bytes.as_slice())?;
+    }
+    for tag in exported.tags {
+        tags::put(world.store, tag, image)?;
+    }
+    Ok(())
+}
+
+/// Makes one output.
+pub fn export(world: &World<'_>, output: &Output, exported: &Exported<'_>) -> Result<(), ExportError> {
+    match output {
+        Output::Push => push::push(world, exported),
+        Output::Oci { destination, tar: true } => archive::oci(world, exported, destination),
+        Output::Oci { destination, tar: false } => archive::layout(world, exported, destination),
+        Output::Docker { destination } => archive::docker(world, exported, destination),
+        Output::Local { destination } => rootfs::directory(world, exported.tree, destination),
+        Output::Tar { destination } => rootfs::tar(world, exported.tree, destination),
+    }
+}
+
+/// Makes sure that the store has the bytes of a layer, and opens them.
+fn open_layer(world: &World<'_>, tree: &Tree, position: usize, layer: &Layer) -> Result<fs_err::File, Cause> {
+    if let Some((image, pulled)) = tree.layers()[position].image() {
+        crate::solve::fetch(world, image, pulled)?;
+    }
+    Ok(world.store.blobs().open(layer.blob.digest())?)
+}

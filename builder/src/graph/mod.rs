@@ -1,1 +1,162 @@
-//! placeholder
+//! The directed acyclic graph of steps that a Dockerfile means, with every value expanded and every image pinned.
+//!
+//! Pure: [`references`] says which images a target needs, [`lower`] turns the AST and the pinned images into a
+//! [`Graph`]. Nothing here touches a disk or a network.
+
+pub mod config;
+pub mod instructions;
+pub mod lower;
+pub mod platform;
+pub mod references;
+pub mod scope;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use oci_spec::distribution::Reference;
+use oci_spec::image::Digest;
+use serde::Serialize;
+
+use crate::dockerfile::{Network, Span};
+use crate::graph::config::ImageConfig;
+use crate::graph::platform::Platform;
+
+mod error;
+
+pub use error::{GraphError, Problem};
+pub use lower::lower;
+
+/// Where a vertex stands in [`Graph::vertices`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct VertexId(pub usize);
+
+/// The steps of a build. A vertex's inputs always precede it, so a cycle cannot be written down.
+#[derive(Debug, Clone)]
+pub struct Graph {
+    /// The vertices, inputs first; only those that the target needs.
+    pub vertices: Vec<Vertex>,
+    /// The vertex whose tree is the image's.
+    pub target: VertexId,
+    /// The image's config, complete but for its layers and times.
+    pub config: ImageConfig,
+    /// The platform of the target.
+    pub platform: Platform,
+}
+
+/// One step.
+#[derive(Debug, Clone)]
+pub struct Vertex {
+    /// What it does.
+    pub op: Op,
+    /// The tree that it starts from; none for [`Op::Scratch`] and [`Op::Source`].
+    pub base: Option<VertexId>,
+    /// The tree that a `COPY --from` reads.
+    pub from: Option<VertexId>,
+    /// Where it stands in the Dockerfile.
+    pub span: Span,
+    /// How it is shown: `[build 2/4] RUN make`.
+    pub name: String,
+}
+
+impl Vertex {
+    /// The vertices that must be known before this one.
+    pub fn inputs(&self) -> impl Iterator<Item = VertexId> {
+        self.base.into_iter().chain(self.from)
+    }
+}
+
+/// What a vertex does. Closed: the solver matches on it.
+#[derive(Debug, Clone)]
+pub enum Op {
+    /// The empty tree.
+    Scratch,
+    /// The tree of an image.
+    Source(Arc<PinnedImage>),
+    /// Runs a command.
+    Run(RunOp),
+    /// Copies files.
+    Copy(CopyOp),
+    /// Makes a directory.
+    Mkdir(MkdirOp),
+}
+
+/// An image that a registry was asked for, pinned to one manifest of one platform.
+#[derive(Debug, Clone)]
+pub struct PinnedImage {
+    /// Where it came from, with its tag: for people and for pulling.
+    pub reference: Reference,
+    /// The digest of the platform's manifest.
+    pub manifest: Digest,
+    /// The config's JSON, read.
+    pub config: ImageConfig,
+    /// Its layers, bottom first.
+    pub layers: Vec<snapshot::Layer>,
+}
+
+/// `RUN`, resolved.
+#[derive(Debug, Clone)]
+pub struct RunOp {
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// The file that `RUN <<NAME` with a `#!` line runs, mounted at `/dev/pipes/NAME`.
+    pub script: Option<Script>,
+    /// The variables of `ENV` and `ARG` in scope, in order.
+    pub env: Vec<(String, String)>,
+    /// Predefined proxy arguments: visible to the command, in no key and no history.
+    pub proxy_env: Vec<(String, String)>,
+    /// The working directory, absolute.
+    pub cwd: PathBuf,
+    /// `USER`, as written: `name|uid[:group|gid]`; root when empty.
+    pub user: String,
+    /// `--network`.
+    pub network: Network,
+}
+
+/// An executable file that exists while its step runs.
+#[derive(Debug, Clone)]
+pub struct Script {
+    /// Its absolute path in the step's root.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub content: String,
+}
+
+/// `COPY` and `ADD`, resolved.
+#[derive(Debug, Clone)]
+pub struct CopyOp {
+    /// What is copied, in order.
+    pub sources: Vec<CopySource>,
+    /// The absolute destination; a trailing slash is kept, since it means a directory.
+    pub destination: String,
+    /// `--chown`, as written.
+    pub chown: Option<String>,
+    /// `--chmod`, octal.
+    pub chmod: Option<u32>,
+    /// `ADD`: a local archive is unpacked.
+    pub unpack: bool,
+    /// `--link`: the layer depends on nothing below it.
+    pub link: bool,
+}
+
+/// One source of a [`CopyOp`].
+#[derive(Debug, Clone)]
+pub enum CopySource {
+    /// A path or pattern, in the build context or in the tree of [`Vertex::from`].
+    Path(String),
+    /// A file that the Dockerfile itself holds.
+    Inline {
+        /// The file's name.
+        name: String,
+        /// Its bytes.
+        content: String,
+    },
+}
+
+/// `WORKDIR`: a directory that exists afterwards.
+#[derive(Debug, Clone)]
+pub struct MkdirOp {
+    /// The absolute path.
+    pub path: PathBuf,
+    /// Who owns what has to be made, as `USER` says.
+    pub user: String,
+}

@@ -1,1 +1,205 @@
-//! placeholder
+//! Graph → result: which steps the cache has, which must run, and running those.
+//!
+//! The only place that knows both the graph and the world. In order: [`key`] names every vertex, [`plan`] asks the
+//! cache from the target downwards what has to run, [`scheduler`] runs it in parallel, one module an operation:
+//! [`source`], [`run`], [`copy`], [`mkdir`]. What a vertex leaves behind is a [`tree::Tree`] of layers whose
+//! directory, index and blob are made when something asks for them and not before.
+
+mod archive;
+pub mod cache;
+mod copy;
+mod destination;
+mod error;
+pub mod key;
+mod mkdir;
+mod plan;
+mod run;
+pub mod scheduler;
+mod select;
+mod source;
+pub mod tree;
+
+use std::path::Path;
+use std::sync::mpsc;
+
+use snapshot::{Compression, Store};
+
+use crate::context::{LocalContext, Memo};
+use crate::graph::{Graph, Op, Vertex, VertexId};
+use crate::progress::Reporter;
+use crate::sandbox::{Cancel, Executor};
+
+pub use error::{Cause, SolveError};
+pub(crate) use source::fetch;
+use key::CacheKey;
+use plan::Plan;
+use tree::Tree;
+
+/// What solving works with.
+#[derive(Clone, Copy)]
+pub struct World<'a> {
+    /// Layers, snapshots, records.
+    pub store: &'a Store,
+    /// The registries.
+    pub client: &'a registry::Client,
+    /// What runs commands.
+    pub executor: &'a dyn Executor,
+    /// The build context.
+    pub context: &'a LocalContext,
+    /// Digests of context files that did not change.
+    pub memo: &'a Memo,
+    /// Where events go.
+    pub reporter: &'a Reporter<'a>,
+    /// Ends every step.
+    pub cancel: &'a Cancel,
+    /// Choices of the caller.
+    pub options: &'a Options,
+}
+
+impl std::fmt::Debug for World<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// Choices that change no result.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Steps at a time.
+    pub jobs: usize,
+    /// Look nothing up in the cache.
+    pub no_cache: bool,
+    /// How new layers are compressed.
+    pub compression: Compression,
+    /// When layers count as made, RFC 3339; the time they were made when absent.
+    pub epoch: Option<String>,
+    /// Whether the target's layers are needed as blobs: false for an output that is only a directory.
+    pub export_layers: bool,
+}
+
+/// Solves a graph: afterwards everything that the target needs exists or can be made from what exists.
+pub fn solve(graph: &Graph, world: &World<'_>) -> Result<Tree, SolveError> {
+    let keys = key::keys(graph, world)?;
+    let trees = trees(graph, &keys);
+    let plan = plan::plan(graph, &trees, world);
+    for (vertex, _) in graph.vertices.iter().zip(&plan.cached).filter(|(_, cached)| **cached) {
+        world.reporter.cached(&vertex.name);
+    }
+    let (finished, made) = mpsc::channel::<Tree>();
+    std::thread::scope(|scope| {
+        // Layers are compressed while later steps run. An error here is met again, and reported, by whoever needs the
+        // layer.
+        scope.spawn(move || {
+            for tree in made {
+                drop(tree.top_layer(world));
+            }
+        });
+        let solver = Solver { graph, trees: &trees, plan: &plan, world, finished };
+        let result = scheduler::run(&solver.tasks(), world.options.jobs, |vertex| solver.execute(vertex));
+        if result.is_err() {
+            world.cancel.cancel();
+        }
+        result
+    })?;
+    Ok(trees[graph.target.0].clone())
+}
+
+/// The tree of every vertex, as handles: nothing is made yet.
+fn trees(graph: &Graph, keys: &[CacheKey]) -> Vec<Tree> {
+    let mut trees: Vec<Tree> = Vec::with_capacity(graph.vertices.len());
+    for (vertex, key) in graph.vertices.iter().zip(keys) {
+        let tree = match (&vertex.op, vertex.base) {
+            (Op::Source(image), _) => Tree::of_image(image),
+            (_, Some(base)) => trees[base.0].with(key),
+            (_, None) => Tree::default(),
+        };
+        trees.push(tree);
+    }
+    trees
+}
+
+/// What a step has to leave behind.
+#[derive(Debug, Clone, Copy)]
+struct Needs {
+    /// The layer's blob.
+    layer: bool,
+    /// The layer's files in a directory.
+    directory: bool,
+}
+
+struct Solver<'a> {
+    graph: &'a Graph,
+    trees: &'a [Tree],
+    plan: &'a Plan,
+    world: &'a World<'a>,
+    finished: mpsc::Sender<Tree>,
+}
+
+impl Solver<'_> {
+    /// The vertices that run, each with those that must have run before.
+    fn tasks(&self) -> Vec<scheduler::Task> {
+        let runs = |id: &VertexId| self.plan.execute[id.0];
+        (0..self.graph.vertices.len())
+            .map(VertexId)
+            .filter(runs)
+            .map(|id| scheduler::Task { id: id.0, after: self.executing_inputs(id) })
+            .collect()
+    }
+
+    /// The nearest executing vertices that `id` depends on: a cached vertex is looked through.
+    fn executing_inputs(&self, id: VertexId) -> Vec<usize> {
+        let mut open: Vec<VertexId> = self.graph.vertices[id.0].inputs().collect();
+        let mut found = Vec::new();
+        while let Some(input) = open.pop() {
+            if self.plan.execute[input.0] {
+                found.push(input.0);
+            } else {
+                open.extend(self.graph.vertices[input.0].inputs());
+            }
+        }
+        found
+    }
+
+    fn execute(&self, id: usize) -> Result<(), SolveError> {
+        let vertex = &self.graph.vertices[id];
+        let step = self.world.reporter.start(&vertex.name, Some(vertex.span));
+        let result = self.perform(VertexId(id), vertex, &step).map_err(|cause| SolveError::new(vertex, cause));
+        step.finish(result)?;
+        if self.plan.layer[id] && matches!(vertex.op, Op::Run(_)) {
+            // The receiver lives as long as this scope; a closed channel could only mean that it panicked.
+            drop(self.finished.send(self.trees[id].clone()));
+        }
+        Ok(())
+    }
+
+    fn needs(&self, id: VertexId) -> Needs {
+        Needs { layer: self.plan.layer[id.0], directory: self.plan.directory[id.0] }
+    }
+
+    fn perform(&self, id: VertexId, vertex: &Vertex, step: &crate::progress::Step<'_>) -> Result<(), Cause> {
+        let tree = &self.trees[id.0];
+        let base = || &self.trees[vertex.base.expect("lowering gives every such vertex a base").0];
+        match &vertex.op {
+            Op::Scratch => Ok(()),
+            Op::Source(_) => tree.dirs(self.world).map(drop),
+            Op::Run(op) => run::run(self.world, op, base(), tree, step),
+            Op::Copy(op) => {
+                let job = copy::Job {
+                    op,
+                    base: base(),
+                    from: vertex.from.map(|from| &self.trees[from.0]),
+                    tree,
+                    needs: self.needs(id),
+                };
+                copy::copy(self.world, &job)
+            }
+            Op::Mkdir(op) => mkdir::mkdir(self.world, op, base(), tree, self.needs(id)),
+        }
+    }
+}
+
+/// The path of an image as the snapshot crate wants it: relative to the root, `.` for the root itself.
+fn relative(path: &Path) -> &Path {
+    let path = path.strip_prefix("/").unwrap_or(path);
+    if path.as_os_str().is_empty() { Path::new(".") } else { path }
+}

@@ -1,2 +1,25 @@
 //! The command line of rbuild.
-fn main() {}
+
+mod args;
+mod commands;
+mod report;
+mod signals;
+mod ui;
+
+use std::panic::catch_unwind;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    // A step's init is this same program: it must not read arguments or start threads.
+    if let Some(code) = builder::sandbox::init_if_child() {
+        return code;
+    }
+    let cli = args::Cli::parse();
+    match catch_unwind(|| commands::run(cli)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(failure)) => report::failure(&failure),
+        Err(_) => report::bug(),
+    }
+}

@@ -1,0 +1,116 @@
+//! Between the Dockerfile and its graph: every image that it names, pinned to one manifest, concurrently.
+
+use std::collections::{BTreeMap, HashMap};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use oci_spec::distribution::Reference;
+use oci_spec::image::{Descriptor, Digest};
+
+use crate::dockerfile::Span;
+use crate::graph::PinnedImage;
+use crate::graph::config::ImageConfig;
+use crate::graph::platform::{Platform, PlatformError};
+use crate::graph::references::ImageName;
+use crate::progress::Reporter;
+
+/// Why an image could not be pinned.
+#[derive(Debug, thiserror::Error)]
+pub enum BaseError {
+    /// The registry did not give it.
+    #[error("cannot resolve the base image `{reference}`")]
+    Resolve {
+        /// The image.
+        reference: String,
+        /// The lines that name it.
+        span: Span,
+        /// Why.
+        source: Box<registry::Error>,
+    },
+    /// Its config is not one.
+    #[error("the config of `{reference}` is not an image config")]
+    Config {
+        /// The image.
+        reference: String,
+        /// The lines that name it.
+        span: Span,
+        /// What the JSON reader says.
+        source: serde_json::Error,
+    },
+    /// Its config names fewer or more layers than its manifest.
+    #[error("`{reference}` is malformed: its manifest has {layers} layers and its config {diff_ids}")]
+    LayerCount {
+        /// The image.
+        reference: String,
+        /// The lines that name it.
+        span: Span,
+        /// Layers of the manifest.
+        layers: usize,
+        /// diff_ids of the config.
+        diff_ids: usize,
+    },
+    /// A name that changed between selection and resolution; cannot happen for names that the graph selected.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+}
+
+impl BaseError {
+    /// The lines of the Dockerfile that name the image.
+    pub fn span(&self) -> Option<Span> {
+        match self {
+            Self::Resolve { span, .. } | Self::Config { span, .. } | Self::LayerCount { span, .. } => Some(*span),
+            Self::Platform(_) => None,
+        }
+    }
+}
+
+/// Pins every image, all at once; the first error ends it.
+pub fn resolve(
+    client: &registry::Client,
+    images: &BTreeMap<ImageName, Span>,
+    reporter: &Reporter<'_>,
+) -> Result<HashMap<ImageName, Arc<PinnedImage>>, BaseError> {
+    std::thread::scope(|scope| {
+        let handles: Vec<_> = images
+            .iter()
+            .map(|(name, &span)| {
+                scope.spawn(move || {
+                    let step = reporter.start(&format!("resolve {}", name.reference), None);
+                    step.finish(pin(client, name, span)).map(|image| (name.clone(), Arc::new(image)))
+                })
+            })
+            .collect();
+        handles.into_iter().map(|handle| handle.join().expect("resolving does not panic")).collect()
+    })
+}
+
+fn pin(client: &registry::Client, name: &ImageName, span: Span) -> Result<PinnedImage, BaseError> {
+    let shown = || name.reference.clone();
+    let reference = Reference::from_str(&name.reference).expect("the graph made it from a reference");
+    let platform: Platform = name.platform.parse()?;
+    let resolved = client
+        .resolve(&reference, &oci_platform(&platform))
+        .map_err(|source| BaseError::Resolve { reference: shown(), span, source: Box::new(source) })?;
+    let config: ImageConfig = serde_json::from_slice(&resolved.config)
+        .map_err(|source| BaseError::Config { reference: shown(), span, source })?;
+    let layers = resolved.manifest.layers();
+    if layers.len() != config.rootfs.diff_ids.len() {
+        let (layers, diff_ids) = (layers.len(), config.rootfs.diff_ids.len());
+        return Err(BaseError::LayerCount { reference: shown(), span, layers, diff_ids });
+    }
+    let layers = layers.iter().zip(&config.rootfs.diff_ids).map(|(blob, diff_id)| layer(blob, diff_id)).collect();
+    Ok(PinnedImage { reference, manifest: resolved.descriptor.digest().clone(), config, layers })
+}
+
+fn layer(blob: &Descriptor, diff_id: &Digest) -> snapshot::Layer {
+    snapshot::Layer { diff_id: diff_id.clone(), blob: blob.clone() }
+}
+
+/// The platform in the registry's words.
+fn oci_platform(platform: &Platform) -> oci_spec::image::Platform {
+    let mut oci = oci_spec::image::Platform::default();
+    oci.set_os(platform.os.as_str().into());
+    oci.set_architecture(platform.architecture.as_str().into());
+    oci.set_variant(platform.variant.clone());
+    oci
+}

@@ -1,0 +1,153 @@
+//! The arguments. Flags have the names and the meaning that `docker buildx build` gave them.
+
+use std::path::PathBuf;
+
+use builder::export::Output;
+use builder::graph::platform::Platform;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Builds OCI images from Dockerfiles: no daemon, no setuid helper, one binary.
+#[derive(Debug, Parser)]
+#[command(name = "rbuild", version, about, args_conflicts_with_subcommands = true, subcommand_precedence_over_arg = true)]
+#[command(after_help = "`rbuild DIR` is short for `rbuild build DIR`.\n\n\
+    Examples:\n  \
+    rbuild -t registry.example.com/app:1 --push .\n  \
+    rbuild -f ci.Dockerfile --target test --build-arg VERSION=2 .\n  \
+    rbuild -o type=oci,dest=app.tar .")]
+pub(crate) struct Cli {
+    /// What to do; build when it is not said.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) build: BuildArgs,
+}
+
+/// What rbuild does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build an image from a Dockerfile
+    Build(BuildArgs),
+    /// List the images in the store
+    Images(ImagesArgs),
+    /// Remove cached steps and every layer that no named image needs
+    Prune(PruneArgs),
+    /// Say what this machine lets rbuild do, and what would let it do more
+    Doctor(DoctorArgs),
+    /// Look inside
+    #[command(subcommand, hide = true)]
+    Debug(DebugCommand),
+}
+
+/// `rbuild build`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BuildArgs {
+    /// The directory of the build context
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) context: PathBuf,
+    /// The Dockerfile; `-` reads it from standard input [default: DIR/Dockerfile]
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) file: Option<PathBuf>,
+    /// A name for the image, `name[:tag]`; may be given several times
+    #[arg(short, long = "tag", value_name = "NAME")]
+    pub(crate) tags: Vec<String>,
+    /// Push the image to the registry that each name names
+    #[arg(long)]
+    pub(crate) push: bool,
+    /// `type=oci|docker|local|tar|registry[,dest=PATH][,tar=false]`; `-` is standard output; may be given several times
+    #[arg(short, long = "output", value_name = "SPEC", value_parser = |text: &str| text.parse::<Output>())]
+    pub(crate) outputs: Vec<Output>,
+    /// Build this stage instead of the last
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// Set an ARG, `NAME=VALUE`; `NAME` alone takes the value from the environment
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
+    pub(crate) build_args: Vec<String>,
+    /// Set a label of the image, `NAME=VALUE`
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    pub(crate) labels: Vec<String>,
+    /// The platform to build for, `linux/ARCH`
+    #[arg(long, value_name = "OS/ARCH", value_parser = |text: &str| text.parse::<Platform>())]
+    pub(crate) platform: Option<Platform>,
+    /// Run every step, whatever the cache has
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Ask the registry for every base image (rbuild always does)
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// Steps to run at a time [default: the number of processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) jobs: Option<u16>,
+    /// How to isolate steps: `rbuild doctor` says what this machine gives
+    #[arg(long, value_name = "RUNG", default_value = "auto")]
+    pub(crate) isolation: String,
+    /// Write the digest of the image's config to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Write what was built to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// How to show what happens
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    pub(crate) progress: Mode,
+    /// Show nothing but errors and print the image's digest
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// `--progress`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// A live display on a terminal, else a plain log
+    Auto,
+    /// A live display
+    Tty,
+    /// A log, line by line
+    Plain,
+    /// Nothing but errors
+    Quiet,
+    /// One JSON object a line, on standard error
+    #[value(alias = "rawjson")]
+    Json,
+}
+
+/// `rbuild images`.
+#[derive(Debug, Args)]
+pub(crate) struct ImagesArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `rbuild prune`.
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Remove the named images too
+    #[arg(short, long)]
+    pub(crate) all: bool,
+}
+
+/// `rbuild doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {}
+
+/// `rbuild debug`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DebugCommand {
+    /// Print the syntax tree of a Dockerfile
+    Ast {
+        /// The Dockerfile
+        file: PathBuf,
+    },
+}
+
+impl BuildArgs {
+    /// All outputs: those of `-o`, and `--push`.
+    pub(crate) fn all_outputs(&self) -> Vec<Output> {
+        let mut outputs = self.outputs.clone();
+        if self.push && !outputs.contains(&Output::Push) {
+            outputs.push(Output::Push);
+        }
+        outputs
+    }
+}
+

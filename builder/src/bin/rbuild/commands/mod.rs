@@ -1,0 +1,44 @@
+//! One module a command.
+
+mod build;
+mod debug;
+mod doctor;
+mod images;
+mod prune;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use builder::sandbox::{self, Sandbox};
+
+use crate::args::{Cli, Command};
+use crate::report::Failure;
+
+/// Runs what the arguments say.
+pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        None => build::run(&cli.build),
+        Some(Command::Build(args)) => build::run(&args),
+        Some(Command::Images(args)) => images::run(&args),
+        Some(Command::Prune(args)) => prune::run(&args),
+        Some(Command::Doctor(_)) => doctor::run(),
+        Some(Command::Debug(command)) => debug::run(&command),
+    }
+}
+
+/// The state directory.
+fn home() -> Result<PathBuf, Failure> {
+    let home = builder::paths::home();
+    home.ok_or_else(|| Failure::Usage("set RBUILD_HOME or HOME: rbuild does not know where to keep its state".into()))
+}
+
+fn make_home(home: &Path) -> Result<(), Failure> {
+    fs_err::create_dir_all(home).context("cannot make the state directory").map_err(Failure::Environment)
+}
+
+/// Chooses the rung and steps onto it; no thread may run yet.
+fn enter(isolation: &str) -> Result<Sandbox, Failure> {
+    let requested = Some(isolation).filter(|name| *name != "auto");
+    make_home(&home()?)?;
+    sandbox::enter(requested).map_err(|error| Failure::Environment(error.into()))
+}

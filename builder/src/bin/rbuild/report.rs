@@ -1,0 +1,191 @@
+//! Errors as a person reads them: one place decides the words around them, the excerpt, the hint and the exit code.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use builder::bases::BaseError;
+use builder::build::BuildError;
+use builder::context::ContextError;
+use builder::dockerfile::Span;
+use builder::export::ExportError;
+use builder::sandbox::SandboxError;
+use builder::solve::Cause;
+
+/// Lines shown before and after those that an error is about.
+const AROUND: usize = 2;
+
+/// What a command ends with when it does not end well.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// A build failed.
+    Build {
+        /// Why.
+        error: Box<BuildError>,
+        /// What the excerpt is taken from.
+        dockerfile: Dockerfile,
+    },
+    /// The arguments make no sense together.
+    Usage(String),
+    /// The machine does not let rbuild do it.
+    Environment(anyhow::Error),
+    /// Anything else.
+    Other(anyhow::Error),
+}
+
+/// A Dockerfile as the excerpt needs it.
+#[derive(Debug, Clone)]
+pub(crate) struct Dockerfile {
+    /// How the user calls it.
+    pub(crate) name: String,
+    /// Its text.
+    pub(crate) text: String,
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// Exit codes, as the user guide lists them.
+mod code {
+    pub(super) const BUILD: u8 = 1;
+    pub(super) const USAGE: u8 = 2;
+    pub(super) const ENVIRONMENT: u8 = 3;
+    pub(super) const REGISTRY: u8 = 4;
+    pub(super) const BUG: u8 = 70;
+    pub(super) const CANCELLED: u8 = 130;
+}
+
+/// Prints a failure and returns its exit code.
+pub(crate) fn failure(failure: &Failure) -> ExitCode {
+    let (text, code) = match failure {
+        Failure::Usage(message) => (format!("error: {message}\n"), code::USAGE),
+        Failure::Environment(error) => (chain(error.as_ref()), code::ENVIRONMENT),
+        Failure::Other(error) => (chain(error.as_ref()), code::BUILD),
+        Failure::Build { error, dockerfile } => build(error, dockerfile),
+    };
+    print(&text);
+    ExitCode::from(code)
+}
+
+/// Says that rbuild itself is at fault; the panic's own message is already on standard error.
+pub(crate) fn bug() -> ExitCode {
+    print("error: this is a bug in rbuild; please report the lines above and what you built\n");
+    ExitCode::from(code::BUG)
+}
+
+#[expect(clippy::print_stderr, reason = "reporting errors is what this module is for")]
+fn print(text: &str) {
+    eprint!("{text}");
+}
+
+fn build(error: &BuildError, dockerfile: &Dockerfile) -> (String, u8) {
+    match error {
+        BuildError::Parse(errors) => {
+            let mut text = String::new();
+            for error in &errors.0 {
+                let _ = writeln!(text, "error: {error}");
+                text.push_str(&excerpt(dockerfile, error.span));
+                if let Some(hint) = &error.hint {
+                    let _ = writeln!(text, "  hint: {hint}");
+                }
+            }
+            (text, code::BUILD)
+        }
+        BuildError::Graph(error) => (located(&error.problem, dockerfile, error.span, None), code::BUILD),
+        BuildError::Base(error) => {
+            let hint = base_hint(error);
+            let text = match error.span() {
+                Some(span) => located(error, dockerfile, span, hint),
+                None => chain(error),
+            };
+            (text, code::REGISTRY)
+        }
+        BuildError::Solve(error) => {
+            let (hint, code) = step_hint(&error.cause);
+            (located(error.cause.as_ref(), dockerfile, error.span, hint), code)
+        }
+        BuildError::Export(error @ ExportError::Push { .. }) => (chain(error), code::REGISTRY),
+        other => (chain(other), code::BUILD),
+    }
+}
+
+fn base_hint(error: &BaseError) -> Option<&'static str> {
+    let BaseError::Resolve { source, .. } = error else { return None };
+    match source.as_ref() {
+        registry::Error::Unauthorized { .. } | registry::Error::Denied { .. } => {
+            Some("log in first: rbuild reads the credentials of `docker login` and `podman login`")
+        }
+        registry::Error::NotFound { .. } => Some("check the name and the tag; private images also look missing without credentials"),
+        _ => None,
+    }
+}
+
+fn step_hint(cause: &Cause) -> (Option<&'static str>, u8) {
+    match cause {
+        Cause::Exit { code: 126, .. } => (Some("126 means: found, but not executable"), code::BUILD),
+        Cause::Exit { code: 127, .. } => (Some("127 means: the command was not found in the image"), code::BUILD),
+        Cause::Exit { code: 137, .. } => (Some("137 means: killed by SIGKILL, often for want of memory"), code::BUILD),
+        Cause::Exit { .. } => (Some("re-run with `--progress=plain` to see the whole log of this step"), code::BUILD),
+        Cause::Context(ContextError::Missing { .. }) => (Some("paths are relative to the build context, not to the Dockerfile"), code::BUILD),
+        Cause::Fetch { .. } => (None, code::REGISTRY),
+        Cause::Sandbox(SandboxError::Setup { .. }) => (Some("`rbuild doctor` says what this machine allows"), code::ENVIRONMENT),
+        Cause::Cancelled => (None, code::CANCELLED),
+        _ => (None, code::BUILD),
+    }
+}
+
+/// An error with the lines that it is about.
+fn located(error: &dyn Error, dockerfile: &Dockerfile, span: Span, hint: Option<&str>) -> String {
+    let mut text = chain(error);
+    text.push_str(&excerpt(dockerfile, span));
+    if let Some(hint) = hint {
+        let _ = writeln!(text, "  hint: {hint}");
+    }
+    text
+}
+
+/// `error: …` and a line for each cause.
+fn chain(error: &dyn Error) -> String {
+    let mut text = format!("error: {error}\n");
+    let mut last = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let shown = cause.to_string();
+        if shown != last {
+            let _ = writeln!(text, "  caused by: {shown}");
+        }
+        last = shown;
+        source = cause.source();
+    }
+    text
+}
+
+/// The lines of a span with `>>>`, and a few around them.
+fn excerpt(dockerfile: &Dockerfile, span: Span) -> String {
+    let lines: Vec<&str> = dockerfile.text.lines().collect();
+    if span.start == 0 || span.start > lines.len() {
+        return String::new();
+    }
+    let end = span.end.clamp(span.start, lines.len());
+    // A long heredoc says nothing that its first lines don't.
+    let end = end.min(span.start + 9);
+    let (first, last) = (span.start.saturating_sub(AROUND).max(1), (end + AROUND).min(lines.len()));
+    let width = last.to_string().len();
+    let mut text = format!("  {}:{}\n", dockerfile.name, span.start);
+    for number in first..=last {
+        let mark = if (span.start..=end).contains(&number) { ">>>" } else { "   " };
+        let line = shorten(lines[number - 1]);
+        let _ = writeln!(text, "{}", format!("  {mark} {number:width$} | {line}").trim_end());
+    }
+    text
+}
+
+/// Keeps a generated line of a megabyte off the terminal.
+fn shorten(line: &str) -> String {
+    const LONGEST: usize = 160;
+    let printable: String = line.chars().take(LONGEST).map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect();
+    if line.chars().nth(LONGEST).is_some() { format!("{printable}…") } else { printable }
+}

@@ -1,0 +1,203 @@
+//! What a person sees: the displays of a running build, and tables. With `report` the only files that print.
+
+mod json;
+mod plain;
+mod tty;
+
+use std::io::{IsTerminal, Write};
+
+use builder::image::Image;
+use builder::progress::{Event, Progress};
+use jiff::Timestamp;
+
+use crate::args::Mode;
+
+/// A reader of a build's events.
+pub(crate) trait Display: Progress {
+    /// The build has ended: takes the live part away and leaves what matters.
+    fn finish(&self, succeeded: bool);
+}
+
+/// The display of a mode.
+pub(crate) fn display(mode: Mode) -> Box<dyn Display> {
+    match mode {
+        Mode::Auto if std::io::stderr().is_terminal() => Box::new(tty::Tty::new()),
+        Mode::Tty => Box::new(tty::Tty::new()),
+        Mode::Auto | Mode::Plain => Box::new(plain::Plain::new()),
+        Mode::Json => Box::new(json::Json),
+        Mode::Quiet => Box::new(Quiet),
+    }
+}
+
+/// Shows nothing: errors are the report's.
+struct Quiet;
+
+impl Progress for Quiet {
+    fn emit(&self, _: Event) {}
+}
+
+impl Display for Quiet {
+    fn finish(&self, _: bool) {}
+}
+
+/// Says what was built: the digest alone on standard output when quiet, else a line on standard error.
+pub(crate) fn built(mode: Mode, image: &Image, tags: &[registry::Reference]) {
+    match mode {
+        Mode::Quiet => print(&format!("{}\n", image.descriptor.digest())),
+        Mode::Json => {}
+        _ => {
+            let names: Vec<String> = tags.iter().map(registry::Reference::whole).collect();
+            note(&format!("built {} {}", image.descriptor.digest(), names.join(" ")));
+        }
+    }
+}
+
+/// Prints to standard output. A closed pipe ends the program's output, not the program.
+pub(crate) fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _closed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Prints a line to standard error.
+fn note(line: &str) {
+    let mut err = std::io::stderr().lock();
+    let _closed = writeln!(err, "{}", line.trim_end());
+}
+
+/// Prints rows with aligned columns; the last one is not padded.
+pub(crate) fn table<const N: usize>(rows: &[[String; N]]) {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("{cell:width$}  "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    print(&text);
+}
+
+/// A size for people: `1.5 MB`, powers of 1000.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if count < 1000 {
+        return format!("{count} B");
+    }
+    let mut tenths = count / 100;
+    let mut unit = 0;
+    while tenths >= 10_000 && unit + 1 < UNITS.len() {
+        tenths /= 1000;
+        unit += 1;
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+/// How long ago something was: `5 minutes ago`.
+pub(crate) fn ago(then: Timestamp, now: Timestamp) -> String {
+    let seconds = (now.as_second() - then.as_second()).max(0);
+    let (count, unit) = match seconds {
+        ..60 => (seconds, "second"),
+        60..3600 => (seconds / 60, "minute"),
+        3600..86_400 => (seconds / 3600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
+}
+
+/// A command of several lines, or one longer than a line should be, cut to one line.
+fn one_line(text: &str) -> String {
+    const LONGEST: usize = 110;
+    let flat: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let cut: String = flat.chars().take(LONGEST).collect();
+    if cut.len() < flat.len() { format!("{cut}…") } else { cut }
+}
+
+/// Removes what would make a terminal do something: escape sequences and control characters but tabs.
+fn harmless(line: &str) -> String {
+    let mut clean = String::with_capacity(line.len());
+    let mut chars = line.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\u{1b}' => skip_sequence(&mut chars),
+            '\t' => clean.push(c),
+            c if c.is_control() => {}
+            c => clean.push(c),
+        }
+    }
+    clean
+}
+
+/// Skips the rest of an escape sequence (ECMA-48: CSI ends with a byte from 0x40 to 0x7e, OSC with BEL or ST).
+fn skip_sequence(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
+    match chars.next() {
+        Some('[') => while chars.next().is_some_and(|c| !('\u{40}'..='\u{7e}').contains(&c)) {},
+        Some(']') => while chars.next().is_some_and(|c| c != '\u{7}' && c != '\u{1b}') {},
+        _ => {}
+    }
+}
+
+/// Cuts a step's output into lines; a carriage return begins a line anew, as on a terminal.
+#[derive(Debug, Default)]
+struct Lines {
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    /// Takes bytes and returns the lines that they complete.
+    fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+        self.rest.extend_from_slice(bytes);
+        let mut lines = Vec::new();
+        while let Some(at) = self.rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.rest.drain(..=at).collect();
+            lines.push(Self::text(&line));
+        }
+        lines
+    }
+
+    /// The last line, when it was not ended.
+    fn finish(&mut self) -> Option<String> {
+        (!self.rest.is_empty()).then(|| Self::text(&std::mem::take(&mut self.rest)))
+    }
+
+    fn text(line: &[u8]) -> String {
+        let text = String::from_utf8_lossy(line);
+        let text = text.trim_end_matches(['\n', '\r']);
+        text.rsplit('\r').next().unwrap_or_default().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_shown_in_powers_of_a_thousand() {
+        for (count, shown) in [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (999_999, "999.9 kB"), (48_000_000, "48.0 MB")] {
+            assert_eq!(bytes(count), shown);
+        }
+    }
+
+    #[test]
+    fn output_is_cut_into_lines() {
+        let mut lines = Lines::default();
+        assert_eq!(lines.push(b"one\r\ntw"), ["one"]);
+        assert_eq!(lines.push(b"o\n10%\r20%\rdone\nrest"), ["two", "done"]);
+        assert_eq!(lines.finish(), Some("rest".into()));
+        assert_eq!(lines.finish(), None);
+    }
+
+    #[test]
+    fn a_step_cannot_command_the_terminal() {
+        for (line, shown) in [
+            ("plain\ttext", "plain\ttext"),
+            ("\u{1b}[31mred\u{1b}[0m", "red"),
+            ("\u{1b}]0;title\u{7}after", "after"),
+            ("a\u{8}b\u{1b}", "ab"),
+        ] {
+            assert_eq!(harmless(line), shown);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! `--progress=plain`: a log that a CI system can keep. `#3` at the beginning of a line says which step it is of.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use builder::progress::{Event, Progress};
+
+use super::{Display, Lines, note};
+
+/// The display.
+pub(super) struct Plain {
+    running: Mutex<HashMap<u32, (Instant, Lines)>>,
+}
+
+impl Plain {
+    pub(super) fn new() -> Self {
+        Self { running: Mutex::new(HashMap::new()) }
+    }
+}
+
+impl Progress for Plain {
+    fn emit(&self, event: Event) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Started { step, name, .. } => {
+                running.insert(step, (Instant::now(), Lines::default()));
+                note(&format!("#{step} {name}"));
+            }
+            Event::Cached { step, name } => {
+                note(&format!("#{step} {name}"));
+                note(&format!("#{step} CACHED"));
+            }
+            Event::Output { step, bytes, .. } => {
+                if let Some((begun, lines)) = running.get_mut(&step) {
+                    for line in lines.push(&bytes) {
+                        note(&format!("#{step} {:.3} {line}", begun.elapsed().as_secs_f64()));
+                    }
+                }
+            }
+            Event::Finished { step, elapsed, error } => {
+                if let Some((begun, mut lines)) = running.remove(&step)
+                    && let Some(line) = lines.finish()
+                {
+                    note(&format!("#{step} {:.3} {line}", begun.elapsed().as_secs_f64()));
+                }
+                match error {
+                    None => note(&format!("#{step} DONE {:.1}s", elapsed.as_secs_f64())),
+                    Some(error) => note(&format!("#{step} ERROR: {error}")),
+                }
+            }
+            Event::Warning { message } => note(&format!("warning: {message}")),
+        }
+    }
+}
+
+impl Display for Plain {
+    fn finish(&self, _: bool) {}
+}

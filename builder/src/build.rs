@@ -1,0 +1,142 @@
+//! A build from end to end: parse → references → bases → lower → solve → image → export.
+
+use std::num::NonZero;
+use std::path::PathBuf;
+
+use snapshot::{Compression, Flavour, Store};
+
+use crate::bases::{self, BaseError};
+use crate::context::{ContextError, LocalContext, Memo, load_ignore};
+use crate::dockerfile;
+use crate::export::{self, ExportError, Exported, Output};
+use crate::graph::references::{Request, select};
+use crate::graph::{GraphError, lower};
+use crate::image::{Image, assemble};
+use crate::progress::{Progress, Reporter};
+use crate::sandbox::{Cancel, Sandbox};
+use crate::solve::{self, SolveError, World};
+
+/// What to build.
+#[derive(Debug, Clone)]
+pub struct Build {
+    /// The Dockerfile's bytes.
+    pub dockerfile: Vec<u8>,
+    /// Where it came from, when that is a file: an ignore file may stand beside it.
+    pub dockerfile_path: Option<PathBuf>,
+    /// The directory of the build context.
+    pub context: PathBuf,
+    /// What is asked of the Dockerfile.
+    pub request: Request,
+    /// Names for the image.
+    pub tags: Vec<registry::Reference>,
+    /// Where the image goes besides the store.
+    pub outputs: Vec<Output>,
+    /// Look nothing up in the cache.
+    pub no_cache: bool,
+    /// Steps at a time; as many as there are processors when absent.
+    pub jobs: Option<usize>,
+    /// The time of everything that the build makes, RFC 3339; the clock's when absent.
+    pub epoch: Option<String>,
+}
+
+/// What a build stands on.
+#[derive(Debug, Clone, Copy)]
+pub struct Machine<'a> {
+    /// The state directory.
+    pub home: &'a std::path::Path,
+    /// What runs commands.
+    pub sandbox: &'a Sandbox,
+    /// Settings of the registry client.
+    pub registry: &'a registry::Options,
+    /// Ends the build.
+    pub cancel: &'a Cancel,
+}
+
+/// Why a build failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The Dockerfile does not parse: all its errors.
+    #[error(transparent)]
+    Parse(#[from] dockerfile::Errors),
+    /// The Dockerfile asks for what cannot be.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// A base image.
+    #[error(transparent)]
+    Base(#[from] BaseError),
+    /// A step.
+    #[error(transparent)]
+    Solve(#[from] SolveError),
+    /// The build context.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// An output.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// The store.
+    #[error("cannot use the store")]
+    Store(#[from] snapshot::Error),
+    /// The registry client.
+    #[error("cannot set up the registry client")]
+    Client(#[source] Box<registry::Error>),
+}
+
+/// The store as the sandbox's rung needs it.
+pub fn open_store(home: &std::path::Path, sandbox: &Sandbox) -> Result<Store, snapshot::Error> {
+    Store::open(home, if sandbox.user_xattr() { Flavour::UserXattr } else { Flavour::Trusted })
+}
+
+/// Builds.
+pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> Result<Image, BuildError> {
+    let reporter = Reporter::new(progress);
+    let parsed = dockerfile::parse(&build.dockerfile)?;
+    for warning in &parsed.warnings {
+        reporter.warn(format!("line {}: {}", warning.span.start, warning.message));
+    }
+    let selection = select(&parsed.dockerfile, &build.request)?;
+    let client = registry::Client::new(machine.registry.clone()).map_err(|source| BuildError::Client(Box::new(source)))?;
+    let images = bases::resolve(&client, &selection.images, &reporter)?;
+    let graph = lower(&selection, &images)?;
+
+    let store = open_store(machine.home, machine.sandbox)?;
+    let ignore = load_ignore(&build.context, build.dockerfile_path.as_deref())?;
+    let context = LocalContext::open(&build.context, ignore)?;
+    let memo_path = store.path().join("context-digests");
+    let memo = Memo::load(&memo_path);
+    let options = options(build);
+    let world = World {
+        store: &store,
+        client: &client,
+        executor: machine.sandbox,
+        context: &context,
+        memo: &memo,
+        reporter: &reporter,
+        cancel: machine.cancel,
+        options: &options,
+    };
+    let tree = solve::solve(&graph, &world)?;
+    memo.save(&memo_path)?;
+
+    let made: Vec<Option<&str>> = tree.layers().iter().map(|layer| layer.created()).collect();
+    let layers = if options.export_layers { tree.blobs(&world).map_err(ExportError::from)? } else { Vec::new() };
+    let image = assemble(graph.config, layers, &made, build.epoch.as_deref());
+    let exported = Exported { image: &image, tree: &tree, tags: &build.tags };
+    if options.export_layers {
+        export::store(&world, &exported)?;
+    }
+    for output in &build.outputs {
+        export::export(&world, output, &exported)?;
+    }
+    Ok(image)
+}
+
+fn options(build: &Build) -> solve::Options {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    solve::Options {
+        jobs: build.jobs.unwrap_or(processors),
+        no_cache: build.no_cache,
+        compression: Compression::default(),
+        epoch: build.epoch.clone(),
+        export_layers: build.outputs.is_empty() || build.outputs.iter().any(Output::wants_layers) || !build.tags.is_empty(),
+    }
+}

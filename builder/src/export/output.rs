@@ -1,0 +1,188 @@
+//! `--output`: what it says, as data.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Where a file or stream goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// A file.
+    File(PathBuf),
+    /// Standard output.
+    Stdout,
+}
+
+/// One `--output`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// To the registries that the names given with `-t` name.
+    Push,
+    /// An OCI image layout.
+    Oci {
+        /// The archive, or with `tar=false` the directory.
+        destination: Destination,
+        /// Whether it is an archive.
+        tar: bool,
+    },
+    /// What `docker load` reads.
+    Docker {
+        /// The archive.
+        destination: Destination,
+    },
+    /// The root file system as a directory.
+    Local {
+        /// The directory.
+        destination: PathBuf,
+    },
+    /// The root file system as a tar archive.
+    Tar {
+        /// The archive.
+        destination: Destination,
+    },
+}
+
+/// An `--output` that says nothing rbuild does.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OutputError {
+    /// Not `key=value`.
+    #[error("`{0}` is not `key=value`")]
+    Pair(String),
+    /// `type=` is missing.
+    #[error("`type=` is missing: write `type=oci|docker|local|tar|registry`")]
+    NoType,
+    /// An unknown type.
+    #[error("`type={0}` is not implemented: write `type=oci|docker|local|tar|registry`")]
+    Type(String),
+    /// An unknown option.
+    #[error("`{key}` is not an option of `type={kind}`")]
+    Option {
+        /// The option.
+        key: String,
+        /// The type.
+        kind: String,
+    },
+    /// A boolean that is none.
+    #[error("`{key}={value}` is neither `true` nor `false`")]
+    Boolean {
+        /// The option.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+    /// `dest=` is missing.
+    #[error("`type={0}` needs `dest=PATH`")]
+    NoDestination(String),
+}
+
+impl FromStr for Output {
+    type Err = OutputError;
+
+    fn from_str(text: &str) -> Result<Self, OutputError> {
+        let mut options = Vec::new();
+        for pair in text.split(',') {
+            match pair.split_once('=') {
+                Some((key, value)) => options.push((key.trim().to_ascii_lowercase(), value.to_owned())),
+                None if options.is_empty() && !text.contains(',') => return Ok(Self::of_path(text)),
+                None => return Err(OutputError::Pair(pair.into())),
+            }
+        }
+        let mut take = |key: &str| options.iter().position(|(k, _)| k == key).map(|at| options.swap_remove(at).1);
+        let kind = take("type").ok_or(OutputError::NoType)?;
+        let destination = take("dest");
+        let tar = if kind == "oci" { take("tar") } else { None };
+        let push = if kind == "image" { take("push") } else { None };
+        if let Some((key, _)) = options.first() {
+            return Err(OutputError::Option { key: key.clone(), kind });
+        }
+        let file = |destination: Option<String>| match destination.as_deref() {
+            None => Err(OutputError::NoDestination(kind.clone())),
+            Some("-") => Ok(Destination::Stdout),
+            Some(path) => Ok(Destination::File(path.into())),
+        };
+        match kind.as_str() {
+            "oci" => {
+                let tar = boolean("tar", tar.as_deref().unwrap_or("true"))?;
+                Ok(Self::Oci { destination: file(destination)?, tar })
+            }
+            "docker" => Ok(Self::Docker { destination: file(destination)? }),
+            "tar" => Ok(Self::Tar { destination: file(destination)? }),
+            "local" => {
+                let destination = destination.ok_or_else(|| OutputError::NoDestination(kind.clone()))?;
+                Ok(Self::Local { destination: destination.into() })
+            }
+            "registry" => Ok(Self::Push),
+            "image" if boolean("push", push.as_deref().unwrap_or("false"))? => Ok(Self::Push),
+            _ => Err(OutputError::Type(kind)),
+        }
+    }
+}
+
+impl Output {
+    /// `-o PATH` is short for `type=local`, `-o -` for a tar on standard output.
+    fn of_path(path: &str) -> Self {
+        if path == "-" {
+            Self::Tar { destination: Destination::Stdout }
+        } else {
+            Self::Local { destination: path.into() }
+        }
+    }
+
+    /// Whether it is made of the image's layers rather than of its files.
+    pub fn wants_layers(&self) -> bool {
+        !matches!(self, Self::Local { .. } | Self::Tar { .. })
+    }
+
+    /// Whether it writes to standard output, which then carries nothing else.
+    pub fn is_stdout(&self) -> bool {
+        matches!(
+            self,
+            Self::Oci { destination: Destination::Stdout, .. }
+                | Self::Docker { destination: Destination::Stdout }
+                | Self::Tar { destination: Destination::Stdout }
+        )
+    }
+}
+
+fn boolean(key: &str, value: &str) -> Result<bool, OutputError> {
+    match value {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(OutputError::Boolean { key: key.into(), value: value.into() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_are_read() {
+        let file = |path: &str| Destination::File(path.into());
+        for (text, output) in [
+            ("type=oci,dest=a.tar", Output::Oci { destination: file("a.tar"), tar: true }),
+            ("type=oci,dest=d,tar=false", Output::Oci { destination: file("d"), tar: false }),
+            ("type=docker,dest=-", Output::Docker { destination: Destination::Stdout }),
+            ("dest=out,type=local", Output::Local { destination: "out".into() }),
+            ("out", Output::Local { destination: "out".into() }),
+            ("-", Output::Tar { destination: Destination::Stdout }),
+            ("type=registry", Output::Push),
+            ("type=image,push=true", Output::Push),
+        ] {
+            assert_eq!(text.parse(), Ok(output), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_implemented_is_refused_by_name() {
+        for (text, error) in [
+            ("type=oci", OutputError::NoDestination("oci".into())),
+            ("type=nydus,dest=x", OutputError::Type("nydus".into())),
+            ("dest=x", OutputError::NoType),
+            ("type=oci,dest=x,compression=zstd", OutputError::Option { key: "compression".into(), kind: "oci".into() }),
+            ("type=oci,dest=x,tar=perhaps", OutputError::Boolean { key: "tar".into(), value: "perhaps".into() }),
+            ("type=oci,nonsense", OutputError::Pair("nonsense".into())),
+        ] {
+            assert_eq!(text.parse::<Output>(), Err(error), "{text}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! An image to registries: blobs first, several at once, the tag last.
+
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use oci_spec::image::{Descriptor, MediaType};
+use registry::{Pushed, Reference};
+
+use crate::progress::Step;
+use crate::solve::World;
+
+use super::{ExportError, Exported, open_layer};
+
+/// Blobs in flight to one registry.
+const CONCURRENT_BLOBS: usize = 4;
+
+/// Pushes the image under each of its names.
+pub(super) fn push(world: &World<'_>, exported: &Exported<'_>) -> Result<(), ExportError> {
+    for tag in exported.tags {
+        let step = world.reporter.start(&format!("push {}", tag.whole()), None);
+        let result = push_one(world, exported, tag, &step);
+        step.finish(result)?;
+    }
+    Ok(())
+}
+
+fn push_one(world: &World<'_>, exported: &Exported<'_>, tag: &Reference, step: &Step<'_>) -> Result<(), ExportError> {
+    let image = exported.image;
+    let failed = |source| ExportError::Push { reference: tag.whole(), source: Box::new(source) };
+    push_layers(world, exported, tag, step)?;
+    let config = || Ok(Box::new(io::Cursor::new(image.config.clone())) as Box<dyn Read + Send>);
+    world.client.push_blob(tag, &image.config_descriptor, None, &config).map_err(failed)?;
+    let media_type = MediaType::ImageManifest.to_string();
+    let digest = world.client.push_manifest(tag, &media_type, &image.manifest).map_err(failed)?;
+    step.note(format_args!("{} {digest}", tag.whole()));
+    Ok(())
+}
+
+fn push_layers(
+    world: &World<'_>,
+    exported: &Exported<'_>,
+    tag: &Reference,
+    step: &Step<'_>,
+) -> Result<(), ExportError> {
+    let layers = &exported.image.layers;
+    let next = AtomicUsize::new(0);
+    let worker = || -> Result<(), ExportError> {
+        loop {
+            let position = next.fetch_add(1, Ordering::Relaxed);
+            let Some(layer) = layers.get(position) else { return Ok(()) };
+            if layers[..position].iter().any(|earlier| earlier.blob.digest() == layer.blob.digest()) {
+                continue;
+            }
+            let pushed = push_layer(world, exported, tag, position)?;
+            step.note(format_args!("{} {}", short(&layer.blob), describe(pushed)));
+        }
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..CONCURRENT_BLOBS.min(layers.len())).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().expect("pushing does not panic"))
+    })
+}
+
+fn push_layer(
+    world: &World<'_>,
+    exported: &Exported<'_>,
+    tag: &Reference,
+    position: usize,
+) -> Result<Pushed, ExportError> {
+    let layer = &exported.image.layers[position];
+    let source = exported.tree.layers()[position].image().map(|(image, _)| &image.reference);
+    let mount = source.filter(|source| source.registry() == tag.registry()).map(Reference::repository);
+    // A layer of the base is fetched only when the registry neither has nor mounts it.
+    let open = || {
+        let file = open_layer(world, exported.tree, position, layer).map_err(io::Error::other)?;
+        Ok(Box::new(file) as Box<dyn Read + Send>)
+    };
+    world
+        .client
+        .push_blob(tag, &layer.blob, mount, &open)
+        .map_err(|source| ExportError::Push { reference: tag.whole(), source: Box::new(source) })
+}
+
+fn describe(pushed: Pushed) -> &'static str {
+    match pushed {
+        Pushed::Existed => "exists",
+        Pushed::Mounted => "mounted",
+        Pushed::Uploaded => "uploaded",
+    }
+}
+
+fn short(blob: &Descriptor) -> String {
+    format!("{:.12} ({} bytes)", blob.digest().digest(), blob.size())
+}

@@ -1,0 +1,51 @@
+//! The image's files rather than its layers: as a directory or a tar archive.
+
+use std::io;
+use std::path::Path;
+
+use snapshot::{ChangeSink, Flavour, Kind, TarWriter, TreeWriter};
+
+use crate::solve::World;
+use crate::solve::tree::Tree;
+
+use super::ExportError;
+use super::archive::{shown, with_writer};
+use super::output::Destination;
+
+/// Writes the tree into a directory, which is made when it is not there; what is there and not in the tree stays.
+pub(super) fn directory(world: &World<'_>, tree: &Tree, destination: &Path) -> Result<(), ExportError> {
+    let failed = |source| ExportError::Tree { path: destination.to_owned(), source: Box::new(source) };
+    fs_err::create_dir_all(destination)
+        .map_err(|source| ExportError::Write { path: destination.to_owned(), source })?;
+    let mut writer = TreeWriter::new(destination, Flavour::Plain).map_err(failed)?;
+    write(world, tree, &mut writer, failed)?;
+    writer.finish().map_err(failed)
+}
+
+/// Writes the tree as a tar archive.
+pub(super) fn tar(world: &World<'_>, tree: &Tree, destination: &Destination) -> Result<(), ExportError> {
+    let failed = |source| ExportError::Tree { path: shown(destination), source: Box::new(source) };
+    with_writer(destination, |out| {
+        let mut writer = TarWriter::new(out);
+        write(world, tree, &mut writer, failed)?;
+        let out = writer.finish().map_err(failed)?;
+        io::Write::flush(out).map_err(|source| ExportError::Write { path: shown(destination), source })
+    })
+}
+
+fn write(
+    world: &World<'_>,
+    tree: &Tree,
+    sink: &mut impl ChangeSink<Error = snapshot::Error>,
+    failed: impl Fn(snapshot::Error) -> ExportError,
+) -> Result<(), ExportError> {
+    let view = tree.view(world)?;
+    for (path, found) in view.walk(Path::new(".")) {
+        if matches!(found.entry.kind, Kind::File { .. }) {
+            sink.entry(&path, &found.entry, &mut tree.open(&found, world)?).map_err(&failed)?;
+        } else {
+            sink.entry(&path, &found.entry, &mut io::empty()).map_err(&failed)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! Why a Dockerfile that parses does not make a graph.
+
+use crate::dockerfile::expand::ExpandError;
+use crate::dockerfile::{PortError, Span};
+use crate::graph::platform::PlatformError;
+
+/// A problem and where it stands.
+#[derive(Debug, thiserror::Error)]
+#[error("{problem}")]
+pub struct GraphError {
+    /// The instruction's lines.
+    pub span: Span,
+    /// What is wrong with it.
+    #[source]
+    pub problem: Problem,
+}
+
+/// What is wrong with an instruction.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// A word could not be expanded.
+    #[error("cannot expand `{word}`: {source}")]
+    Expand {
+        /// The word as written.
+        word: String,
+        /// Why.
+        source: ExpandError,
+    },
+    /// `FROM` whose name expands to nothing.
+    #[error("`FROM {word}` names no image: `{word}` is empty here; give its ARG a default or pass --build-arg")]
+    EmptyBase {
+        /// The word as written.
+        word: String,
+    },
+    /// Not a reference, by the distribution spec's grammar.
+    #[error("`{name}` is not the name of an image: {reason}")]
+    BadReference {
+        /// The name.
+        name: String,
+        /// What the grammar wants.
+        reason: String,
+    },
+    /// `--platform` that is none.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+    /// `--target` that no stage has.
+    #[error("no stage is called `{name}`: the stages are {known}")]
+    UnknownTarget {
+        /// What was asked for.
+        name: String,
+        /// The stages there are.
+        known: String,
+    },
+    /// A stage that copies from itself or a later one by number.
+    #[error("`{name}` is not an earlier stage")]
+    NotEarlier {
+        /// The stage named.
+        name: String,
+    },
+    /// Known and valid, but not in this version.
+    #[error("{what} is not implemented in this version of rbuild")]
+    NotImplemented {
+        /// The instruction and flag.
+        what: String,
+    },
+    /// A value that its instruction cannot take.
+    #[error("{what} cannot be `{value}`: {reason}")]
+    BadValue {
+        /// The instruction or flag.
+        what: &'static str,
+        /// What it was given, expanded.
+        value: String,
+        /// What it wants.
+        reason: &'static str,
+    },
+    /// `EXPOSE` of what is no port.
+    #[error("cannot expose `{text}`: {source}")]
+    Port {
+        /// The word, expanded.
+        text: String,
+        /// Why.
+        source: PortError,
+    },
+    /// A command for another processor.
+    #[error("RUN for `{platform}` needs emulation, which is not implemented: this machine is `{host}`")]
+    Foreign {
+        /// The stage's platform.
+        platform: String,
+        /// The machine's.
+        host: String,
+    },
+    /// An ONBUILD trigger of the base that does not parse.
+    #[error("the base image's ONBUILD trigger `{trigger}` is not an instruction: {reason}")]
+    BadTrigger {
+        /// The trigger's text.
+        trigger: String,
+        /// What the parser says.
+        reason: String,
+    },
+}
+
+impl Problem {
+    /// Puts the problem on its lines.
+    pub fn at(self, span: Span) -> GraphError {
+        GraphError { span, problem: self }
+    }
+}

@@ -1,0 +1,416 @@
+//! What each instruction does to a stage: one function an instruction.
+
+use std::path::{Path, PathBuf};
+
+use crate::dockerfile::{
+    Add, ArgDeclaration, Command, CommandLine, Copy, CopyFiles, CopySource as Source, Healthcheck as Check, Instruction,
+    Ports, Run, Word,
+};
+use crate::graph::config::{Empty, Healthcheck};
+use crate::graph::lower::{Lowering, StageState};
+use crate::graph::platform::Platform;
+use crate::graph::scope::PROXY_ARGS;
+use crate::graph::{CopyOp, CopySource, MkdirOp, Op, Problem, RunOp, Script};
+
+/// Whether an instruction adds a layer to the image.
+pub(super) fn makes_layer(command: &Command) -> bool {
+    matches!(command, Command::Run(_) | Command::Copy(_) | Command::Add(_) | Command::Workdir(_))
+}
+
+impl Lowering<'_> {
+    pub(super) fn instruction(&mut self, state: &mut StageState, instruction: &Instruction) -> Result<(), Problem> {
+        match &instruction.command {
+            Command::Add(add) => self.add(state, add, instruction),
+            Command::Arg(declarations) => self.arg(state, declarations),
+            Command::Cmd(line) => cmd(state, line),
+            Command::Copy(copy) => self.copy(state, copy, instruction),
+            Command::Entrypoint(line) => entrypoint(state, line),
+            Command::Env(pairs) => env(state, pairs),
+            Command::Expose(words) => expose(state, words),
+            Command::Healthcheck(check) => healthcheck(state, check),
+            Command::Label(pairs) => label(state, pairs),
+            Command::Maintainer(name) => maintainer(state, name),
+            Command::Onbuild(trigger) => onbuild(state, trigger),
+            Command::Run(run) => self.run(state, run, instruction),
+            Command::Shell(words) => shell(state, words),
+            Command::Stopsignal(word) => stopsignal(state, word),
+            Command::User(word) => user(state, word),
+            Command::Volume(words) => volume(state, words),
+            Command::Workdir(word) => self.workdir(state, word, instruction),
+        }
+    }
+
+    fn arg(&mut self, state: &mut StageState, declarations: &[ArgDeclaration]) -> Result<(), Problem> {
+        let mut texts = Vec::new();
+        for ArgDeclaration { name, default } in declarations {
+            let default = default.as_ref().map(|word| state.scope.expand(word)).transpose()?;
+            texts.push(default.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")));
+            let given = self.selection.request.build_args.get(name).cloned().or(default);
+            if let Some(value) = given.or_else(|| self.selection.globals.get(name).map(str::to_owned)) {
+                state.scope.set(name, &value);
+            }
+            if !state.args.contains(name) && !PROXY_ARGS.contains(&name.as_str()) {
+                state.args.push(name.clone());
+            }
+        }
+        state.config_history(format!("ARG {}", texts.join(" ")));
+        Ok(())
+    }
+
+    fn run(&mut self, state: &mut StageState, run: &Run, instruction: &Instruction) -> Result<(), Problem> {
+        refuse(!run.mounts.is_empty(), "`RUN --mount`")?;
+        refuse(run.insecure, "`RUN --security=insecure`")?;
+        refuse(!run.devices.is_empty(), "`RUN --device`")?;
+        if !state.platform.runs_here() {
+            let (platform, host) = (state.platform.to_string(), Platform::host().to_string());
+            return Err(Problem::Foreign { platform, host });
+        }
+        let (argv, script) = command(state, run);
+        let text = history_of_run(state, &argv);
+        let op = RunOp {
+            argv,
+            script,
+            env: state.scope.variables().to_vec(),
+            proxy_env: self.proxies(),
+            cwd: PathBuf::from(working_dir(state)),
+            user: state.config.config.user.clone(),
+            network: run.network,
+        };
+        self.layer(state, Op::Run(op), None, instruction);
+        state.layer_history(&text);
+        Ok(())
+    }
+
+    fn proxies(&self) -> Vec<(String, String)> {
+        let args = &self.selection.request.build_args;
+        PROXY_ARGS.iter().filter_map(|&name| args.get(name).map(|value| (name.to_owned(), value.clone()))).collect()
+    }
+
+    fn copy(&mut self, state: &mut StageState, copy: &Copy, instruction: &Instruction) -> Result<(), Problem> {
+        refuse(copy.parents, "`COPY --parents`")?;
+        let op = copy_op(state, &copy.files, false)?;
+        let from = match &copy.from {
+            Some(word) => Some(self.from(state, &word.0, instruction.span)?),
+            None => None,
+        };
+        let text = history_of_copy("COPY", &copy.files, &op);
+        self.layer(state, Op::Copy(op), from, instruction);
+        state.layer_history(&text);
+        Ok(())
+    }
+
+    fn add(&mut self, state: &mut StageState, add: &Add, instruction: &Instruction) -> Result<(), Problem> {
+        refuse(add.checksum.is_some(), "`ADD --checksum`")?;
+        refuse(add.keep_git_dir, "`ADD --keep-git-dir`")?;
+        let op = copy_op(state, &add.files, add.unpack.unwrap_or(true))?;
+        for source in &op.sources {
+            let CopySource::Path(path) = source else { continue };
+            refuse(path.contains("://") || path.starts_with("git@"), "`ADD` of a URL")?;
+        }
+        let text = history_of_copy("ADD", &add.files, &op);
+        self.layer(state, Op::Copy(op), None, instruction);
+        state.layer_history(&text);
+        Ok(())
+    }
+
+    fn workdir(&mut self, state: &mut StageState, word: &Word, instruction: &Instruction) -> Result<(), Problem> {
+        let path = absolute(state, &state.scope.expand(word)?);
+        state.config.config.working_dir.clone_from(&path);
+        if path == "/" {
+            state.config_history("WORKDIR /".into());
+            return Ok(());
+        }
+        let user = state.config.config.user.clone();
+        self.layer(state, Op::Mkdir(MkdirOp { path: PathBuf::from(&path), user }), None, instruction);
+        state.layer_history(&format!("WORKDIR {path}"));
+        Ok(())
+    }
+}
+
+fn refuse(used: bool, what: &str) -> Result<(), Problem> {
+    if used { Err(Problem::NotImplemented { what: what.to_owned() }) } else { Ok(()) }
+}
+
+fn cmd(state: &mut StageState, line: &CommandLine) -> Result<(), Problem> {
+    let words = words(state, line);
+    state.config_history(format!("CMD {}", go_list(&words)));
+    state.config.config.cmd = words;
+    state.cmd_set = true;
+    Ok(())
+}
+
+fn entrypoint(state: &mut StageState, line: &CommandLine) -> Result<(), Problem> {
+    let words = words(state, line);
+    state.config_history(format!("ENTRYPOINT {}", go_list(&words)));
+    state.config.config.entrypoint = words;
+    if !state.cmd_set {
+        state.config.config.cmd.clear();
+    }
+    Ok(())
+}
+
+fn env(state: &mut StageState, pairs: &[(Word, Word)]) -> Result<(), Problem> {
+    let pairs = expand_pairs(state, pairs)?;
+    for (name, value) in &pairs {
+        state.scope.set(name, value);
+        state.config.config.set_env(name, value);
+    }
+    state.config_history(format!("ENV {}", join_pairs(&pairs)));
+    Ok(())
+}
+
+fn label(state: &mut StageState, pairs: &[(Word, Word)]) -> Result<(), Problem> {
+    let pairs = expand_pairs(state, pairs)?;
+    state.config_history(format!("LABEL {}", join_pairs(&pairs)));
+    state.config.config.labels.extend(pairs);
+    Ok(())
+}
+
+/// All values are expanded as they were before the instruction.
+fn expand_pairs(state: &StageState, pairs: &[(Word, Word)]) -> Result<Vec<(String, String)>, Problem> {
+    pairs.iter().map(|(name, value)| Ok((state.scope.expand(name)?, state.scope.expand(value)?))).collect()
+}
+
+fn join_pairs(pairs: &[(String, String)]) -> String {
+    let texts: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    texts.join(" ")
+}
+
+fn expose(state: &mut StageState, words: &[Word]) -> Result<(), Problem> {
+    let mut ports = Vec::new();
+    for word in words {
+        for text in state.scope.expand_words(word)? {
+            let range = Ports::parse(&text).map_err(|source| Problem::Port { text: text.clone(), source })?;
+            ports.extend((range.first..=range.last).map(|port| format!("{port}/{}", range.protocol)));
+        }
+    }
+    let shown: Vec<String> = ports.iter().map(|port| format!("{port}:{{}}")).collect();
+    state.config_history(format!("EXPOSE map[{}]", shown.join(" ")));
+    state.config.config.exposed_ports.extend(ports.into_iter().map(|port| (port, Empty {})));
+    Ok(())
+}
+
+fn healthcheck(state: &mut StageState, check: &Check) -> Result<(), Problem> {
+    let check = match check {
+        Check::None => Healthcheck { test: vec!["NONE".into()], ..Healthcheck::default() },
+        Check::Check { command, interval, timeout, start_period, start_interval, retries } => {
+            let nanoseconds = |d: &Option<std::time::Duration>| {
+                d.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
+            };
+            let test = match command {
+                CommandLine::Shell(line) => vec!["CMD-SHELL".into(), line.clone()],
+                CommandLine::Exec(words) => std::iter::once("CMD".to_owned()).chain(words.iter().cloned()).collect(),
+            };
+            Healthcheck {
+                test,
+                interval: nanoseconds(interval),
+                timeout: nanoseconds(timeout),
+                start_period: nanoseconds(start_period),
+                start_interval: nanoseconds(start_interval),
+                retries: u64::from(retries.unwrap_or(0)),
+            }
+        }
+    };
+    state.config_history(format!("HEALTHCHECK {}", go_list(&check.test)));
+    state.config.config.healthcheck = Some(check);
+    Ok(())
+}
+
+fn maintainer(state: &mut StageState, name: &str) -> Result<(), Problem> {
+    name.clone_into(&mut state.config.author);
+    state.config_history(format!("MAINTAINER {name}"));
+    Ok(())
+}
+
+fn onbuild(state: &mut StageState, trigger: &str) -> Result<(), Problem> {
+    state.config.config.on_build.push(trigger.to_owned());
+    state.config_history(format!("ONBUILD {trigger}"));
+    Ok(())
+}
+
+fn shell(state: &mut StageState, words: &[String]) -> Result<(), Problem> {
+    state.config.config.shell = words.to_vec();
+    state.config_history(format!("SHELL [{}]", words.join(" ")));
+    Ok(())
+}
+
+fn stopsignal(state: &mut StageState, word: &Word) -> Result<(), Problem> {
+    let signal = state.scope.expand(word)?;
+    let known = signal.parse::<u8>().is_ok_and(|n| (1..=64).contains(&n))
+        || (!signal.is_empty() && signal.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-".contains(&b)) && !signal.starts_with(|c: char| c.is_ascii_digit()));
+    if !known {
+        let reason = "write a signal's name (`SIGTERM`) or number (1 to 64)";
+        return Err(Problem::BadValue { what: "STOPSIGNAL", value: signal, reason });
+    }
+    state.config_history(format!("STOPSIGNAL {signal}"));
+    state.config.config.stop_signal = signal;
+    Ok(())
+}
+
+fn user(state: &mut StageState, word: &Word) -> Result<(), Problem> {
+    let user = state.scope.expand(word)?;
+    if user.is_empty() || user.starts_with(':') {
+        let reason = "write `name` or `uid`, and after a `:` a group if you want one";
+        return Err(Problem::BadValue { what: "USER", value: user, reason });
+    }
+    state.config_history(format!("USER {user}"));
+    state.config.config.user = user;
+    Ok(())
+}
+
+fn volume(state: &mut StageState, words: &[Word]) -> Result<(), Problem> {
+    let mut volumes = Vec::new();
+    for word in words {
+        let path = state.scope.expand(word)?;
+        if path.is_empty() {
+            let reason = "write a path";
+            return Err(Problem::BadValue { what: "VOLUME", value: path, reason });
+        }
+        volumes.push(path);
+    }
+    state.config_history(format!("VOLUME [{}]", volumes.join(" ")));
+    state.config.config.volumes.extend(volumes.into_iter().map(|path| (path, Empty {})));
+    Ok(())
+}
+
+/// The words of CMD and ENTRYPOINT: shell form behind the stage's shell.
+fn words(state: &StageState, line: &CommandLine) -> Vec<String> {
+    match line {
+        CommandLine::Exec(words) => words.clone(),
+        CommandLine::Shell(line) => with_shell(state, line),
+    }
+}
+
+fn with_shell(state: &StageState, line: &str) -> Vec<String> {
+    let shell = &state.config.config.shell;
+    let default = ["/bin/sh".to_owned(), "-c".to_owned()];
+    let shell = if shell.is_empty() { &default[..] } else { shell };
+    shell.iter().cloned().chain([line.to_owned()]).collect()
+}
+
+/// The argument vector of a RUN, and the script that a heredoc with a `#!` line becomes.
+fn command(state: &StageState, run: &Run) -> (Vec<String>, Option<Script>) {
+    let line = match &run.command {
+        CommandLine::Exec(words) => return (words.clone(), None),
+        CommandLine::Shell(line) => line,
+    };
+    match run.heredocs.as_slice() {
+        [] => (with_shell(state, line), None),
+        [only] if line.trim_start().starts_with("<<") && line.split_whitespace().count() == 1 => {
+            if only.body.starts_with("#!") {
+                let path = Path::new("/dev/pipes").join(&only.name);
+                let argv = vec![path.display().to_string()];
+                return (argv, Some(Script { path, content: only.body.clone() }));
+            }
+            (with_shell(state, &only.body), None)
+        }
+        heredocs => {
+            let mut text = line.clone();
+            for heredoc in heredocs {
+                text.push('\n');
+                text.push_str(&heredoc.body);
+                text.push_str(&heredoc.name);
+            }
+            (with_shell(state, &text), None)
+        }
+    }
+}
+
+fn copy_op(state: &StageState, files: &CopyFiles, unpack: bool) -> Result<CopyOp, Problem> {
+    refuse(!files.exclude.is_empty(), "`--exclude`")?;
+    let mut sources = Vec::new();
+    for source in &files.sources {
+        sources.push(match source {
+            Source::Path(word) => CopySource::Path(state.scope.expand(word)?),
+            Source::Heredoc(heredoc) => {
+                let content = if heredoc.expand {
+                    state.scope.expand_heredoc(&heredoc.body)?
+                } else {
+                    heredoc.body.clone()
+                };
+                CopySource::Inline { name: heredoc.name.clone(), content }
+            }
+        });
+    }
+    let given = state.scope.expand(&files.destination)?;
+    let mut destination = absolute(state, &given);
+    if (given.ends_with('/') || given == "." || given.ends_with("/.")) && destination != "/" {
+        destination.push('/');
+    }
+    if sources.len() > 1 && !destination.ends_with('/') {
+        let reason = "with several sources it has to be a directory and end with `/`";
+        return Err(Problem::BadValue { what: "the destination", value: given, reason });
+    }
+    let chown = files.chown.as_ref().map(|word| state.scope.expand(word)).transpose()?;
+    let chmod = files.chmod.as_ref().map(|word| mode(&state.scope.expand(word)?)).transpose()?;
+    Ok(CopyOp { sources, destination, chown: chown.filter(|owner| !owner.is_empty()), chmod, unpack, link: files.link })
+}
+
+fn mode(text: &str) -> Result<u32, Problem> {
+    if text.starts_with(|c: char| c.is_ascii_alphabetic() || "+-=".contains(c)) {
+        return Err(Problem::NotImplemented { what: format!("the symbolic mode `--chmod={text}`") });
+    }
+    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777).ok_or_else(|| Problem::BadValue {
+        what: "--chmod",
+        value: text.to_owned(),
+        reason: "write an octal mode such as `0755`",
+    })
+}
+
+fn working_dir(state: &StageState) -> &str {
+    match state.config.config.working_dir.as_str() {
+        "" => "/",
+        path => path,
+    }
+}
+
+/// A path beneath the working directory, cleaned: no `.`, no `..`, no doubled or trailing slash.
+fn absolute(state: &StageState, path: &str) -> String {
+    let base = if path.starts_with('/') { "" } else { working_dir(state) };
+    let mut parts: Vec<&str> = Vec::new();
+    for part in base.split('/').chain(path.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." => _ = parts.pop(),
+            name => parts.push(name),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// `|2 A=1 B=2 /bin/sh -c make`: the ARGs that the command could see stand before it.
+fn history_of_run(state: &StageState, argv: &[String]) -> String {
+    let mut text = String::from("RUN ");
+    if !state.args.is_empty() {
+        text.push_str(&format!("|{} ", state.args.len()));
+        for name in &state.args {
+            text.push_str(&format!("{name}={} ", state.scope.get(name).unwrap_or_default()));
+        }
+    }
+    text.push_str(&argv.join(" "));
+    text
+}
+
+fn history_of_copy(verb: &str, files: &CopyFiles, op: &CopyOp) -> String {
+    let mut text = verb.to_owned();
+    if let Some(owner) = &op.chown {
+        text.push_str(&format!(" --chown={owner}"));
+    }
+    if let Some(mode) = &files.chmod {
+        text.push_str(&format!(" --chmod={}", mode.0));
+    }
+    for source in &op.sources {
+        match source {
+            CopySource::Path(path) => text.push_str(&format!(" {path}")),
+            CopySource::Inline { name, .. } => text.push_str(&format!(" <<{name}")),
+        }
+    }
+    text.push_str(&format!(" {}", op.destination));
+    text
+}
+
+/// Words as the peers' histories show them: `["a" "b c"]`.
+fn go_list(words: &[String]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+    format!("[{}]", quoted.join(" "))
+}

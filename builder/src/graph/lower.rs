@@ -1,0 +1,172 @@
+//! AST and pinned images → [`Graph`]: stage after stage, each instruction once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::dockerfile::{Instruction, Span, Stage};
+use crate::dockerfile::parse_trigger;
+use crate::graph::config::{DEFAULT_PATH, History, ImageConfig};
+use crate::graph::instructions::makes_layer;
+use crate::graph::platform::Platform;
+use crate::graph::references::{Base, ImageName, Selection};
+use crate::graph::scope::Scope;
+use crate::graph::{Graph, GraphError, Op, PinnedImage, Problem, Vertex, VertexId};
+
+/// What `comment` in the history says; scanners and `docker history` know the frontend by it.
+const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
+
+/// Lowers the stages of a selection, given the images that it names.
+pub fn lower(
+    selection: &Selection<'_>,
+    images: &HashMap<ImageName, Arc<PinnedImage>>,
+) -> Result<Graph, GraphError> {
+    let mut lowering = Lowering { selection, images, vertices: Vec::new(), sources: HashMap::new(), stages: BTreeMap::new() };
+    for (&index, base) in &selection.bases {
+        let stage = lowering.stage(index, base)?;
+        lowering.stages.insert(index, stage);
+    }
+    let target = lowering.stages.remove(&selection.target).expect("the target is among the selected stages");
+    let mut config = target.config;
+    for (name, value) in &selection.request.labels {
+        config.config.labels.insert(name.clone(), value.clone());
+    }
+    Ok(Graph { vertices: lowering.vertices, target: target.tip, config, platform: target.platform })
+}
+
+/// A lowered stage: what a later `FROM` or `COPY --from` starts from.
+#[derive(Debug, Clone)]
+pub(super) struct StageState {
+    /// The last vertex.
+    pub(super) tip: VertexId,
+    /// The config so far.
+    pub(super) config: ImageConfig,
+    /// The variables in scope: the image's ENV, then this stage's ARG and ENV in order.
+    pub(super) scope: Scope,
+    /// The ARGs declared in this stage, for the history.
+    pub(super) args: Vec<String>,
+    /// Whether this stage has set CMD: an ENTRYPOINT then keeps it.
+    pub(super) cmd_set: bool,
+    /// The stage's platform.
+    pub(super) platform: Platform,
+    /// Its index.
+    pub(super) index: usize,
+    name: String,
+    step: usize,
+    steps: usize,
+}
+
+/// What all stages share while they are lowered.
+pub(super) struct Lowering<'a> {
+    pub(super) selection: &'a Selection<'a>,
+    images: &'a HashMap<ImageName, Arc<PinnedImage>>,
+    vertices: Vec<Vertex>,
+    sources: HashMap<ImageName, VertexId>,
+    stages: BTreeMap<usize, StageState>,
+}
+
+impl Lowering<'_> {
+    fn stage(&mut self, index: usize, base: &Base) -> Result<StageState, GraphError> {
+        let stage = &self.selection.dockerfile.stages[index];
+        let mut state = self.start(index, stage, base)?;
+        let triggers = triggers(&mut state.config, stage.span)?;
+        state.steps = 1 + triggers.iter().chain(&stage.instructions).filter(|i| makes_layer(&i.command)).count();
+        for instruction in triggers.iter().chain(&stage.instructions) {
+            self.instruction(&mut state, instruction).map_err(|problem| problem.at(instruction.span))?;
+        }
+        Ok(state)
+    }
+
+    /// The state right after `FROM`.
+    fn start(&mut self, index: usize, stage: &Stage, base: &Base) -> Result<StageState, GraphError> {
+        let platform = self.selection.stage_platform(stage).map_err(|problem| problem.at(stage.span))?;
+        let name = stage.name.clone().unwrap_or_else(|| format!("stage-{index}"));
+        let (tip, config) = match base {
+            Base::Stage(earlier) => {
+                let earlier = &self.stages[earlier];
+                (earlier.tip, earlier.config.clone())
+            }
+            Base::Scratch => (self.scratch(stage.span), ImageConfig::scratch(&platform)),
+            Base::Image(image) => {
+                let tip = self.source(image, stage.span, format!("[{name} 1] {}", stage.original));
+                (tip, self.images[image].config.clone())
+            }
+        };
+        let mut scope = Scope::new(self.selection.dockerfile.escape);
+        for (name, value) in config.config.env_pairs() {
+            scope.set(name, value);
+        }
+        if scope.get("PATH").is_none() {
+            scope.set("PATH", DEFAULT_PATH);
+        }
+        Ok(StageState { tip, config, scope, args: Vec::new(), cmd_set: false, platform, index, name, step: 1, steps: 0 })
+    }
+
+    fn scratch(&mut self, span: Span) -> VertexId {
+        self.push(Vertex { op: Op::Scratch, base: None, from: None, span, name: "FROM scratch".into() })
+    }
+
+    /// The vertex of an image; one for all its uses.
+    fn source(&mut self, image: &ImageName, span: Span, name: String) -> VertexId {
+        if let Some(&vertex) = self.sources.get(image) {
+            return vertex;
+        }
+        let op = Op::Source(Arc::clone(&self.images[image]));
+        let vertex = self.push(Vertex { op, base: None, from: None, span, name });
+        self.sources.insert(image.clone(), vertex);
+        vertex
+    }
+
+    /// The vertex that `--from=word` reads.
+    pub(super) fn from(&mut self, state: &StageState, word: &str, span: Span) -> Result<VertexId, Problem> {
+        Ok(match self.selection.from(state.index, word)? {
+            Base::Stage(earlier) => self.stages[&earlier].tip,
+            Base::Scratch => self.scratch(span),
+            Base::Image(image) => self.source(&image, span, format!("FROM {word}")),
+        })
+    }
+
+    /// Appends a layer-making vertex to a stage.
+    pub(super) fn layer(&mut self, state: &mut StageState, op: Op, from: Option<VertexId>, instruction: &Instruction) {
+        state.step += 1;
+        let name = format!("[{} {}/{}] {}", state.name, state.step, state.steps, instruction.original);
+        state.tip = self.push(Vertex { op, base: Some(state.tip), from, span: instruction.span, name });
+    }
+
+    fn push(&mut self, vertex: Vertex) -> VertexId {
+        self.vertices.push(vertex);
+        VertexId(self.vertices.len() - 1)
+    }
+}
+
+impl StageState {
+    /// Notes an instruction that made a layer.
+    pub(super) fn layer_history(&mut self, text: &str) {
+        self.history(format!("{text} # buildkit"), false);
+    }
+
+    /// Notes an instruction that changed the config alone.
+    pub(super) fn config_history(&mut self, text: String) {
+        self.history(text, true);
+    }
+
+    fn history(&mut self, created_by: String, empty_layer: bool) {
+        self.config.history.push(History {
+            created_by,
+            comment: HISTORY_COMMENT.into(),
+            empty_layer,
+            ..History::default()
+        });
+    }
+}
+
+/// Takes the base's ONBUILD triggers: they run first in this stage, and its image no longer has them.
+fn triggers(config: &mut ImageConfig, span: Span) -> Result<Vec<Instruction>, GraphError> {
+    std::mem::take(&mut config.config.on_build)
+        .into_iter()
+        .map(|trigger| {
+            // Its lines are the trigger's own; errors point at the FROM that runs it.
+            let parsed = parse_trigger(&trigger).map(|instruction| Instruction { span, ..instruction });
+            parsed.map_err(|error| Problem::BadTrigger { trigger, reason: error.to_string() }.at(span))
+        })
+        .collect()
+}

@@ -1,0 +1,187 @@
+//! Which stages a target needs and which images they start from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use oci_spec::distribution::Reference;
+
+use crate::dockerfile::{Command, Dockerfile, Span, Stage};
+use crate::graph::platform::Platform;
+use crate::graph::scope::{Scope, platform_args};
+use crate::graph::{GraphError, Problem};
+
+/// What the caller of a build decides about its graph.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// `--build-arg`.
+    pub build_args: BTreeMap<String, String>,
+    /// `--target`: a stage's name or number; the last stage when absent.
+    pub target: Option<String>,
+    /// `--platform`.
+    pub platform: Platform,
+    /// `--label`, set on the result.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// An image that has to be pinned before lowering.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ImageName {
+    /// Canonical text of the reference.
+    pub reference: String,
+    /// The platform wanted, as text.
+    pub platform: String,
+}
+
+/// What a stage starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Base {
+    /// Nothing.
+    Scratch,
+    /// An earlier stage.
+    Stage(usize),
+    /// An image.
+    Image(ImageName),
+}
+
+/// What a build needs of a Dockerfile.
+#[derive(Debug, Clone)]
+pub struct Selection<'a> {
+    /// The file.
+    pub dockerfile: &'a Dockerfile,
+    /// What was asked for.
+    pub request: &'a Request,
+    /// The global `ARG`s and the platform arguments, for `FROM` and for re-declaration.
+    pub globals: Scope,
+    /// The base of each stage that is needed.
+    pub bases: BTreeMap<usize, Base>,
+    /// The target's index.
+    pub target: usize,
+    /// The images needed, each with the lines of the first instruction that names it.
+    pub images: BTreeMap<ImageName, Span>,
+}
+
+/// Selects the stages that `request.target` needs.
+pub fn select<'a>(dockerfile: &'a Dockerfile, request: &'a Request) -> Result<Selection<'a>, GraphError> {
+    let globals = globals(dockerfile, request)?;
+    let target = target(dockerfile, request)?;
+    let mut selection =
+        Selection { dockerfile, request, globals, bases: BTreeMap::new(), target, images: BTreeMap::new() };
+    let mut open = BTreeSet::from([target]);
+    while let Some(index) = open.pop_last() {
+        let stage = &dockerfile.stages[index];
+        let base = selection.base_of(index, stage)?;
+        match &base {
+            Base::Scratch => {}
+            Base::Stage(earlier) => _ = open.insert(*earlier),
+            Base::Image(name) => _ = selection.images.entry(name.clone()).or_insert(stage.span),
+        }
+        selection.bases.insert(index, base);
+        for (word, span) in copied_from(stage) {
+            match selection.from(index, word).map_err(|problem| problem.at(span))? {
+                Base::Stage(earlier) => _ = open.insert(earlier),
+                Base::Image(name) => _ = selection.images.entry(name).or_insert(span),
+                Base::Scratch => {}
+            }
+        }
+    }
+    Ok(selection)
+}
+
+/// The `--from=` words of a stage's COPYs.
+fn copied_from(stage: &Stage) -> impl Iterator<Item = (&str, Span)> {
+    stage.instructions.iter().filter_map(|instruction| match &instruction.command {
+        Command::Copy(copy) => copy.from.as_ref().map(|word| (word.0.as_str(), instruction.span)),
+        _ => None,
+    })
+}
+
+impl Selection<'_> {
+    fn base_of(&self, index: usize, stage: &Stage) -> Result<Base, GraphError> {
+        let at = |problem: Problem| problem.at(stage.span);
+        let name = self.globals.expand(&stage.base).map_err(at)?;
+        if name.is_empty() {
+            return Err(at(Problem::EmptyBase { word: stage.base.0.clone() }));
+        }
+        if name == "scratch" {
+            return Ok(Base::Scratch);
+        }
+        if let Some(earlier) = stage_named(&self.dockerfile.stages[..index], &name) {
+            return Ok(Base::Stage(earlier));
+        }
+        let platform = self.stage_platform(stage).map_err(at)?;
+        image(&name, &platform).map(Base::Image).map_err(at)
+    }
+
+    /// The platform of a stage: `FROM --platform=`, else the build's.
+    pub fn stage_platform(&self, stage: &Stage) -> Result<Platform, Problem> {
+        let Some(word) = &stage.platform else { return Ok(self.request.platform.clone()) };
+        let text = self.globals.expand(word)?;
+        if text.is_empty() { Ok(self.request.platform.clone()) } else { Ok(text.parse()?) }
+    }
+
+    /// What `--from=word` in stage `index` means: an earlier stage by name or number, else an image.
+    pub fn from(&self, index: usize, word: &str) -> Result<Base, Problem> {
+        if word.contains('$') {
+            return Err(Problem::BadValue { what: "--from", value: word.into(), reason: "variables are not expanded here; name a stage or use a stage `FROM $NAME AS x`" });
+        }
+        let stages = &self.dockerfile.stages;
+        let number = word.parse::<usize>().ok().filter(|n| *n < stages.len());
+        if let Some(earlier) = number.filter(|n| *n < index).or_else(|| stage_named(&stages[..index], word)) {
+            return Ok(Base::Stage(earlier));
+        }
+        if number.is_some() || stage_named(&stages[index..=index], word).is_some() {
+            return Err(Problem::NotEarlier { name: word.into() });
+        }
+        if word == "scratch" { Ok(Base::Scratch) } else { image(word, &self.request.platform).map(Base::Image) }
+    }
+}
+
+/// The last of `stages` that is called `name`; names are case-insensitive.
+fn stage_named(stages: &[Stage], name: &str) -> Option<usize> {
+    let name = name.to_ascii_lowercase();
+    stages.iter().rposition(|stage| stage.name.as_ref() == Some(&name))
+}
+
+fn image(name: &str, platform: &Platform) -> Result<ImageName, Problem> {
+    let reference: Reference = name
+        .parse()
+        .map_err(|error: oci_spec::distribution::ParseError| Problem::BadReference { name: name.into(), reason: error.to_string() })?;
+    Ok(ImageName { reference: reference.whole(), platform: platform.to_string() })
+}
+
+fn target(dockerfile: &Dockerfile, request: &Request) -> Result<usize, GraphError> {
+    let last = dockerfile.stages.len() - 1;
+    let Some(name) = &request.target else { return Ok(last) };
+    stage_named(&dockerfile.stages, name).or_else(|| name.parse().ok().filter(|&index| index <= last)).ok_or_else(|| {
+        let known: Vec<String> = dockerfile
+            .stages
+            .iter()
+            .enumerate()
+            .map(|(index, stage)| format!("`{}`", stage.name.clone().unwrap_or_else(|| index.to_string())))
+            .collect();
+        Problem::UnknownTarget { name: name.clone(), known: known.join(", ") }.at(dockerfile.stages[last].span)
+    })
+}
+
+/// The global scope: platform arguments first, then the `ARG`s before the first `FROM`, each as `--build-arg` says or
+/// by its default.
+fn globals(dockerfile: &Dockerfile, request: &Request) -> Result<Scope, GraphError> {
+    let mut scope = Scope::new(dockerfile.escape);
+    for (name, value) in platform_args(&request.platform, &Platform::host()) {
+        scope.set(&name, &value);
+    }
+    scope.set("TARGETSTAGE", request.target.as_deref().unwrap_or("default"));
+    for instruction in &dockerfile.global_args {
+        let Command::Arg(declarations) = &instruction.command else { continue };
+        for declaration in declarations {
+            let value = match (request.build_args.get(&declaration.name), &declaration.default) {
+                (Some(given), _) => Some(given.clone()),
+                (None, Some(word)) => Some(scope.expand(word).map_err(|problem| problem.at(instruction.span))?),
+                (None, None) => None,
+            };
+            if let Some(value) = value {
+                scope.set(&declaration.name, &value);
+            }
+        }
+    }
+    Ok(scope)
+}

@@ -1,0 +1,29 @@
+//! Where rbuild keeps its state, and the other settings that come from the environment.
+//!
+//! With `bin/rbuild/args` the only place that reads environment variables.
+
+#![expect(clippy::disallowed_methods, reason = "this is the place that reads the environment")]
+
+use std::env;
+use std::path::PathBuf;
+
+/// `$RBUILD_HOME`, else `$XDG_DATA_HOME/rbuild`, else `$HOME/.local/share/rbuild`; none where no variable is set.
+pub fn home() -> Option<PathBuf> {
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("RBUILD_HOME")
+        .or_else(|| set("XDG_DATA_HOME").map(|data| data.join("rbuild")))
+        .or_else(|| set("HOME").map(|home| home.join(".local/share/rbuild")))
+}
+
+/// The files that may hold registry credentials, first match wins: `$DOCKER_CONFIG/config.json`, else
+/// `$HOME/.docker/config.json`.
+pub fn credential_files() -> Vec<PathBuf> {
+    let directory = env::var_os("DOCKER_CONFIG").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let directory = directory.or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker")));
+    directory.map(|directory| directory.join("config.json")).into_iter().collect()
+}
+
+/// The value of a variable of the caller, for `--build-arg NAME`.
+pub fn variable(name: &str) -> Option<String> {
+    env::var(name).ok()
+}

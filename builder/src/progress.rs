@@ -1,0 +1,148 @@
+//! What a build tells while it runs: a stream of events, and the handle that steps emit them through.
+//!
+//! The library never prints. The terminal, the plain log and the JSON log are readers of this one stream.
+
+use std::fmt::Display;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::dockerfile::Span;
+
+/// Something that happened.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A step began.
+    Started {
+        /// Its number, unique in the build, from 1.
+        step: u32,
+        /// What it does, in one line.
+        name: String,
+        /// Its lines in the Dockerfile, for steps that have some.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        lines: Option<(usize, usize)>,
+    },
+    /// A step's result was in the cache; it neither started nor ran.
+    Cached {
+        /// Its number.
+        step: u32,
+        /// What it would have done.
+        name: String,
+    },
+    /// Bytes that a step wrote.
+    Output {
+        /// Its number.
+        step: u32,
+        /// Whether they came from standard error.
+        stderr: bool,
+        /// The bytes; a log reader decides where lines end.
+        #[serde(serialize_with = "as_text")]
+        bytes: Vec<u8>,
+    },
+    /// A step ended.
+    Finished {
+        /// Its number.
+        step: u32,
+        /// How long it took, in milliseconds.
+        #[serde(rename = "milliseconds", serialize_with = "as_milliseconds")]
+        elapsed: Duration,
+        /// Why it failed, when it did.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+    /// Something the user should know that stops nothing.
+    Warning {
+        /// In one sentence.
+        message: String,
+    },
+}
+
+/// Receives events, from any thread.
+pub trait Progress: Sync {
+    /// Takes one event; must not block for long.
+    fn emit(&self, event: Event);
+}
+
+/// Numbers the steps of one build and hands their events to a [`Progress`].
+pub struct Reporter<'a> {
+    sink: &'a dyn Progress,
+    last: AtomicU32,
+}
+
+impl std::fmt::Debug for Reporter<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reporter").field("last", &self.last).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Reporter<'a> {
+    /// Starts counting at 1.
+    pub fn new(sink: &'a dyn Progress) -> Self {
+        Self { sink, last: AtomicU32::new(0) }
+    }
+
+    /// Begins a step.
+    pub fn start(&self, name: &str, span: Option<Span>) -> Step<'_> {
+        let number = self.next();
+        let lines = span.map(|span| (span.start, span.end));
+        self.sink.emit(Event::Started { step: number, name: name.to_owned(), lines });
+        Step { sink: self.sink, number, begun: Instant::now() }
+    }
+
+    /// Tells of a step that the cache had.
+    pub fn cached(&self, name: &str) {
+        let step = self.next();
+        self.sink.emit(Event::Cached { step, name: name.to_owned() });
+    }
+
+    /// Tells the user something.
+    pub fn warn(&self, message: String) {
+        self.sink.emit(Event::Warning { message });
+    }
+
+    fn next(&self) -> u32 {
+        self.last.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// A step that has begun and not ended.
+pub struct Step<'a> {
+    sink: &'a dyn Progress,
+    number: u32,
+    begun: Instant,
+}
+
+impl std::fmt::Debug for Step<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Step").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl Step<'_> {
+    /// Passes on what the step wrote.
+    pub fn output(&self, stderr: bool, bytes: &[u8]) {
+        self.sink.emit(Event::Output { step: self.number, stderr, bytes: bytes.to_vec() });
+    }
+
+    /// Writes one line of the builder's own into the step's log.
+    pub fn note(&self, text: impl Display) {
+        self.output(false, format!("{text}\n").as_bytes());
+    }
+
+    /// Ends the step with its result, which it passes through.
+    pub fn finish<T, E: Display>(self, result: Result<T, E>) -> Result<T, E> {
+        let error = result.as_ref().err().map(ToString::to_string);
+        self.sink.emit(Event::Finished { step: self.number, elapsed: self.begun.elapsed(), error });
+        result
+    }
+}
+
+fn as_text<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&String::from_utf8_lossy(bytes))
+}
+
+fn as_milliseconds<S: serde::Serializer>(elapsed: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+}

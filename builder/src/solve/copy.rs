@@ -1,0 +1,232 @@
+//! `COPY` and `ADD`: files of the context, of another tree or of the Dockerfile itself, streamed into a layer.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use snapshot::{Entry, Kind, Metadata, View};
+
+use crate::context::{Ignore, Selected};
+use crate::graph::{CopyOp, CopySource};
+
+use super::archive::{self, Archive};
+use super::destination::{Destination, Placement, join};
+use super::error::Cause;
+use super::tree::Tree;
+use super::{Needs, World, relative, select};
+
+/// Mode of a file that a heredoc makes.
+const INLINE_MODE: u32 = 0o644;
+
+/// One COPY and the trees around it.
+pub(super) struct Job<'a> {
+    pub(super) op: &'a CopyOp,
+    /// What it copies onto.
+    pub(super) base: &'a Tree,
+    /// What it copies from; the build context when absent.
+    pub(super) from: Option<&'a Tree>,
+    /// What it makes.
+    pub(super) tree: &'a Tree,
+    pub(super) needs: Needs,
+}
+
+/// A match of a source, with where it goes.
+enum Source<'a> {
+    Context(Selected),
+    Tree(Selected),
+    Inline { name: &'a str, content: &'a str },
+}
+
+/// Copies.
+pub(super) fn copy(world: &World<'_>, job: &Job<'_>) -> Result<(), Cause> {
+    let op = job.op;
+    let base_view = job.base.view(world)?;
+    let owner = match &op.chown {
+        Some(spec) => Some(job.base.accounts(&base_view, world)?.owner(spec)?),
+        None => None,
+    };
+    let view = if op.link { View::default() } else { base_view };
+    let from = job.from.map(|tree| tree.view(world).map(|view| (tree, view))).transpose()?;
+    let sources = sources(world, op, from.as_ref().map(|(_, view)| view))?;
+    let destination = Destination::resolve(&view, &op.destination, sources.len() > 1)?;
+    let placement = Placement::new(world, &view, job.needs, job.base)?.with(owner, op.chmod);
+    let mut copying = Copying { world, op, destination, placement, from: from.as_ref(), winners: HashMap::new() };
+    if sources.len() > 1 {
+        copying.find_winners(&sources)?;
+    }
+    for (number, source) in sources.iter().enumerate() {
+        copying.source(number, source)?;
+    }
+    let name = format!("COPY … {}", op.destination);
+    copying.placement.finish(world, job.tree, &name)
+}
+
+/// What the sources select, in order.
+fn sources<'a>(world: &World<'_>, op: &'a CopyOp, from: Option<&View>) -> Result<Vec<Source<'a>>, Cause> {
+    let mut sources = Vec::new();
+    for source in &op.sources {
+        match (source, from) {
+            (CopySource::Inline { name, content }, _) => sources.push(Source::Inline { name, content }),
+            (CopySource::Path(pattern), Some(view)) => {
+                let selected = select::select(view, pattern)?;
+                if selected.is_empty() {
+                    return Err(Cause::NoMatch { pattern: pattern.clone(), place: "the tree that it copies from" });
+                }
+                sources.extend(selected.into_iter().map(Source::Tree));
+            }
+            (CopySource::Path(pattern), None) => {
+                sources.extend(world.context.select(pattern)?.into_iter().map(Source::Context));
+            }
+        }
+    }
+    Ok(sources)
+}
+
+struct Copying<'a> {
+    world: &'a World<'a>,
+    op: &'a CopyOp,
+    destination: Destination,
+    placement: Placement<'a>,
+    from: Option<&'a (&'a Tree, View)>,
+    /// With several sources: which one a path comes from in the end. A layer names no path twice.
+    winners: HashMap<PathBuf, usize>,
+}
+
+impl Copying<'_> {
+    fn source(&mut self, number: usize, source: &Source<'_>) -> Result<(), Cause> {
+        match source {
+            Source::Inline { name, content } => self.inline(number, name, content),
+            Source::Context(selected) => self.context(number, selected),
+            Source::Tree(selected) => self.tree(number, selected),
+        }
+    }
+
+    fn inline(&mut self, number: usize, name: &str, content: &str) -> Result<(), Cause> {
+        let target = self.destination.of_file(OsStr::new(name));
+        let metadata = Metadata {
+            mode: INLINE_MODE,
+            uid: 0,
+            gid: 0,
+            mtime: self.placement.now(),
+            xattrs: snapshot::Xattrs::new(),
+        };
+        let entry = Entry { kind: Kind::File { size: content.len() as u64 }, metadata };
+        self.place(number, &target, entry, &mut content.as_bytes())
+    }
+
+    fn context(&mut self, number: usize, selected: &Selected) -> Result<(), Cause> {
+        if self.op.unpack
+            && !selected.directory
+            && let Some(archive) = archive::open(self.world, self.world.context.open_file(&selected.path)?)?
+        {
+            return self.archive(number, selected, &archive);
+        }
+        let world = self.world;
+        let before = world.context.digest(std::slice::from_ref(selected), &Ignore::default(), world.memo)?;
+        let digest = world.context.copy(
+            std::slice::from_ref(selected),
+            &Ignore::default(),
+            &mut |_, path: &Path, entry: &Entry, content: &mut dyn Read| {
+                self.selected(number, selected, path, entry.clone(), content)
+            },
+        )?;
+        if digest == before { Ok(()) } else { Err(Cause::ContextChanged) }
+    }
+
+    fn tree(&mut self, number: usize, selected: &Selected) -> Result<(), Cause> {
+        let (tree, view) = self.from.expect("a tree source is selected from a tree");
+        let root = view.lookup(relative(&selected.path)).map(|found| (PathBuf::new(), found));
+        let inside = view.walk(relative(&selected.path)).map(|(path, found)| {
+            let path = path.strip_prefix(&selected.path).map(Path::to_owned).unwrap_or(path);
+            (path, found)
+        });
+        let below = selected.directory.then_some(inside).into_iter().flatten();
+        for (path, found) in root.into_iter().chain(below) {
+            let entry = found.entry.clone().into_owned();
+            if matches!(entry.kind, Kind::File { .. }) {
+                let mut file = tree.open(&found, self.world)?;
+                self.selected(number, selected, &path, entry, &mut file)?;
+            } else {
+                self.selected(number, selected, &path, entry, &mut io::empty())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn archive(&mut self, number: usize, selected: &Selected, archive: &Archive) -> Result<(), Cause> {
+        let malformed =
+            |source| Cause::Archive { source_path: selected.path.display().to_string(), source };
+        let tree = archive.unpack().map_err(malformed)?;
+        self.placement.directory(&self.destination.path)?;
+        for (path, found) in tree.view.walk(Path::new(".")) {
+            let target = join(&self.destination.path, &path);
+            let entry = found.entry.clone().into_owned();
+            if matches!(entry.kind, Kind::File { .. }) {
+                self.place(number, &target, entry, &mut tree.root.open_file(&found.file)?)?;
+            } else {
+                self.place(number, &target, entry, &mut io::empty())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Places what stands at `path` below a selected source.
+    fn selected(
+        &mut self,
+        number: usize,
+        selected: &Selected,
+        path: &Path,
+        entry: Entry,
+        content: &mut dyn Read,
+    ) -> Result<(), Cause> {
+        let Some(target) = target(&self.destination, selected, path) else {
+            let directory = self.destination.path.clone();
+            return self.placement.directory(&directory);
+        };
+        self.place(number, &target, entry, content)
+    }
+
+    fn place(&mut self, number: usize, target: &Path, entry: Entry, content: &mut dyn Read) -> Result<(), Cause> {
+        if self.winners.get(target).is_some_and(|winner| *winner != number) && !matches!(entry.kind, Kind::Directory) {
+            return Ok(());
+        }
+        self.placement.place(target, entry, content)
+    }
+
+    /// Notes for every file which source gives it in the end. Archives are left out: theirs are known when unpacked.
+    fn find_winners(&mut self, sources: &[Source<'_>]) -> Result<(), Cause> {
+        for (number, source) in sources.iter().enumerate() {
+            match source {
+                Source::Inline { name, .. } => {
+                    self.winners.insert(self.destination.of_file(OsStr::new(name)), number);
+                }
+                Source::Context(selected) => {
+                    let (winners, destination) = (&mut self.winners, &self.destination);
+                    self.world.context.walk(selected, &Ignore::default(), &mut |path: &Path, _: &Entry| {
+                        winners.extend(target(destination, selected, path).map(|target| (target, number)));
+                        Ok::<(), Cause>(())
+                    })?;
+                }
+                Source::Tree(selected) => {
+                    let (_, view) = self.from.expect("a tree source is selected from a tree");
+                    self.winners.extend(target(&self.destination, selected, Path::new("")).map(|target| (target, number)));
+                    for (path, _) in view.walk(relative(&selected.path)) {
+                        let path = path.strip_prefix(&selected.path).unwrap_or(&path);
+                        self.winners.extend(target(&self.destination, selected, path).map(|target| (target, number)));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where `path` below a selected source goes; none for a source directory itself that only brings its contents.
+fn target(destination: &Destination, selected: &Selected, path: &Path) -> Option<PathBuf> {
+    if !selected.directory {
+        return Some(destination.of_file(&selected.name));
+    }
+    let own = path.as_os_str().is_empty();
+    (!own || destination.takes_directory()).then(|| join(&destination.path, path))
+}

@@ -1,0 +1,203 @@
+//! Where copied files land: the destination's rules, and the entries that lead there.
+//!
+//! The rules are the Dockerfile reference's ("COPY", "Destination") with BuildKit's answers where it is silent: a
+//! directory's contents are copied rather than itself; a trailing slash, an existing directory or several sources make
+//! the destination a directory; missing parents are made 0755 and belong to `--chown`; what exists keeps its metadata.
+
+use std::collections::HashSet;
+use std::io::{self, Read};
+use std::path::{Component, Path, PathBuf};
+
+use snapshot::{Active, ChangeSink, Entry, Kind, LayerWriter, Metadata, Mtime, TreeWriter, View, path};
+
+use super::error::Cause;
+use super::relative;
+use super::tree::Tree;
+use super::{Needs, World};
+
+/// Mode of directories that a copy has to make.
+const PARENT_MODE: u32 = 0o755;
+
+/// The destination of a COPY in the tree that it copies onto.
+#[derive(Debug)]
+pub(super) struct Destination {
+    /// Resolved: relative to the root, no links, `.` for the root.
+    pub(super) path: PathBuf,
+    /// It is there and a directory.
+    exists: bool,
+    /// It is, or has to become, a directory.
+    directory: bool,
+}
+
+impl Destination {
+    /// Resolves an absolute destination.
+    pub(super) fn resolve(view: &View, destination: &str, several: bool) -> Result<Self, Cause> {
+        let path = view.resolve(relative(Path::new(destination)))?;
+        let path = if path.as_os_str().is_empty() { PathBuf::from(".") } else { path };
+        let found = view.lookup(&path).map(|found| matches!(found.entry.kind, Kind::Directory));
+        let exists = path == Path::new(".") || found == Some(true);
+        if found == Some(false) && (several || destination.ends_with('/')) {
+            return Err(Cause::Obstacle { path, reason: "it is not a directory" });
+        }
+        Ok(Self { path, exists, directory: exists || several || destination.ends_with('/') })
+    }
+
+    /// Where a source that is no directory goes.
+    pub(super) fn of_file(&self, name: &std::ffi::OsStr) -> PathBuf {
+        if self.directory { join(&self.path, Path::new(name)) } else { self.path.clone() }
+    }
+
+    /// Whether a source directory's own metadata become the destination's: only where nothing says otherwise.
+    pub(super) fn takes_directory(&self) -> bool {
+        !self.directory
+    }
+
+    /// Whether the destination is there already.
+    pub(super) fn exists(&self) -> bool {
+        self.exists
+    }
+}
+
+/// `path` below `directory`, where either may be the root or empty.
+pub(super) fn join(directory: &Path, path: &Path) -> PathBuf {
+    let parts = directory.components().chain(path.components()).filter(|part| matches!(part, Component::Normal(_)));
+    let joined: PathBuf = parts.collect();
+    if joined.as_os_str().is_empty() { PathBuf::from(".") } else { joined }
+}
+
+/// What a copy writes into: the layer's blob, its directory, or both.
+pub(super) struct Placement<'a> {
+    view: &'a View,
+    layer: Option<LayerWriter>,
+    tree: Option<(TreeWriter, Active)>,
+    owner: Option<(u32, u32)>,
+    mode: Option<u32>,
+    made: HashSet<PathBuf>,
+    now: Mtime,
+}
+
+impl<'a> Placement<'a> {
+    /// Begins a layer over `view`.
+    pub(super) fn new(
+        world: &World<'_>,
+        view: &'a View,
+        needs: Needs,
+        base: &Tree,
+    ) -> Result<Self, Cause> {
+        let layer = if needs.layer { Some(LayerWriter::new(world.store.blobs(), world.options.compression)?) } else { None };
+        let tree = if needs.directory {
+            let active = world.store.snapshots().prepare()?;
+            if let Some(top) = base.dirs(world)?.last() {
+                active.adopt_root(top)?;
+            }
+            Some((TreeWriter::new(active.upper(), world.store.snapshots().flavour())?, active))
+        } else {
+            None
+        };
+        let now = Mtime { seconds: now(world), nanoseconds: 0 };
+        Ok(Self { view, layer, tree, owner: None, mode: None, made: HashSet::new(), now })
+    }
+
+    /// Gives everything that is placed this owner and mode.
+    pub(super) fn with(mut self, owner: Option<(u32, u32)>, mode: Option<u32>) -> Self {
+        self.owner = owner;
+        self.mode = mode;
+        self
+    }
+
+    /// The modification time of what the copy makes itself.
+    pub(super) fn now(&self) -> Mtime {
+        self.now
+    }
+
+    /// Makes sure that `directory` and what leads to it are in the layer: as they are where they exist, new ones
+    /// where they do not.
+    pub(super) fn directory(&mut self, directory: &Path) -> Result<(), Cause> {
+        if directory == Path::new(".") || directory.as_os_str().is_empty() || self.made.contains(directory) {
+            return Ok(());
+        }
+        if let Some(parent) = directory.parent() {
+            self.directory(parent)?;
+        }
+        let entry = match self.view.lookup(directory) {
+            Some(found) if matches!(found.entry.kind, Kind::Directory) => found.entry.into_owned(),
+            Some(_) => {
+                return Err(Cause::Obstacle { path: directory.to_owned(), reason: "it is not a directory" });
+            }
+            None => self.new_directory(),
+        };
+        self.write(directory, &entry, &mut io::empty())
+    }
+
+    fn new_directory(&self) -> Entry {
+        let (uid, gid) = self.owner.unwrap_or((0, 0));
+        let metadata = Metadata { mode: PARENT_MODE, uid, gid, mtime: self.now, xattrs: snapshot::Xattrs::new() };
+        Entry { kind: Kind::Directory, metadata }
+    }
+
+    /// Places one copied entry.
+    pub(super) fn place(&mut self, path: &Path, mut entry: Entry, content: &mut dyn Read) -> Result<(), Cause> {
+        if let Some((uid, gid)) = self.owner {
+            (entry.metadata.uid, entry.metadata.gid) = (uid, gid);
+        }
+        if let (Some(mode), false) = (self.mode, matches!(entry.kind, Kind::Symlink { .. })) {
+            entry.metadata.mode = mode;
+        }
+        if let Some(parent) = path.parent() {
+            self.directory(parent)?;
+        }
+        let is_directory = matches!(entry.kind, Kind::Directory);
+        let obstacle = self.view.lookup(path).map(|found| matches!(found.entry.kind, Kind::Directory));
+        match obstacle {
+            Some(true) if !is_directory => {
+                Err(Cause::Obstacle { path: path.to_owned(), reason: "it is a directory in the image" })
+            }
+            Some(false) if is_directory => {
+                Err(Cause::Obstacle { path: path.to_owned(), reason: "it is not a directory in the image" })
+            }
+            _ => self.write(path, &entry, content),
+        }
+    }
+
+    fn write(&mut self, path: &Path, entry: &Entry, content: &mut dyn Read) -> Result<(), Cause> {
+        if matches!(entry.kind, Kind::Directory) && !self.made.insert(path.to_owned()) {
+            return Ok(());
+        }
+        match (&mut self.tree, &mut self.layer) {
+            (Some((tree, active)), Some(layer)) => {
+                tree.entry(path, entry, content)?;
+                // Both want the bytes and a source gives them once: the layer reads them back, from the page cache.
+                if matches!(entry.kind, Kind::File { .. }) {
+                    layer.entry(path, entry, &mut path::Root::open(active.upper())?.open_file(path)?)?;
+                } else {
+                    layer.entry(path, entry, &mut io::empty())?;
+                }
+            }
+            (Some((tree, _)), None) => tree.entry(path, entry, content)?,
+            (None, Some(layer)) => layer.entry(path, entry, content)?,
+            (None, None) => {}
+        }
+        Ok(())
+    }
+
+    /// Completes the layer and makes it `tree`'s top.
+    pub(super) fn finish(self, world: &World<'_>, tree: &Tree, name: &str) -> Result<(), Cause> {
+        let top = tree.top();
+        if let Some((writer, active)) = self.tree {
+            writer.finish()?;
+            top.keep_snapshot(active.commit(top.id())?);
+        }
+        if let Some(writer) = self.layer {
+            let (layer, index) = writer.finish()?;
+            top.keep_index(world, index.into())?;
+            top.keep_layer(layer);
+        }
+        tree.remember(world, name)
+    }
+}
+
+/// Seconds since the epoch for what a copy makes itself: the build's fixed time where it has one.
+fn now(world: &World<'_>) -> i64 {
+    let fixed = world.options.epoch.as_ref().and_then(|epoch| epoch.parse::<jiff::Timestamp>().ok());
+    fixed.unwrap_or_else(jiff::Timestamp::now).as_second()
+}

@@ -1,0 +1,112 @@
+//! Why a step did not end well.
+
+use std::path::PathBuf;
+
+use crate::accounts::AccountError;
+use crate::context::ContextError;
+use crate::dockerfile::Span;
+use crate::graph::Vertex;
+use crate::sandbox::SandboxError;
+
+/// A step that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}")]
+pub struct SolveError {
+    /// Its lines in the Dockerfile.
+    pub span: Span,
+    /// How it is shown.
+    pub step: String,
+    /// Why.
+    #[source]
+    pub cause: Box<Cause>,
+}
+
+impl SolveError {
+    pub(super) fn new(vertex: &Vertex, cause: Cause) -> Self {
+        Self { span: vertex.span, step: vertex.name.clone(), cause: Box::new(cause) }
+    }
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// The command ended with a code other than 0.
+    #[error("`{command}` exited with status {code}")]
+    Exit {
+        /// The command, as in the Dockerfile.
+        command: String,
+        /// Its code; 128 + n after signal n.
+        code: i32,
+    },
+    /// The command could not be run.
+    #[error("cannot run the command in its sandbox")]
+    Sandbox(#[from] SandboxError),
+    /// The build context did not give the files.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// A wildcard that matches nothing, or a path that the source tree does not have.
+    #[error("`{pattern}` matches nothing in {place}")]
+    NoMatch {
+        /// The source as written.
+        pattern: String,
+        /// The build context or the stage's tree.
+        place: &'static str,
+    },
+    /// A wildcard pattern that is malformed.
+    #[error("`{pattern}` is not a pattern")]
+    Pattern {
+        /// The source as written.
+        pattern: String,
+        /// What is wrong with it.
+        source: crate::context::PatternError,
+    },
+    /// A file stands where a directory has to be, or the other way round.
+    #[error("cannot copy over `{}`: {reason}", path.display())]
+    Obstacle {
+        /// The path in the image.
+        path: PathBuf,
+        /// What stands there.
+        reason: &'static str,
+    },
+    /// `--chown` or `USER` names someone whom the image does not know.
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    /// The archive of an ADD is malformed.
+    #[error("cannot unpack `{source_path}`")]
+    Archive {
+        /// The source as written.
+        source_path: String,
+        /// What is wrong.
+        source: snapshot::Error,
+    },
+    /// An image's layer could not be fetched.
+    #[error("cannot fetch a layer of `{reference}`")]
+    Fetch {
+        /// The image.
+        reference: String,
+        /// Why.
+        source: Box<registry::Error>,
+    },
+    /// A layer's bytes are not what the image's config says.
+    #[error("a layer of `{reference}` is not what its config says: expected diff_id `{expected}`, found `{found}`")]
+    DiffId {
+        /// The image.
+        reference: String,
+        /// By the config.
+        expected: String,
+        /// By the bytes.
+        found: String,
+    },
+    /// The context changed while it was read.
+    #[error("the build context changed while it was copied; run the build again")]
+    ContextChanged,
+    /// The store or a tree on disk.
+    #[error(transparent)]
+    Snapshot(#[from] snapshot::Error),
+    /// A file operation; the text names the path.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The build was cancelled, or another step failed.
+    #[error("cancelled")]
+    Cancelled,
+}

@@ -1,0 +1,148 @@
+//! Cache keys: what a step's result depends on, and nothing else.
+//!
+//! | field | RUN | COPY, ADD | WORKDIR | image |
+//! |---|---|---|---|---|
+//! | key of the tree below | yes | unless `--link` | yes | – |
+//! | resolved operation | argv, script, working directory, user, network | destination, `--chown`, `--chmod`, unpack | path, owner | – |
+//! | variables in scope (ARG, ENV), in order | yes | expanded into the fields | expanded into the fields | – |
+//! | content of the sources: names, types, modes, bytes, links, attributes | – | yes | – | – |
+//! | key of the tree that `--from` reads, and the patterns | – | yes | – | – |
+//! | chain_id of its layers | – | – | – | yes |
+//!
+//! Never in a key: predefined proxy arguments, the number of jobs, progress and output options, tags, times, the owner
+//! of a context file on the host, labels and other config that no command sees. Every field is framed by its name and
+//! its length, so no two different lists of fields have the same bytes.
+
+use std::fmt;
+
+use oci_spec::image::{Digest, Sha256Digest};
+use sha2::{Digest as _, Sha256};
+use snapshot::chain_id;
+
+use crate::context::Ignore;
+use crate::graph::{CopyOp, CopySource, Graph, Op, PinnedImage, RunOp, Vertex};
+
+use super::World;
+use super::error::{Cause, SolveError};
+
+/// Raised when a step's result changes for the same inputs: what older versions cached is then not found.
+const VERSION: &str = "1";
+
+/// Names the result of a step.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CacheKey(pub Digest);
+
+impl CacheKey {
+    /// The 64 hexadecimal digits.
+    pub fn hex(&self) -> String {
+        self.0.digest().to_owned()
+    }
+}
+
+impl fmt::Display for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.digest())
+    }
+}
+
+/// Collects framed fields.
+struct Fields(Sha256);
+
+impl Fields {
+    fn new(operation: &str) -> Self {
+        Self(Sha256::new()).field("version", VERSION).field("operation", operation)
+    }
+
+    fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        for part in [name.as_bytes(), value.as_ref()] {
+            self.0.update((part.len() as u64).to_le_bytes());
+            self.0.update(part);
+        }
+        self
+    }
+
+    fn fields<T: AsRef<[u8]>>(self, name: &str, values: impl IntoIterator<Item = T>) -> Self {
+        let mut count = 0_u64;
+        let fields = values.into_iter().fold(self, |fields, value| {
+            count += 1;
+            fields.field(name, value)
+        });
+        fields.field("count", count.to_le_bytes())
+    }
+
+    fn finish(self) -> CacheKey {
+        let hex: String = self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        CacheKey(hex.parse::<Sha256Digest>().expect("64 hexadecimal digits").into())
+    }
+}
+
+/// The key of every vertex. Reads the parts of the build context that the graph copies.
+pub fn keys(graph: &Graph, world: &World<'_>) -> Result<Vec<CacheKey>, SolveError> {
+    let mut keys: Vec<CacheKey> = Vec::with_capacity(graph.vertices.len());
+    for vertex in &graph.vertices {
+        let key = key(vertex, &keys, world).map_err(|cause| SolveError::new(vertex, cause))?;
+        keys.push(key);
+    }
+    Ok(keys)
+}
+
+fn key(vertex: &Vertex, keys: &[CacheKey], world: &World<'_>) -> Result<CacheKey, Cause> {
+    let base = vertex.base.map_or("", |base| keys[base.0].0.as_ref());
+    let from = vertex.from.map(|from| keys[from.0].0.as_ref());
+    Ok(match &vertex.op {
+        Op::Scratch => Fields::new("scratch").finish(),
+        Op::Source(image) => source(image),
+        Op::Run(op) => run(op, base),
+        Op::Mkdir(op) => Fields::new("mkdir")
+            .field("base", base)
+            .field("path", op.path.as_os_str().as_encoded_bytes())
+            .field("user", &op.user)
+            .finish(),
+        Op::Copy(op) => copy(op, base, from, world)?,
+    })
+}
+
+fn source(image: &PinnedImage) -> CacheKey {
+    let chain = image.layers.iter().fold(None, |below, layer| Some(chain_id(below.as_ref(), &layer.diff_id)));
+    Fields::new("image").fields("chain", chain.map(|id| id.0.to_string())).finish()
+}
+
+fn run(op: &RunOp, base: &str) -> CacheKey {
+    let env = op.env.iter().flat_map(|(name, value)| [name, value]);
+    let script = op.script.as_ref().map(|script| &script.content);
+    Fields::new("run")
+        .field("base", base)
+        .fields("argv", &op.argv)
+        .fields("script", script)
+        .fields("env", env)
+        .field("cwd", op.cwd.as_os_str().as_encoded_bytes())
+        .field("user", &op.user)
+        .field("network", format!("{:?}", op.network))
+        .finish()
+}
+
+fn copy(op: &CopyOp, base: &str, from: Option<&str>, world: &World<'_>) -> Result<CacheKey, Cause> {
+    let mut fields = Fields::new("copy")
+        .field("base", if op.link { "" } else { base })
+        .fields("from", from)
+        .field("destination", &op.destination)
+        .fields("chown", &op.chown)
+        .fields("chmod", op.chmod.map(u32::to_le_bytes))
+        .field("unpack", [u8::from(op.unpack)])
+        .field("link", [u8::from(op.link)]);
+    for source in &op.sources {
+        fields = match source {
+            CopySource::Inline { name, content } => fields.field("inline", name).field("content", content),
+            CopySource::Path(pattern) if from.is_some() => fields.field("path", pattern),
+            CopySource::Path(pattern) => {
+                let selected = world.context.select(pattern)?;
+                if selected.is_empty() {
+                    return Err(Cause::NoMatch { pattern: pattern.clone(), place: "the build context" });
+                }
+                let digest = world.context.digest(&selected, &Ignore::default(), world.memo)?;
+                fields.field("content", digest.as_bytes())
+            }
+        };
+    }
+    Ok(fields.finish())
+}

@@ -1,0 +1,66 @@
+//! `RUN`: a command in a sandbox on an overlay of the layers below.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::dockerfile::Network;
+use crate::graph::{RunOp, Script};
+use crate::progress::Step;
+use crate::sandbox::{Mount, Process, Root, SandboxError, Stream};
+
+use super::World;
+use super::error::Cause;
+use super::tree::Tree;
+
+/// What a step finds as its host name, as under BuildKit.
+const HOSTNAME: &str = "buildkitsandbox";
+
+/// Runs the command and commits what it changed as the layer on top of `tree`.
+pub(super) fn run(world: &World<'_>, op: &RunOp, base: &Tree, tree: &Tree, step: &Step<'_>) -> Result<(), Cause> {
+    let mut lowers = base.dirs(world)?;
+    lowers.reverse();
+    let active = world.store.snapshots().prepare()?;
+    if let Some(top) = lowers.first() {
+        active.adopt_root(top)?;
+    }
+    let script = op.script.as_ref().map(write_script).transpose()?;
+    let mounts: Vec<Mount> = script.iter().map(|(_, mount)| mount.clone()).collect();
+    let root = Root { lowers, upper: active.upper().to_owned(), work: active.work().to_owned() };
+    let mut output = |stream: Stream, bytes: &[u8]| step.output(stream == Stream::Stderr, bytes);
+    let status = world.executor.run(&root, &process(op), &mounts, world.cancel, &mut output).map_err(|error| match error {
+        SandboxError::Cancelled => Cause::Cancelled,
+        other => Cause::Sandbox(other),
+    })?;
+    if status.code != 0 {
+        return Err(Cause::Exit { command: op.argv.join(" "), code: status.code });
+    }
+    tree.top().keep_snapshot(active.commit(tree.top().id())?);
+    tree.remember(world, &format!("RUN {}", op.argv.join(" ")))
+}
+
+fn process(op: &RunOp) -> Process {
+    let env = op.proxy_env.iter().chain(&op.env).map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    Process {
+        argv: op.argv.iter().map(OsString::from).collect(),
+        env: env.collect(),
+        cwd: op.cwd.clone(),
+        uid: 0, gid: 0, groups: vec![],
+        hostname: HOSTNAME.into(),
+        network: match op.network {
+            Network::Default | Network::Host => crate::sandbox::Network::Host,
+            Network::None => crate::sandbox::Network::None,
+        },
+        stdin: None,
+    }
+}
+
+/// Writes a heredoc's script to a file of the host that the step sees read-only.
+fn write_script(script: &Script) -> Result<(tempfile::NamedTempFile, Mount), Cause> {
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+    let mut file = tempfile::NamedTempFile::new()?;
+    file.write_all(script.content.as_bytes())?;
+    file.as_file().set_permissions(PermissionsExt::from_mode(0o755))?;
+    let source: PathBuf = file.path().to_owned();
+    Ok((file, Mount::Bind { source, target: script.path.clone(), readonly: true }))
+}

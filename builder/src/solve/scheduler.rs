@@ -1,0 +1,148 @@
+//! Runs tasks in parallel, each after those it depends on. Knows nothing of what a task is.
+
+use std::collections::HashMap;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+/// One task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// Its name to the caller; unique.
+    pub id: usize,
+    /// The tasks that must have ended well before it begins. Names that are no task count as done.
+    pub after: Vec<usize>,
+}
+
+struct State<E> {
+    ready: Vec<usize>,
+    waiting: HashMap<usize, usize>,
+    unfinished: usize,
+    error: Option<E>,
+}
+
+/// Runs all tasks with at most `jobs` at a time. After the first error no further task begins, those that run are
+/// waited for, and the error is returned.
+///
+/// Tasks become ready in the order of the list; a cycle leaves its tasks unrun, which the graph's construction
+/// excludes.
+pub fn run<E: Send>(tasks: &[Task], jobs: usize, execute: impl Fn(usize) -> Result<(), E> + Sync) -> Result<(), E> {
+    let known: HashMap<usize, usize> = tasks.iter().enumerate().map(|(place, task)| (task.id, place)).collect();
+    let mut dependents: Vec<Vec<usize>> = vec![Vec::new(); tasks.len()];
+    let mut waiting = HashMap::new();
+    for (place, task) in tasks.iter().enumerate() {
+        let inputs: Vec<usize> = task.after.iter().filter_map(|id| known.get(id)).copied().collect();
+        waiting.insert(place, inputs.len());
+        for input in inputs {
+            dependents[input].push(place);
+        }
+    }
+    let ready = (0..tasks.len()).rev().filter(|place| waiting[place] == 0).collect();
+    let state = Mutex::new(State { ready, waiting, unfinished: tasks.len(), error: None });
+    let changed = Condvar::new();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.clamp(1, tasks.len().max(1)) {
+            scope.spawn(|| {
+                while let Some(place) = next(&state, &changed) {
+                    let result = execute(tasks[place].id);
+                    finish(&state, &changed, &dependents[place], result);
+                }
+            });
+        }
+    });
+    state.into_inner().unwrap_or_else(PoisonError::into_inner).error.map_or(Ok(()), Err)
+}
+
+/// Waits for a task that may begin; none when all have ended or one has failed.
+fn next<E>(state: &Mutex<State<E>>, changed: &Condvar) -> Option<usize> {
+    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        if state.error.is_some() || state.unfinished == 0 {
+            return None;
+        }
+        if let Some(place) = state.ready.pop() {
+            return Some(place);
+        }
+        state = changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+fn finish<E>(state: &Mutex<State<E>>, changed: &Condvar, dependents: &[usize], result: Result<(), E>) {
+    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    state.unfinished -= 1;
+    match result {
+        Ok(()) => {
+            for dependent in dependents.iter().rev() {
+                let left = state.waiting.get_mut(dependent).expect("every task is counted");
+                *left -= 1;
+                if *left == 0 {
+                    state.ready.push(*dependent);
+                }
+            }
+        }
+        Err(error) => _ = state.error.get_or_insert(error),
+    }
+    changed.notify_all();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn task(id: usize, after: &[usize]) -> Task {
+        Task { id, after: after.to_vec() }
+    }
+
+    #[test]
+    fn inputs_end_before_their_dependents_begin() {
+        let order = Mutex::new(Vec::new());
+        let tasks = [task(1, &[]), task(2, &[1]), task(3, &[1]), task(4, &[2, 3, 99])];
+        run::<()>(&tasks, 4, |id| {
+            order.lock().unwrap().push(id);
+            Ok(())
+        })
+        .unwrap();
+        let order = order.into_inner().unwrap();
+        assert_eq!((order[0], order[3]), (1, 4));
+    }
+
+    #[test]
+    fn independent_tasks_overlap() {
+        let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        run::<()>(&[task(0, &[]), task(1, &[])], 2, |_| {
+            most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            let begun = Instant::now();
+            while most.load(Ordering::SeqCst) < 2 && begun.elapsed() < Duration::from_secs(10) {
+                std::thread::yield_now();
+            }
+            running.fetch_sub(1, Ordering::SeqCst);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(most.into_inner(), 2);
+    }
+
+    #[test]
+    fn a_failure_stops_what_depends_on_it_and_is_returned() {
+        let ran = AtomicUsize::new(0);
+        let tasks = [task(0, &[]), task(1, &[0]), task(2, &[1])];
+        let result = run(&tasks, 2, |id| {
+            ran.fetch_add(1, Ordering::SeqCst);
+            if id == 1 { Err("no") } else { Ok(()) }
+        });
+        assert_eq!((result, ran.into_inner()), (Err("no"), 2));
+    }
+
+    #[test]
+    fn ten_thousand_tasks_are_no_burden() {
+        let tasks: Vec<Task> = (0..10_000).map(|id| task(id, if id == 0 { &[] } else { &[0] })).collect();
+        let ran = AtomicUsize::new(0);
+        run::<()>(&tasks, 4, |_| {
+            ran.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(ran.into_inner(), 10_000);
+    }
+}

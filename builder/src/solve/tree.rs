@@ -1,0 +1,327 @@
+//! What a vertex leaves behind: a stack of layers, each of which makes its directory, its index or its blob when
+//! asked for it, at most once.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use jiff::Timestamp;
+use snapshot::{
+    Found, IndexWriter, Layer, LayerIndex, LayerWriter, Snapshot, SnapshotId, View, chain_id, diff, layer, path,
+};
+
+use crate::accounts::Accounts;
+use crate::graph::PinnedImage;
+
+use super::cache::{self, Record};
+use super::error::Cause;
+use super::key::CacheKey;
+use super::{World, source};
+
+/// The longest `/etc/passwd` or `/etc/group` that is read, in bytes.
+const ACCOUNTS_LIMIT: u64 = 4 << 20;
+
+/// A stack of layers, bottom first. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Tree {
+    layers: Vec<Arc<TreeLayer>>,
+}
+
+/// One layer and whatever of it exists so far.
+pub struct TreeLayer {
+    id: SnapshotId,
+    origin: Origin,
+    /// Held while something of the layer is being made.
+    making: Mutex<()>,
+    snapshot: OnceLock<Snapshot>,
+    index: OnceLock<Arc<LayerIndex>>,
+    layer: OnceLock<Layer>,
+    created: OnceLock<String>,
+}
+
+enum Origin {
+    /// Layer `position` of an image; `unpacking` is one for all its layers.
+    Image { image: Arc<PinnedImage>, position: usize, unpacking: Arc<Mutex<()>> },
+    /// The step with this key.
+    Step(CacheKey),
+}
+
+impl fmt::Debug for TreeLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TreeLayer").field("id", &self.id).field("layer", &self.layer).finish_non_exhaustive()
+    }
+}
+
+impl TreeLayer {
+    fn new(id: SnapshotId, origin: Origin) -> Self {
+        Self {
+            id,
+            origin,
+            making: Mutex::new(()),
+            snapshot: OnceLock::new(),
+            index: OnceLock::new(),
+            layer: OnceLock::new(),
+            created: OnceLock::new(),
+        }
+    }
+
+    /// The name of its snapshot.
+    pub(super) fn id(&self) -> &SnapshotId {
+        &self.id
+    }
+
+    /// What the store files its index under: the same layer on another base has the same one.
+    fn index_name(&self) -> &oci_spec::image::Digest {
+        match &self.origin {
+            Origin::Image { image, position, .. } => &image.layers[*position].diff_id,
+            Origin::Step(_) => &self.id.0,
+        }
+    }
+
+    /// When the layer was made; none for an image's layers and for steps that did not run.
+    pub fn created(&self) -> Option<&str> {
+        self.created.get().map(String::as_str)
+    }
+
+    /// The image and position of a layer that was pulled.
+    pub fn image(&self) -> Option<(&PinnedImage, &Layer)> {
+        match &self.origin {
+            Origin::Image { image, position, .. } => Some((image, &image.layers[*position])),
+            Origin::Step(_) => None,
+        }
+    }
+
+    pub(super) fn snapshot(&self, world: &World<'_>) -> Option<&Snapshot> {
+        if self.snapshot.get().is_none()
+            && let Some(found) = world.store.snapshots().get(&self.id)
+        {
+            return Some(self.snapshot.get_or_init(|| found));
+        }
+        self.snapshot.get()
+    }
+
+    pub(super) fn stored_index(&self, world: &World<'_>) -> Option<Arc<LayerIndex>> {
+        if self.index.get().is_none()
+            && let Some(found) = world.store.index(self.index_name())
+        {
+            return Some(Arc::clone(self.index.get_or_init(|| found)));
+        }
+        self.index.get().cloned()
+    }
+
+    pub(super) fn keep_snapshot(&self, snapshot: Snapshot) {
+        self.snapshot.get_or_init(|| snapshot);
+    }
+
+    pub(super) fn keep_index(&self, world: &World<'_>, index: Arc<LayerIndex>) -> Result<(), Cause> {
+        world.store.put_index(self.index_name(), &index)?;
+        self.index.get_or_init(|| index);
+        Ok(())
+    }
+
+    pub(super) fn keep_layer(&self, layer: Layer) {
+        self.layer.get_or_init(|| layer);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.making.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tree {
+    /// The tree of an image.
+    pub(super) fn of_image(image: &Arc<PinnedImage>) -> Self {
+        let unpacking = Arc::new(Mutex::new(()));
+        let mut layers: Vec<Arc<TreeLayer>> = Vec::with_capacity(image.layers.len());
+        for (position, layer) in image.layers.iter().enumerate() {
+            let id = chain_id(layers.last().map(|below| &below.id), &layer.diff_id);
+            let origin = Origin::Image { image: Arc::clone(image), position, unpacking: Arc::clone(&unpacking) };
+            layers.push(Arc::new(TreeLayer::new(id, origin)));
+        }
+        Self { layers }
+    }
+
+    /// This tree with the layer of a step on top.
+    pub(super) fn with(&self, key: &CacheKey) -> Self {
+        let mut layers = self.layers.clone();
+        layers.push(Arc::new(TreeLayer::new(SnapshotId(key.0.clone()), Origin::Step(key.clone()))));
+        Self { layers }
+    }
+
+    /// The layers, bottom first.
+    pub fn layers(&self) -> &[Arc<TreeLayer>] {
+        &self.layers
+    }
+
+    /// The layer of the vertex itself.
+    pub(super) fn top(&self) -> &TreeLayer {
+        self.layers.last().expect("a step's tree has the step's layer")
+    }
+
+    fn below(&self, position: usize) -> Self {
+        Self { layers: self.layers[..position].to_vec() }
+    }
+
+    /// Whether every layer has its directory and its index.
+    pub(super) fn is_unpacked(&self, world: &World<'_>) -> bool {
+        self.layers.iter().all(|layer| layer.snapshot(world).is_some() && layer.stored_index(world).is_some())
+    }
+
+    /// Looks the step on top up in the cache; with `blob`, a hit has to have its layer already.
+    pub(super) fn recall(&self, world: &World<'_>, blob: bool) -> bool {
+        let top = self.top();
+        let Origin::Step(key) = &top.origin else { return false };
+        if world.options.no_cache {
+            return false;
+        }
+        let Some(record) = cache::get(world.store, key) else { return false };
+        let layer = record.layer.filter(|layer| world.store.blobs().has(layer.blob.digest()) == Some(layer.blob.size()));
+        if layer.is_none() && (blob || top.snapshot(world).is_none()) {
+            return false;
+        }
+        if let Some(layer) = layer {
+            top.keep_layer(layer);
+        }
+        top.created.get_or_init(|| record.created);
+        true
+    }
+
+    /// Writes the record of the step on top: it now can be found.
+    pub(super) fn remember(&self, world: &World<'_>, name: &str) -> Result<(), Cause> {
+        let top = self.top();
+        let Origin::Step(key) = &top.origin else { return Ok(()) };
+        let now = || world.options.epoch.clone().unwrap_or_else(now);
+        let created = top.created.get_or_init(now).clone();
+        let record = Record { layer: top.layer.get().cloned(), created, name: name.to_owned() };
+        Ok(cache::put(world.store, key, &record)?)
+    }
+
+    /// The directories of all layers, bottom first.
+    pub fn dirs(&self, world: &World<'_>) -> Result<Vec<PathBuf>, Cause> {
+        (0..self.layers.len()).map(|position| self.dir(position, world)).collect()
+    }
+
+    /// The directory of one layer: unpacked from its blob when there is none yet.
+    pub fn dir(&self, position: usize, world: &World<'_>) -> Result<PathBuf, Cause> {
+        let layer = &self.layers[position];
+        if let Some(snapshot) = layer.snapshot(world) {
+            return Ok(snapshot.dir.clone());
+        }
+        self.unpack(position, world)?;
+        Ok(layer.snapshot(world).expect("it was just unpacked").dir.clone())
+    }
+
+    /// All layers as one tree.
+    pub fn view(&self, world: &World<'_>) -> Result<View, Cause> {
+        let indexes: Result<Vec<_>, Cause> = (0..self.layers.len()).map(|position| self.index(position, world)).collect();
+        Ok(View::new(indexes?))
+    }
+
+    /// What one layer contains.
+    pub fn index(&self, position: usize, world: &World<'_>) -> Result<Arc<LayerIndex>, Cause> {
+        let layer = &self.layers[position];
+        if let Some(index) = layer.stored_index(world) {
+            return Ok(index);
+        }
+        match layer.snapshot(world) {
+            Some(snapshot) if layer.image().is_none() => {
+                let below = self.below(position).view(world)?;
+                let _making = layer.lock();
+                if let Some(index) = layer.stored_index(world) {
+                    return Ok(index);
+                }
+                let mut writer = IndexWriter::default();
+                diff::changes(&snapshot.dir, &below, &mut writer)?;
+                layer.keep_index(world, Arc::new(writer.finish()))?;
+            }
+            _ => self.unpack(position, world)?,
+        }
+        Ok(layer.stored_index(world).expect("it was just made"))
+    }
+
+    /// Unpacks a layer's blob; for a layer of an image, all the image's layers at once.
+    fn unpack(&self, position: usize, world: &World<'_>) -> Result<(), Cause> {
+        let layer = &self.layers[position];
+        if let Origin::Image { image, unpacking, .. } = &layer.origin {
+            let _making = unpacking.lock().unwrap_or_else(PoisonError::into_inner);
+            return source::unpack(world, image, &self.layers[..image.layers.len()]);
+        }
+        let below = self.below(position);
+        let (view, dirs) = (below.view(world)?, below.dirs(world)?);
+        let _making = layer.lock();
+        if layer.snapshot(world).is_some() && layer.stored_index(world).is_some() {
+            return Ok(());
+        }
+        let known = layer.layer.get().expect("a step that is neither a directory nor a blob is run again");
+        let blob = world.store.blobs().open(known.blob.digest())?;
+        let mut tar = layer::decompress(blob, layer::Limits::default().bytes)?;
+        let snapshots = world.store.snapshots();
+        let unpacked = snapshot::unpack(&mut tar, snapshots.prepare()?, snapshots.flavour())?;
+        layer.keep_index(world, Arc::clone(unpacked.index()))?;
+        layer.keep_snapshot(unpacked.settle(&view, &dirs, &layer.id)?);
+        Ok(())
+    }
+
+    /// The blobs of all layers, bottom first: compressed from their directories where that has not been done.
+    pub fn blobs(&self, world: &World<'_>) -> Result<Vec<Layer>, Cause> {
+        (0..self.layers.len()).map(|position| self.below(position + 1).top_layer(world)).collect()
+    }
+
+    /// The blob of the layer on top.
+    pub(super) fn top_layer(&self, world: &World<'_>) -> Result<Layer, Cause> {
+        let top = self.top();
+        if let Some((_, layer)) = top.image() {
+            return Ok(layer.clone());
+        }
+        if let Some(layer) = top.layer.get() {
+            return Ok(layer.clone());
+        }
+        let below = self.below(self.layers.len() - 1).view(world)?;
+        let _making = top.lock();
+        if let Some(layer) = top.layer.get() {
+            return Ok(layer.clone());
+        }
+        let snapshot = top.snapshot(world).expect("a step that is neither a directory nor a blob is run again");
+        let mut writer = LayerWriter::new(world.store.blobs(), world.options.compression)?;
+        diff::changes(&snapshot.dir, &below, &mut writer)?;
+        let (layer, index) = writer.finish()?;
+        top.keep_index(world, Arc::new(index))?;
+        top.keep_layer(layer.clone());
+        let Origin::Step(key) = &top.origin else { return Ok(layer) };
+        if let Some(mut record) = cache::get(world.store, key) {
+            record.layer = Some(layer.clone());
+            cache::put(world.store, key, &record)?;
+        }
+        Ok(layer)
+    }
+
+    /// The bytes of what a view of this tree found.
+    pub(crate) fn open(&self, found: &Found<'_>, world: &World<'_>) -> Result<fs_err::File, Cause> {
+        Ok(path::Root::open(&self.dir(found.layer, world)?)?.open_file(&found.file)?)
+    }
+
+    /// The users and groups of the tree.
+    pub(super) fn accounts(&self, view: &View, world: &World<'_>) -> Result<Accounts, Cause> {
+        Ok(Accounts {
+            passwd: self.text(view, "etc/passwd", world)?,
+            group: self.text(view, "etc/group", world)?,
+        })
+    }
+
+    /// A small text file of the tree; empty when there is none.
+    fn text(&self, view: &View, file: &str, world: &World<'_>) -> Result<String, Cause> {
+        let resolved = view.resolve(file.as_ref())?;
+        let Some(found) = view.lookup(&resolved) else { return Ok(String::new()) };
+        if !matches!(found.entry.kind, snapshot::Kind::File { .. }) {
+            return Ok(String::new());
+        }
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::Read::take(self.open(&found, world)?, ACCOUNTS_LIMIT), &mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// The time, RFC 3339 in UTC with nanoseconds, as image configs hold it.
+fn now() -> String {
+    Timestamp::now().to_string()
+}

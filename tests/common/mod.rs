@@ -1,0 +1,225 @@
+//! What every end-to-end test needs: a directory of its own, rbuild as a command, and an image's contents as text.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The program under test.
+pub(crate) const RBUILD: &str = env!("CARGO_BIN_EXE_rbuild");
+
+/// The registry that the set-up started, `host:port`.
+#[expect(clippy::disallowed_methods, reason = "the set-up speaks to the tests through the environment")]
+pub(crate) fn registry() -> String {
+    std::env::var("RBUILD_TEST_REGISTRY").expect("no RBUILD_TEST_REGISTRY: run the tests with `cargo xtask test`")
+}
+
+/// The plain user with subordinate ids that the set-up made.
+#[expect(clippy::disallowed_methods, reason = "the set-up speaks to the tests through the environment")]
+pub(crate) fn plain_user() -> String {
+    std::env::var("RBUILD_TEST_USER").expect("no RBUILD_TEST_USER: run the tests with `cargo xtask test`")
+}
+
+/// The reference of a base image that the set-up pushed.
+pub(crate) fn base(name: &str) -> String {
+    format!("{}/library/{name}", registry())
+}
+
+/// A directory with a build context, a state directory and room for results.
+pub(crate) struct Bench {
+    directory: TempDir,
+}
+
+impl Bench {
+    /// An empty one.
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::Builder::new().prefix("rbuild-test-").tempdir().unwrap();
+        let bench = Self { directory };
+        fs_err::create_dir(bench.context()).unwrap();
+        bench
+    }
+
+    /// One with a Dockerfile; `{busybox}`, `{debian}` and the like stand for the bases in the registry.
+    pub(crate) fn with(dockerfile: &str) -> Self {
+        let bench = Self::new();
+        bench.dockerfile(dockerfile);
+        bench
+    }
+
+    /// Writes the Dockerfile.
+    pub(crate) fn dockerfile(&self, text: &str) {
+        let text = text
+            .replace("{busybox}", &base("busybox:latest"))
+            .replace("{debian}", &base("debian:bookworm"))
+            .replace("{python}", &base("python:3.11"))
+            .replace("{node}", &base("node:18"));
+        self.file("Dockerfile", &text);
+    }
+
+    /// Writes a file of the context.
+    pub(crate) fn file(&self, path: &str, text: &str) -> PathBuf {
+        let path = self.context().join(path);
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(&path, text).unwrap();
+        path
+    }
+
+    /// The build context.
+    pub(crate) fn context(&self) -> PathBuf {
+        self.path("context")
+    }
+
+    /// A path in the directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// rbuild with the state directory of this bench and nothing of the caller's environment but PATH.
+    pub(crate) fn rbuild(&self) -> Command {
+        let mut command = Command::new(RBUILD);
+        command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("RBUILD_HOME", self.path("home")).current_dir(self.context());
+        command
+    }
+
+    /// Runs a build with the plain log.
+    pub(crate) fn try_build(&self, arguments: &[&str]) -> Run {
+        let mut command = self.rbuild();
+        command.args(["--progress", "plain"]).args(arguments).arg(".");
+        Run::of(&mut command)
+    }
+
+    /// Runs a build that has to succeed.
+    pub(crate) fn build(&self, arguments: &[&str]) -> Run {
+        let run = self.try_build(arguments);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        run
+    }
+
+    /// Builds, and reads the root file system and the config of the image.
+    pub(crate) fn image(&self, arguments: &[&str]) -> Image {
+        let layout = self.path("layout");
+        let output = format!("type=oci,tar=false,dest={}", layout.display());
+        let mut all = vec!["-o", output.as_str()];
+        all.extend(arguments);
+        self.build(&all);
+        Image::read(&layout)
+    }
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Run {
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let Output { status, stdout, stderr } = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        Self {
+            code: status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        }
+    }
+
+    /// How many steps the cache had.
+    pub(crate) fn cached(&self) -> usize {
+        self.stderr.lines().filter(|line| line.ends_with(" CACHED")).count()
+    }
+}
+
+/// Runs a peer that has to succeed; fails with the package to install when it is not there.
+pub(crate) fn peer(program: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(program);
+    let output = command.args(arguments).output().unwrap_or_else(|error| {
+        panic!("cannot run {program} ({error}): `cargo xtask test` installs it, or `apt-get install {program}`")
+    });
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {stderr}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// One path of a layer: type, mode, owner, and what it points at.
+pub(crate) type Listing = BTreeMap<String, String>;
+
+/// An image read from an OCI layout with nothing of rbuild's own.
+pub(crate) struct Image {
+    pub(crate) config: Value,
+    pub(crate) manifest: Value,
+    pub(crate) layers: Vec<Listing>,
+    contents: BTreeMap<String, Vec<u8>>,
+}
+
+impl Image {
+    pub(crate) fn read(layout: &Path) -> Self {
+        let json = |path: &Path| -> Value { serde_json::from_slice(&fs_err::read(path).unwrap()).unwrap() };
+        let blob = |digest: &Value| layout.join("blobs").join(digest.as_str().unwrap().replace(':', "/"));
+        let index = json(&layout.join("index.json"));
+        let manifest = json(&blob(&index["manifests"][0]["digest"]));
+        let config = json(&blob(&manifest["config"]["digest"]));
+        let (mut layers, mut contents) = (Vec::new(), BTreeMap::new());
+        for layer in manifest["layers"].as_array().unwrap() {
+            layers.push(list(&blob(&layer["digest"]), &mut contents));
+        }
+        Self { config, manifest, layers, contents }
+    }
+
+    /// The listing of the layer on top.
+    pub(crate) fn top(&self) -> String {
+        show(self.layers.last().unwrap())
+    }
+
+    /// The text of a file in the topmost layer that has it.
+    pub(crate) fn text(&self, path: &str) -> String {
+        let bytes = self.contents.get(path).unwrap_or_else(|| panic!("no layer has {path}"));
+        String::from_utf8_lossy(bytes).into_owned()
+    }
+
+    /// The `config` member of the config.
+    pub(crate) fn run(&self) -> &Value {
+        &self.config["config"]
+    }
+}
+
+/// Lists a gzip layer with the `tar` crate and flate2.
+fn list(layer: &Path, contents: &mut BTreeMap<String, Vec<u8>>) -> Listing {
+    let file = fs_err::File::open(layer).unwrap();
+    let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(file));
+    let mut listing = Listing::new();
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let path = entry.path().unwrap().display().to_string().trim_end_matches('/').to_owned();
+        let header = entry.header();
+        let link = entry.link_name().unwrap().map(|link| format!(" -> {}", link.display())).unwrap_or_default();
+        let kind = match header.entry_type() {
+            tar::EntryType::Directory => 'd',
+            tar::EntryType::Regular => '-',
+            tar::EntryType::Symlink => 'l',
+            tar::EntryType::Link => 'h',
+            tar::EntryType::Char => 'c',
+            tar::EntryType::Block => 'b',
+            tar::EntryType::Fifo => 'p',
+            other => panic!("{path}: {other:?}"),
+        };
+        let (mode, uid, gid) = (header.mode().unwrap() & 0o7777, header.uid().unwrap(), header.gid().unwrap());
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        if kind == '-' {
+            contents.insert(path.clone(), bytes);
+        }
+        let earlier = listing.insert(path.clone(), format!("{kind} {mode:04o} {uid}:{gid}{link}"));
+        assert_eq!(earlier, None, "the layer has {path} twice");
+    }
+    listing
+}
+
+/// A listing as lines.
+pub(crate) fn show(listing: &Listing) -> String {
+    listing.iter().map(|(path, what)| format!("{what} {path}\n")).collect()
+}

@@ -1,0 +1,146 @@
+//! COPY and ADD: which files land where, and how.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::Command;
+
+use crate::common::{Bench, peer, show};
+
+#[test]
+fn destinations_follow_the_rules() {
+    for (instruction, listing) in [
+        ("COPY a /x", "- 0644 0:0 x\n"),
+        ("COPY a /x/", "d 0755 0:0 x\n- 0644 0:0 x/a\n"),
+        ("COPY a b /x/", "d 0755 0:0 x\n- 0644 0:0 x/a\n- 0644 0:0 x/b\n"),
+        ("COPY dir /x", "d 0750 0:0 x\n- 0644 0:0 x/c\nd 0755 0:0 x/sub\n- 0644 0:0 x/sub/d\n"),
+        ("COPY dir /x/", "d 0755 0:0 x\n- 0644 0:0 x/c\nd 0755 0:0 x/sub\n- 0644 0:0 x/sub/d\n"),
+        ("COPY a* /x/", "d 0755 0:0 x\n- 0644 0:0 x/a\n- 0644 0:0 x/ab\n"),
+        ("COPY [\"a\", \"/with space/\"]", "d 0755 0:0 with space\n- 0644 0:0 with space/a\n"),
+        ("WORKDIR /w\nCOPY a .", "d 0755 0:0 w\n- 0644 0:0 w/a\n"),
+        ("COPY /dir/../a /x", "- 0644 0:0 x\n"),
+        ("COPY link /x", "- 0644 0:0 x\n"),
+        ("COPY links /x", "d 0755 0:0 x\nl 0777 0:0 x/inner -> ../a\n"),
+        ("COPY --chown=1:2 --chmod=0600 a /x/y", "d 0755 1:2 x\n- 0600 1:2 x/y\n"),
+        ("COPY --chown=7 dir/c /x", "- 0644 7:7 x\n"),
+        ("COPY --link a /x", "- 0644 0:0 x\n"),
+        ("ADD a /x", "- 0644 0:0 x\n"),
+    ] {
+        let bench = Bench::with(&format!("FROM scratch\n{instruction}\n"));
+        for file in ["a", "ab", "b", "dir/c", "dir/sub/d"] {
+            fs_err::set_permissions(bench.file(file, file), PermissionsExt::from_mode(0o644)).unwrap();
+        }
+        for (directory, mode) in [("dir", 0o750), ("dir/sub", 0o755), ("links", 0o755)] {
+            fs_err::create_dir_all(bench.context().join(directory)).unwrap();
+            fs_err::set_permissions(bench.context().join(directory), PermissionsExt::from_mode(mode)).unwrap();
+        }
+        symlink("a", bench.context().join("link")).unwrap();
+        symlink("../a", bench.context().join("links/inner")).unwrap();
+        assert_eq!(bench.image(&[]).top(), listing, "{instruction}");
+    }
+}
+
+#[test]
+fn a_copy_onto_a_base_leaves_what_is_there_alone() {
+    let bench = Bench::with("FROM {busybox}\nCOPY f /tmp/\nCOPY f /root/new/f\n");
+    bench.file("f", "x");
+    let image = bench.image(&[]);
+    assert_eq!(show(&image.layers[1]), "d 1777 0:0 tmp\n- 0644 0:0 tmp/f\n");
+    assert_eq!(image.top(), "d 0700 0:0 root\nd 0755 0:0 root/new\n- 0644 0:0 root/new/f\n");
+}
+
+#[test]
+fn a_destination_that_is_a_link_is_followed_inside_the_image() {
+    let bench = Bench::with("FROM {busybox}\nRUN mkdir /real && ln -s /real /link && ln -s /etc /out\nCOPY f /link/\nCOPY f /out/sub/f\n");
+    bench.file("f", "x");
+    let image = bench.image(&[]);
+    assert_eq!(show(&image.layers[2]), "d 0755 0:0 real\n- 0644 0:0 real/f\n");
+    assert_eq!(image.top(), "d 0755 0:0 etc\nd 0755 0:0 etc/sub\n- 0644 0:0 etc/sub/f\n");
+}
+
+#[test]
+fn copying_from_a_stage_keeps_owners_links_and_attributes() {
+    let bench = Bench::with(
+        "FROM {busybox} AS a\nRUN mkdir /o && echo x >/o/f && chown 3:4 /o/f && chmod 4755 /o/f && ln -s f /o/l\n\
+         FROM scratch\nCOPY --from=a /o /copy\nCOPY --from=0 /o/f /o/missing* /one/\n",
+    );
+    let image = bench.image(&[]);
+    assert_eq!(show(&image.layers[0]), "d 0755 0:0 copy\n- 4755 3:4 copy/f\nl 0777 0:0 copy/l -> f\n");
+    assert_eq!(image.top(), "d 0755 0:0 one\n- 4755 3:4 one/f\n");
+}
+
+#[test]
+fn copying_from_an_image_needs_no_stage() {
+    let image = Bench::with("FROM scratch\nCOPY --from={busybox} /etc/passwd /p\n").image(&[]);
+    assert!(image.text("p").starts_with("root:x:0:0"));
+}
+
+#[test]
+fn ownership_by_name_comes_from_the_image() {
+    let bench = Bench::with("FROM {busybox}\nRUN adduser -D -u 1234 app\nCOPY --chown=app f /f\nCOPY --chown=app:nogroup f /g\n");
+    bench.file("f", "x");
+    let image = bench.image(&[]);
+    assert_eq!((show(&image.layers[2]).as_str(), image.top().as_str()), ("- 0644 1234:1234 f\n", "- 0644 1234:65534 g\n"));
+}
+
+#[test]
+fn ignored_files_are_not_there() {
+    let bench = Bench::with("FROM scratch\nCOPY . /\n");
+    for file in ["keep", "drop.log", "deep/drop.log", "deep/keep", "node_modules/x/y", "node_modules/keep/z"] {
+        bench.file(file, file);
+    }
+    bench.file(".dockerignore", "# comment\n**/*.log\nnode_modules\n!node_modules/keep\nDockerfile\n.dockerignore\n");
+    let top = bench.image(&[]).layers.remove(0);
+    let paths: Vec<&str> = top.keys().map(String::as_str).collect();
+    assert_eq!(paths, ["deep", "deep/keep", "keep", "node_modules", "node_modules/keep", "node_modules/keep/z"]);
+}
+
+#[test]
+fn archives_are_unpacked_by_add_alone() {
+    for (name, flag) in [("a.tar", "-cf"), ("a.tgz", "-czf"), ("a.tbz", "-cjf"), ("a.txz", "-cJf")] {
+        let bench = Bench::with(&format!("FROM scratch\nADD {name} /in/\nCOPY {name} /raw\nADD plain.gz /plain\n"));
+        let inner = bench.path("inner");
+        fs_err::create_dir_all(inner.join("d")).unwrap();
+        fs_err::write(inner.join("d/f"), "x").unwrap();
+        fs_err::hard_link(inner.join("d/f"), inner.join("d/h")).unwrap();
+        let archive = bench.context().join(name);
+        let tar = ["--owner=5", "--group=6", "--mode=go-w", "-C", inner.to_str().unwrap(), flag, archive.to_str().unwrap(), "d"];
+        peer("tar", &tar);
+        bench.file("plain.gz", "not an archive");
+        let image = bench.image(&[]);
+        let first = show(&image.layers[0]);
+        assert_eq!(first, "d 0755 0:0 in\nd 0755 5:6 in/d\n- 0644 5:6 in/d/f\n- 0644 5:6 in/d/h\n", "{name}");
+        assert_eq!(show(&image.layers[1]), "- 0644 0:0 raw\n");
+        assert_eq!(image.text("plain"), "not an archive");
+    }
+}
+
+#[test]
+fn many_sources_that_overlap_are_written_once() {
+    let bench = Bench::with("FROM scratch\nCOPY one two /d/\n");
+    for file in ["one/x", "one/both", "two/both", "two/y"] {
+        bench.file(file, file);
+    }
+    let image = bench.image(&[]);
+    assert_eq!(image.layers[0].keys().collect::<Vec<_>>(), ["d", "d/both", "d/x", "d/y"]);
+    assert_eq!(image.text("d/both"), "two/both");
+}
+
+#[test]
+fn the_context_cannot_be_left() {
+    let bench = Bench::with("FROM scratch\nCOPY escape/passwd /x\n");
+    symlink("/etc", bench.context().join("escape")).unwrap();
+    let run = bench.try_build(&[]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    assert!(run.stderr.contains("no such file or directory in the build context"), "{}", run.stderr);
+}
+
+#[test]
+fn capabilities_survive_the_layer() {
+    let bench = Bench::with("FROM {debian}\nRUN cp /bin/true /t && setcap cap_net_raw+ep /t\nFROM {busybox}\nCOPY --from=0 /t /t\n");
+    // setcap is in no minimal image: the attribute's bytes are the same for all.
+    bench.dockerfile("FROM scratch\nCOPY t /t\n");
+    let file = bench.file("t", "x");
+    Command::new("setcap").arg("cap_net_raw+ep").arg(&file).status().unwrap();
+    let out = bench.path("out");
+    bench.build(&["-o", &format!("type=local,dest={}", out.display())]);
+    assert!(peer("getcap", &[out.join("t").to_str().unwrap()]).contains("cap_net_raw"));
+}

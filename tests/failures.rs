@@ -1,0 +1,134 @@
+//! What goes wrong for users: one clear error with its line, the right exit code, and a store that is clean.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::common::{Bench, Run, base, registry};
+
+/// The error as printed: from `error:` on, with what changes between machines replaced.
+fn error(run: &Run) -> String {
+    let at = run.stderr.find("error: ").unwrap_or_else(|| panic!("no error: {}", run.stderr));
+    run.stderr[at..].replace(&registry(), "REGISTRY")
+}
+
+/// After a failure the next build works.
+fn recovers(bench: &Bench) {
+    bench.dockerfile("FROM {busybox}\nRUN echo fine >/fine\n");
+    bench.build(&[]);
+}
+
+#[test]
+fn all_errors_of_a_dockerfile_are_reported_at_once() {
+    let bench = Bench::with("FROM {busybox}\nRUM make\nCOPY one\nRUN true\n");
+    let run = bench.try_build(&[]);
+    assert_eq!(run.code, 1);
+    let error = error(&run);
+    assert!(error.contains("`RUM`") && error.contains(">>> 2 | RUM make") && error.contains(">>> 3 | COPY one"), "{error}");
+    assert!(error.contains("RUN"), "{error}");
+    recovers(&bench);
+}
+
+#[test]
+fn a_missing_file_is_named_with_its_line() {
+    let bench = Bench::with("FROM scratch\n\nCOPY missing.txt /\n");
+    let run = bench.try_build(&[]);
+    let expected = "error: `missing.txt`: no such file or directory in the build context\n  ./Dockerfile:3\n      \
+                    1 | FROM scratch\n      2 |\n  >>> 3 | COPY missing.txt /\n  \
+                    hint: paths are relative to the build context, not to the Dockerfile\n";
+    assert_eq!((run.code, error(&run).as_str()), (1, expected));
+    recovers(&bench);
+}
+
+#[test]
+fn an_ignored_file_is_said_to_be_ignored() {
+    let bench = Bench::with("FROM scratch\nCOPY secret /\n");
+    bench.file("secret", "x");
+    bench.file(".dockerignore", "secret\n");
+    assert!(error(&bench.try_build(&[])).contains("excluded by .dockerignore"));
+}
+
+#[test]
+fn the_code_of_a_failing_command_is_shown() {
+    let bench = Bench::with("FROM {busybox}\nRUN echo before && exit 7\n");
+    let run = bench.try_build(&[]);
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains(" before\n"), "{}", run.stderr);
+    let error = error(&run);
+    assert!(error.contains("exited with status 7") && error.contains(">>> 2 | RUN echo before && exit 7"), "{error}");
+    recovers(&bench);
+}
+
+#[test]
+fn a_command_that_is_not_there_is_127() {
+    let run = Bench::with("FROM {busybox}\nRUN [\"/no/such/program\"]\n").try_build(&[]);
+    assert!(error(&run).contains("exited with status 127"), "{}", run.stderr);
+}
+
+#[test]
+fn a_registry_that_does_not_answer_is_code_4() {
+    let run = Bench::with("FROM 127.0.0.1:1/none/such:1\n").try_build(&[]);
+    assert_eq!(run.code, 4, "{}", run.stderr);
+    let error = error(&run);
+    assert!(error.contains("cannot resolve the base image `127.0.0.1:1/none/such:1`") && error.contains(">>> 1 |"), "{error}");
+}
+
+#[test]
+fn an_image_that_is_not_there_is_code_4() {
+    let run = Bench::with(&format!("FROM {}/no/such:tag\n", registry())).try_build(&[]);
+    assert_eq!(run.code, 4, "{}", run.stderr);
+    assert!(error(&run).contains("check the name and the tag"), "{}", run.stderr);
+}
+
+#[test]
+fn a_digest_that_no_image_has_is_refused() {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let run = Bench::with(&format!("FROM {}@{digest}\n", base("busybox"))).try_build(&[]);
+    assert_eq!(run.code, 4, "{}", run.stderr);
+}
+
+#[test]
+fn what_is_not_implemented_is_refused_by_name_and_line() {
+    for (instruction, name) in [
+        ("RUN --mount=type=cache,target=/c true", "`RUN --mount`"),
+        ("RUN --security=insecure true", "`RUN --security=insecure`"),
+        ("COPY --parents a /", "`COPY --parents`"),
+        ("COPY --exclude=x a /", "`--exclude`"),
+        ("COPY --chmod=u+x a /", "`--chmod=u+x`"),
+        ("ADD https://example.com/x /", "`ADD` of a URL"),
+        ("ADD --checksum=sha256:0000000000000000000000000000000000000000000000000000000000000000 a /", "`ADD --checksum`"),
+    ] {
+        let bench = Bench::with(&format!("FROM scratch\n{instruction}\n"));
+        bench.file("a", "x");
+        let run = bench.try_build(&[]);
+        let error = error(&run);
+        assert!(run.code == 1 && error.contains(name) && error.contains("not implemented"), "{instruction}: {error}");
+        assert!(error.contains(">>> 2 |"), "{error}");
+    }
+}
+
+#[test]
+fn an_unreadable_file_is_named() {
+    // Root reads everything: the plain user does not.
+    let bench = crate::rootless::Rootless::with("FROM scratch\nCOPY secret /\n");
+    let file = bench.bench.file("secret", "x");
+    fs_err::set_permissions(file, PermissionsExt::from_mode(0o000)).unwrap();
+    let run = bench.try_build(&[]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    assert!(error(&run).contains("`secret`") && error(&run).contains("Permission denied"), "{}", run.stderr);
+}
+
+#[test]
+fn unknown_arguments_are_a_usage_error() {
+    let bench = Bench::with("FROM scratch\n");
+    for arguments in [&["--no-such-flag"][..], &["--push"], &["-t", "UPPER"], &["-o", "type=nydus,dest=x"]] {
+        let run = bench.try_build(arguments);
+        assert_eq!(run.code, 2, "{arguments:?}: {}", run.stderr);
+    }
+    assert_eq!(bench.try_build(&["--target", "none"]).code, 1);
+}
+
+#[test]
+fn a_dockerfile_that_is_not_there_is_named() {
+    let bench = Bench::new();
+    let run = bench.try_build(&[]);
+    assert!(run.code == 1 && error(&run).contains("Dockerfile") && error(&run).contains("-f PATH"), "{}", run.stderr);
+}

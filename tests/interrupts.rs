@@ -1,0 +1,108 @@
+//! Killing rbuild at the worst moment: nothing survives, nothing stays mounted, the next build works.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::common::Bench;
+
+/// How long a killed build may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A build that is in the middle of a RUN whose processes can be told from all others.
+fn start(bench: &Bench, marker: &str) -> Child {
+    bench.dockerfile(&format!(
+        "FROM {{busybox}}\nRUN echo first >/first\nRUN (trap '' TERM; setsid sleep {marker}) & touch /{marker} & sleep {marker}\n"
+    ));
+    let mut command = bench.rbuild();
+    let child = command.args(["--progress", "plain", "."]).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("the step to run", || processes(marker) >= 2);
+    child
+}
+
+fn wait_for(what: &str, done: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < 3 * PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Processes of the whole machine that have the marker as an argument of their own.
+fn processes(marker: &str) -> usize {
+    let Ok(entries) = fs_err::read_dir("/proc") else { return 0 };
+    entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| fs_err::read(entry.path().join("cmdline")).ok())
+        .filter(|line| line.split(|byte| *byte == 0).any(|argument| argument == marker.as_bytes()))
+        .count()
+}
+
+fn mounts(bench: &Bench) -> usize {
+    let path = bench.path("home").display().to_string();
+    fs_err::read_to_string("/proc/self/mountinfo").unwrap().lines().filter(|line| line.contains(&path)).count()
+}
+
+fn killed_by(signal: Signal, marker: &str) -> Option<i32> {
+    let bench = Bench::new();
+    let mut child = start(&bench, marker);
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+    let status = child.wait().unwrap();
+    wait_for("every process to be gone", || processes(marker) == 0);
+    assert_eq!(mounts(&bench), 0);
+    bench.dockerfile("FROM {busybox}\nRUN echo first >/first\nRUN echo second >/second\n");
+    let run = bench.build(&[]);
+    assert_eq!(run.cached(), 1, "the first step ended before the kill: {}", run.stderr);
+    status.code()
+}
+
+#[test]
+fn sigkill_leaves_nothing() {
+    assert_eq!(killed_by(Signal::SIGKILL, "86401"), None);
+}
+
+#[test]
+fn ctrl_c_ends_the_build() {
+    assert_eq!(killed_by(Signal::SIGINT, "86402"), Some(130));
+}
+
+#[test]
+fn sigterm_ends_the_build() {
+    assert_eq!(killed_by(Signal::SIGTERM, "86403"), Some(130));
+}
+
+#[test]
+fn a_daemon_does_not_outlive_its_step() {
+    let bench = Bench::with("FROM {busybox}\nRUN setsid sleep 86404 & echo started >/started\n");
+    assert_eq!(bench.image(&[]).text("started"), "started\n");
+    assert_eq!(processes("86404"), 0);
+}
+
+#[test]
+fn a_failing_step_ends_the_others() {
+    let bench = Bench::with(
+        "FROM {busybox} AS slow\nRUN sleep 86405\nFROM {busybox} AS bad\nRUN sleep 1; exit 3\nFROM scratch\n\
+         COPY --from=slow /etc/passwd /a\nCOPY --from=bad /etc/passwd /b\n",
+    );
+    let begun = Instant::now();
+    let run = bench.try_build(&["--jobs", "2"]);
+    assert!(run.stderr.contains("exited with status 3"), "{}", run.stderr);
+    assert!(begun.elapsed() < Duration::from_secs(60));
+    assert_eq!(processes("86405"), 0);
+}
+
+#[test]
+fn a_closed_pipe_does_not_hang_a_build() {
+    let bench = Bench::with("FROM {busybox}\nRUN for i in $(seq 2000); do echo line $i; done; touch /done\n");
+    let script = format!("{} --progress plain . 2>&1 | head -n 3 >/dev/null", crate::common::RBUILD);
+    let home = bench.path("home");
+    let status = Command::new("timeout")
+        .args(["60", "sh", "-c", &script])
+        .env("RBUILD_HOME", home)
+        .current_dir(bench.context())
+        .status()
+        .unwrap();
+    assert_ne!(status.code(), Some(124), "it hung");
+}

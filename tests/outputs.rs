@@ -1,0 +1,128 @@
+//! Where an image goes, and peers that read it there.
+
+use serde_json::{Value, json};
+
+use crate::common::{Bench, Image, Run, peer, registry};
+
+const DOCKERFILE: &str = "FROM {busybox}\nRUN mkdir /d && echo x >/d/f && chown 7:8 /d/f\nCOPY c /c\nCMD [\"/bin/cat\", \"/d/f\"]\n";
+
+fn bench() -> Bench {
+    let bench = Bench::with(DOCKERFILE);
+    bench.file("c", "copied");
+    bench
+}
+
+#[test]
+fn an_oci_layout_is_read_by_skopeo_and_umoci() {
+    let bench = bench();
+    let layout = bench.path("out");
+    bench.build(&["-t", "x/y:1.2", "-o", &format!("type=oci,tar=false,dest={}", layout.display())]);
+    let source = format!("oci:{}:1.2", layout.display());
+    let inspected: Value = serde_json::from_str(&peer("skopeo", &["inspect", &source])).unwrap();
+    assert_eq!(inspected["Layers"].as_array().unwrap().len(), 3);
+    peer("skopeo", &["copy", "-q", "--insecure-policy", &source, &format!("dir:{}", bench.path("dir").display())]);
+    let bundle = bench.path("bundle");
+    peer("umoci", &["unpack", "--image", &format!("{}:1.2", layout.display()), bundle.to_str().unwrap()]);
+    let file = bundle.join("rootfs/d/f");
+    assert_eq!(fs_err::read_to_string(&file).unwrap(), "x\n");
+    let metadata = std::os::unix::fs::MetadataExt::uid(&fs_err::metadata(&file).unwrap());
+    assert_eq!(metadata, 7);
+}
+
+#[test]
+fn archives_are_read_by_skopeo() {
+    let bench = bench();
+    for (kind, transport) in [("oci", "oci-archive"), ("docker", "docker-archive")] {
+        let file = bench.path(kind);
+        bench.build(&["-t", "x/y:1", "-o", &format!("type={kind},dest={}", file.display())]);
+        let copy = format!("dir:{}", bench.path(&format!("{kind}.dir")).display());
+        peer("skopeo", &["copy", "-q", "--insecure-policy", &format!("{transport}:{}", file.display()), &copy]);
+    }
+}
+
+#[test]
+fn archives_go_to_standard_output_and_nothing_else_does() {
+    let bench = bench();
+    let mut command = bench.rbuild();
+    let output = command.args(["-o", "type=oci,dest=-", "."]).output().unwrap();
+    let mut archive = tar::Archive::new(output.stdout.as_slice());
+    assert!(archive.entries().unwrap().any(|entry| entry.unwrap().path().unwrap().ends_with("index.json")));
+}
+
+#[test]
+fn the_root_file_system_is_written_as_files_and_as_tar() {
+    let bench = bench();
+    let directory = bench.path("root");
+    bench.build(&["-o", &format!("type=local,dest={}", directory.display())]);
+    assert_eq!(fs_err::read_to_string(directory.join("c")).unwrap(), "copied");
+    let owner = std::os::unix::fs::MetadataExt::gid(&fs_err::metadata(directory.join("d/f")).unwrap());
+    assert_eq!(owner, 8);
+    let archive = bench.path("root.tar");
+    bench.build(&["-o", &format!("type=tar,dest={}", archive.display())]);
+    let listed = peer("tar", &["-tvf", archive.to_str().unwrap(), "d/f", "c", "bin/busybox"]);
+    assert!(listed.contains("7/8") && listed.contains("bin/busybox"), "{listed}");
+}
+
+#[test]
+fn a_layout_collects_images() {
+    let bench = bench();
+    let output = format!("type=oci,tar=false,dest={}", bench.path("all").display());
+    for tag in ["a:1", "a:2", "a:1"] {
+        bench.build(&["-t", tag, "-o", &output]);
+    }
+    let index: Value = serde_json::from_slice(&fs_err::read(bench.path("all/index.json")).unwrap()).unwrap();
+    assert_eq!(index["manifests"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_pushed_image_is_the_registry_s() {
+    let bench = bench();
+    let tag = format!("{}/outputs/pushed:1", registry());
+    bench.build(&["-t", &tag, "--push", "--metadata-file", bench.path("meta").to_str().unwrap(), "--iidfile", bench.path("id").to_str().unwrap()]);
+    let metadata: Value = serde_json::from_slice(&fs_err::read(bench.path("meta")).unwrap()).unwrap();
+    let inspect = ["inspect", "--tls-verify=false", &format!("docker://{tag}")];
+    let inspected: Value = serde_json::from_str(&peer("skopeo", &inspect)).unwrap();
+    assert_eq!(inspected["Digest"], metadata["containerimage.digest"]);
+    assert_eq!(metadata["image.name"], json!(tag));
+    assert_eq!(json!(fs_err::read_to_string(bench.path("id")).unwrap()), metadata["containerimage.config.digest"]);
+    // And it is a base for the next build, by tag and by digest.
+    let digest = inspected["Digest"].as_str().unwrap();
+    for from in [tag.clone(), format!("{tag}@{digest}")] {
+        let next = Bench::with(&format!("FROM {from}\nRUN cat /c /d/f >/both\n"));
+        assert_eq!(next.image(&[]).text("both"), "copiedx\n");
+    }
+}
+
+#[test]
+fn a_pushed_image_runs() {
+    let bench = bench();
+    let tag = format!("{}/outputs/runs:1", registry());
+    bench.build(&["-t", &tag, "--push"]);
+    assert_eq!(crate::real::run_image(&bench, &tag), "x\n");
+}
+
+#[test]
+fn quiet_prints_the_digest_alone() {
+    let bench = bench();
+    let run = Run::of(bench.rbuild().args(["-q", "-t", "q:1", "."]));
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    assert!(run.stdout.starts_with("sha256:") && run.stdout.lines().count() == 1, "{}", run.stdout);
+    let images = Run::of(bench.rbuild().args(["images", "--json"]));
+    let images: Value = serde_json::from_str(&images.stdout).unwrap();
+    assert_eq!(images[0]["manifest"]["digest"], json!(run.stdout.trim()));
+}
+
+#[test]
+fn events_are_json_objects_one_a_line() {
+    let bench = bench();
+    let run = Run::of(bench.rbuild().args(["--progress", "json", "."]));
+    let events: Vec<Value> = run.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(events.iter().any(|event| event["event"] == "started"));
+    assert!(events.iter().any(|event| event["event"] == "finished"));
+}
+
+#[test]
+fn a_target_without_layers_is_an_image_too() {
+    let image: Image = Bench::with("FROM scratch\nLABEL a=b\n").image(&[]);
+    assert_eq!(image.layers.len(), 0);
+}

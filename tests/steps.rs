@@ -1,0 +1,170 @@
+//! Instructions: what they do to the image's files and config.
+
+use serde_json::json;
+
+use crate::common::Bench;
+
+#[test]
+fn config_instructions_reach_the_config() {
+    let bench = Bench::with(
+        "ARG VERSION=1\nFROM scratch\nARG VERSION\nENV A=\"x y\" B=$VERSION\nENV C=${B:-no}-${MISSING:-d}\n\
+         LABEL one=1 two=\"t w\"\nEXPOSE 80 53/udp 8000-8001\nVOLUME /data\nUSER 12:34\nWORKDIR /srv\nSTOPSIGNAL SIGQUIT\n\
+         SHELL [\"/bin/ash\", \"-ec\"]\nHEALTHCHECK --interval=5s --retries=2 CMD ok\nCMD run me\nENTRYPOINT [\"e\"]\n",
+    );
+    let image = bench.image(&[]);
+    let expected = json!({
+        "User": "12:34",
+        "ExposedPorts": { "53/udp": {}, "80/tcp": {}, "8000/tcp": {}, "8001/tcp": {} },
+        "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "A=x y", "B=1", "C=1-d"],
+        "Entrypoint": ["e"],
+        "Cmd": ["/bin/ash", "-ec", "run me"],
+        "Healthcheck": { "Test": ["CMD-SHELL", "ok"], "Interval": 5_000_000_000_u64, "Retries": 2 },
+        "Volumes": { "/data": {} },
+        "WorkingDir": "/srv",
+        "Labels": { "one": "1", "two": "t w" },
+        "StopSignal": "SIGQUIT",
+        "Shell": ["/bin/ash", "-ec"],
+    });
+    assert_eq!(image.run(), &expected);
+}
+
+#[test]
+fn an_entrypoint_forgets_the_command_of_the_base() {
+    let image = Bench::with("FROM {busybox}\nENTRYPOINT [\"x\"]\n").image(&[]);
+    assert_eq!((&image.run()["Cmd"], &image.run()["Entrypoint"]), (&json!(null), &json!(["x"])));
+}
+
+#[test]
+fn run_changes_what_it_changes_and_nothing_else() {
+    let bench = Bench::with("FROM {busybox}\nRUN echo hi >/tmp/made && chmod 640 /tmp/made && chown 5:6 /tmp/made\n");
+    let image = bench.image(&[]);
+    assert_eq!(image.top(), "d 1777 0:0 tmp\n- 0640 5:6 tmp/made\n");
+    assert_eq!(image.text("tmp/made"), "hi\n");
+}
+
+#[test]
+fn a_step_that_changes_nothing_leaves_an_empty_layer() {
+    let image = Bench::with("FROM {busybox}\nRUN true\nRUN cat /etc/resolv.conf /etc/hosts >/dev/null; ls /dev /proc\n").image(&[]);
+    assert_eq!(image.layers.len(), 3);
+    assert_eq!((image.layers[1].len(), image.top()), (0, String::new()));
+}
+
+#[test]
+fn removed_files_become_whiteouts() {
+    let bench = Bench::with(
+        "FROM {busybox}\nRUN mkdir -p /d/e && touch /d/e/f /d/g /h\n\
+         RUN rm -r /d/e /h\nRUN rm -r /d && mkdir /d && touch /d/new\n",
+    );
+    let image = bench.image(&[]);
+    assert_eq!(crate::common::show(&image.layers[2]), "- 0000 0:0 .wh.h\nd 0755 0:0 d\n- 0000 0:0 d/.wh.e\n");
+    assert_eq!(image.top(), "d 0755 0:0 d\n- 0000 0:0 d/.wh..wh..opq\n- 0644 0:0 d/new\n");
+}
+
+#[test]
+fn hard_links_stay_links() {
+    let bench = Bench::with("FROM {busybox}\nRUN mkdir /l && echo x >/l/a && ln /l/a /l/b && ln -s a /l/c && mkfifo /l/p\n");
+    let top = bench.image(&[]).top();
+    assert_eq!(top, "d 0755 0:0 l\n- 0644 0:0 l/a\nh 0644 0:0 l/b -> l/a\nl 0777 0:0 l/c -> a\np 0644 0:0 l/p\n");
+}
+
+#[test]
+fn a_step_sees_the_variables_and_the_user_of_its_place() {
+    let bench = Bench::with(
+        "FROM {busybox}\nARG ONE=1\nENV TWO=2\n\
+         RUN adduser -D -u 1000 app && addgroup -g 77 extra && addgroup app extra\n\
+         USER app\nWORKDIR /home/app/work\n\
+         RUN echo \"$ONE $TWO $HOME $(pwd) $(id -u) $(id -g) $(id -G)\" >said; env | sort >environment\n",
+    );
+    let image = bench.image(&["--build-arg", "ONE=one"]);
+    assert_eq!(image.text("home/app/work/said"), "one 2 /home/app /home/app/work 1000 1000 1000 77\n");
+    let environment = image.text("home/app/work/environment");
+    let names: Vec<&str> = environment.lines().map(|line| line.split('=').next().unwrap()).collect();
+    assert_eq!(names, ["HOME", "ONE", "PATH", "PWD", "SHLVL", "TWO"]);
+}
+
+#[test]
+fn a_working_directory_belongs_to_the_user() {
+    let bench = Bench::with("FROM {busybox}\nUSER 10:20\nWORKDIR /a/b\n");
+    assert_eq!(bench.image(&[]).top(), "d 0755 10:20 a\nd 0755 10:20 a/b\n");
+}
+
+#[test]
+fn heredocs_run_and_are_copied() {
+    let bench = Bench::with(
+        "FROM {busybox}\nARG WHO=you\nRUN <<EOF\nset -e\necho one >/one\necho two >/two\nEOF\n\
+         RUN <<EOF\n#!/bin/busybox sh\necho script $0 >/three\nEOF\n\
+         COPY <<hello.txt <<-\"raw\" /made/\nhello $WHO\nhello.txt\n\t$WHO\nraw\n",
+    );
+    let image = bench.image(&[]);
+    assert_eq!((image.text("one").as_str(), image.text("two").as_str()), ("one\n", "two\n"));
+    assert_eq!(image.text("three"), "script /dev/pipes/EOF\n");
+    assert_eq!((image.text("made/hello.txt").as_str(), image.text("made/raw").as_str()), ("hello you\n", "$WHO\n"));
+    assert_eq!(image.layers[2].keys().collect::<Vec<_>>(), ["three"]);
+}
+
+#[test]
+fn exec_form_and_shell_are_obeyed() {
+    let bench = Bench::with(
+        "FROM {busybox}\nRUN [\"/bin/busybox\", \"touch\", \"/a b\"]\nSHELL [\"/bin/busybox\", \"sh\", \"-xc\"]\nRUN touch /c\n",
+    );
+    let image = bench.image(&[]);
+    assert_eq!(crate::common::show(&image.layers[1]), "- 0644 0:0 a b\n");
+    assert_eq!(image.top(), "- 0644 0:0 c\n");
+}
+
+#[test]
+fn only_the_stages_that_the_target_needs_are_built() {
+    let bench = Bench::with(
+        "FROM {busybox} AS one\nRUN echo 1 >/one\nFROM {busybox} AS broken\nRUN false\nFROM one AS two\nRUN echo 2 >/two\n\
+         FROM broken AS last\n",
+    );
+    let image = bench.image(&["--target", "TWO"]);
+    assert_eq!(image.layers.len(), 3);
+}
+
+#[test]
+fn history_reads_as_the_peers_write_it() {
+    let bench = Bench::with("FROM scratch\nARG V=1\nENV A=b\nCOPY f /f\nWORKDIR /w\nCMD [\"a\", \"b c\"]\n");
+    bench.file("f", "x");
+    let history: Vec<(String, bool)> = bench.image(&[]).config["history"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| (entry["created_by"].as_str().unwrap().to_owned(), entry["empty_layer"] == json!(true)))
+        .collect();
+    let expected = [
+        ("ARG V=1", true),
+        ("ENV A=b", true),
+        ("COPY f /f # buildkit", false),
+        ("WORKDIR /w # buildkit", false),
+        ("CMD [\"a\" \"b c\"]", true),
+    ];
+    assert_eq!(history, expected.map(|(text, empty)| (text.to_owned(), empty)));
+}
+
+#[test]
+fn onbuild_triggers_run_in_the_next_stage_and_are_gone() {
+    let bench = Bench::with("FROM {busybox} AS parent\nONBUILD COPY f /f\nONBUILD RUN cat /f >/g\nFROM parent\n");
+    bench.file("f", "x");
+    let image = bench.image(&[]);
+    assert_eq!((image.text("g").as_str(), &image.run()["OnBuild"]), ("x", &json!(null)));
+}
+
+#[test]
+fn a_step_finds_no_network_when_it_asks_for_none() {
+    let bench = Bench::with("FROM {busybox}\nRUN --network=none ls /sys/class/net >/net\n");
+    assert_eq!(bench.image(&[]).text("net"), "lo\n");
+}
+
+#[test]
+fn a_fixed_time_makes_equal_images() {
+    let digests: Vec<String> = (0..2)
+        .map(|_| {
+            let bench = Bench::with("FROM {busybox}\nWORKDIR /w\nCOPY f .\nLABEL a=b\n");
+            let file = bench.file("f", "x");
+            fs_err::File::open(file).unwrap().into_parts().0.set_modified(std::time::UNIX_EPOCH).unwrap();
+            bench.image(&["--build-arg", "SOURCE_DATE_EPOCH=1700000000"]).manifest.to_string()
+        })
+        .collect();
+    assert_eq!(digests[0], digests[1]);
+}
