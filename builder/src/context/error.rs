@@ -17,6 +17,9 @@ pub enum ContextError {
         /// The cause.
         source: io::Error,
     },
+    /// `/proc`, through which extended attributes are read, is not there.
+    #[error("cannot read the build context: /proc is not mounted")]
+    NoProc(#[source] io::Error),
     /// Nothing has this path.
     #[error("`{}`: no such file or directory in the build context", path.display())]
     Missing {
