@@ -105,7 +105,7 @@ pub(super) fn stat_open(file: BorrowedFd<'_>) -> io::Result<Stat> {
 
 /// The names in a directory, sorted bytewise.
 pub(super) fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<Name>> {
-    let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
+    let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
     let mut listing = RawDir::new(directory, &mut buffer);
     let mut names = Vec::new();
     while let Some(entry) = listing.next() {

@@ -1,4 +1,4 @@
-//! The content digest of what was selected, and the copy that gives the same digest.
+//! The content digest of what was selected. `copy` computes the same one from what it hands out.
 //!
 //! | in the digest | not in it |
 //! |---|---|
@@ -24,7 +24,7 @@ use std::time::SystemTime;
 
 use snapshot::{Content, Entry, Kind};
 
-use super::beneath::{self, Opener, Stat};
+use super::beneath::{self, Opener};
 use super::error::ContextError;
 use super::ignore::Ignore;
 use super::local::{LocalContext, Selected};
@@ -50,26 +50,26 @@ const RUN: usize = 16;
 const ATTEMPTS: usize = 3;
 
 /// What a digest is made of, entry by entry.
-struct Digester {
+pub(super) struct Digester {
     hasher: blake3::Hasher,
     frame: Vec<u8>,
 }
 
 impl Digester {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(DOMAIN);
         Self { hasher, frame: Vec::new() }
     }
 
     /// Begins one match.
-    fn selected(&mut self, selected: &Selected) {
+    pub(super) fn selected(&mut self, selected: &Selected) {
         self.frame.push(b'S');
         self.bytes(selected.name.as_bytes());
         self.flush();
     }
 
-    fn entry(&mut self, relative: &Path, entry: &Entry, content: Option<Content>) {
+    pub(super) fn entry(&mut self, relative: &Path, entry: &Entry, content: Option<Content>) {
         let tag = match entry.kind {
             Kind::Directory => b'd',
             Kind::File { .. } => b'f',
@@ -118,7 +118,7 @@ impl Digester {
         }
     }
 
-    fn finish(mut self) -> blake3::Hash {
+    pub(super) fn finish(mut self) -> blake3::Hash {
         self.hasher.update(&self.frame);
         self.hasher.finalize()
     }
@@ -237,8 +237,8 @@ fn read_all(context: &LocalContext, memo: &Memo, files: &[Pending]) -> Result<Ve
             if start >= files.len() {
                 return Ok(read);
             }
-            for index in start..files.len().min(start + RUN) {
-                read.push((index, read_one(&mut opener, memo, &files[index], &mut buffer)?));
+            for (index, file) in files.iter().enumerate().skip(start).take(RUN) {
+                read.push((index, read_one(&mut opener, memo, file, &mut buffer)?));
             }
         }
     };
@@ -266,8 +266,8 @@ fn read_one(
 ) -> Result<ReadFile, ContextError> {
     for _ in 0..ATTEMPTS {
         let hashed = SystemTime::now();
-        let opened = opener.open(&pending.path);
-        let Some((mut file, stat)) = gone_or(opened, &pending.path)? else { return Ok(None) };
+        let file = opener.open(&pending.path);
+        let Some((mut file, stat)) = gone_or(file, &pending.path)? else { return Ok(None) };
         let failed = |source| ContextError::Read { path: pending.path.clone(), source };
         let entry = if stat.identity == pending.identity {
             pending.entry.clone()
@@ -285,7 +285,7 @@ fn read_one(
 }
 
 /// The result of opening a file that was there a moment ago: none if it is gone, an error if it is something else.
-fn gone_or<T>(opened: io::Result<T>, path: &Path) -> Result<Option<T>, ContextError> {
+pub(super) fn gone_or<T>(opened: io::Result<T>, path: &Path) -> Result<Option<T>, ContextError> {
     let path = || path.to_owned();
     match opened {
         Ok(opened) => Ok(Some(opened)),
@@ -315,96 +315,4 @@ fn hash(file: &mut File, size: u64, buffer: &mut [u8]) -> io::Result<Option<Cont
         }
     }
     Ok(Some(Content(*hasher.finalize().as_bytes())))
-}
-
-/// Copies `selected`; see [`LocalContext::copy`].
-pub(super) fn copy<E: From<ContextError>>(
-    context: &LocalContext,
-    selected: &[Selected],
-    exclude: &Ignore,
-    visit: &mut dyn FnMut(usize, &Path, &Entry, &mut dyn Read) -> Result<(), E>,
-) -> Result<blake3::Hash, E> {
-    let mut digester = Digester::new();
-    for (index, at) in selected.iter().enumerate() {
-        digester.selected(at);
-        walk::walk(context, at, exclude, &mut |found| {
-            if !matches!(found.entry.kind, Kind::File { .. }) {
-                digester.entry(found.relative, &found.entry, None);
-                return visit(index, found.relative, &found.entry, &mut io::empty());
-            }
-            let opened = beneath::open_file(found.directory, found.name);
-            let Some((file, stat)) = gone_or(opened, found.path)? else { return Ok(()) };
-            let entry = entry_now(&found, &file, &stat)?;
-            let mut delivery = Delivery::new(file, stat.identity.size, found.path);
-            let visited = visit(index, found.relative, &entry, &mut delivery);
-            let content = delivery.finish(visited)?;
-            digester.entry(found.relative, &entry, Some(content));
-            Ok(())
-        })?;
-    }
-    Ok(digester.finish())
-}
-
-/// The entry of a file that was opened after the walk saw it.
-fn entry_now(found: &walk::Found<'_>, file: &File, stat: &Stat) -> Result<Entry, ContextError> {
-    if stat.identity == found.stat.identity {
-        return Ok(found.entry.clone());
-    }
-    let entry = beneath::entry_of_open(file, stat);
-    entry.map_err(|source| ContextError::Read { path: found.path.to_owned(), source })
-}
-
-/// Hands out a known number of bytes of a file and digests them.
-struct Delivery<'a> {
-    file: File,
-    path: &'a Path,
-    left: u64,
-    hasher: blake3::Hasher,
-    /// Why the bytes ended too early: the reader of them can only say that they did.
-    failure: Option<ContextError>,
-}
-
-impl<'a> Delivery<'a> {
-    fn new(file: File, size: u64, path: &'a Path) -> Self {
-        Self { file, path, left: size, hasher: blake3::Hasher::new(), failure: None }
-    }
-
-    /// Digests what nobody asked for, too. The reason of a failure to read goes before what came of it.
-    fn finish<E: From<ContextError>>(mut self, visited: Result<(), E>) -> Result<Content, E> {
-        let path = self.path;
-        let drained = if visited.is_ok() { io::copy(&mut self, &mut io::sink()).map(drop) } else { Ok(()) };
-        if let Some(failure) = self.failure {
-            return Err(failure.into());
-        }
-        visited?;
-        drained.map_err(|source| ContextError::Read { path: path.to_owned(), source })?;
-        Ok(Content(*self.hasher.finalize().as_bytes()))
-    }
-}
-
-impl Read for Delivery<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-        if wanted == 0 {
-            return Ok(0);
-        }
-        match self.file.read(&mut buffer[..wanted]) {
-            Ok(0) => {
-                self.failure = Some(ContextError::Changed { path: self.path.to_owned() });
-                Err(io::ErrorKind::UnexpectedEof.into())
-            }
-            Ok(read) => {
-                self.hasher.update(&buffer[..read]);
-                self.left -= read as u64;
-                Ok(read)
-            }
-            Err(source) => {
-                let kind = source.kind();
-                if kind != io::ErrorKind::Interrupted {
-                    self.failure = Some(ContextError::Read { path: self.path.to_owned(), source });
-                }
-                Err(kind.into())
-            }
-        }
-    }
 }

@@ -14,7 +14,7 @@ use super::beneath::Opener;
 use super::error::ContextError;
 use super::ignore::Ignore;
 use super::memo::Memo;
-use super::{digest, resolve, walk};
+use super::{copy, digest, resolve, walk};
 
 #[cfg(test)]
 mod tests;
@@ -41,6 +41,10 @@ pub struct Selected {
     /// Whether the match is a directory.
     pub directory: bool,
 }
+
+/// Receives one entry of a copy: the index of its match, its path relative to that, and its bytes (none of anything
+/// but a file).
+pub type Deliver<'a, E> = dyn FnMut(usize, &Path, &Entry, &mut dyn Read) -> Result<(), E> + 'a;
 
 impl LocalContext {
     /// Opens the directory `root` as a context in which `ignore` hides paths.
@@ -83,9 +87,9 @@ impl LocalContext {
         &self,
         selected: &[Selected],
         exclude: &Ignore,
-        visit: &mut dyn FnMut(usize, &Path, &Entry, &mut dyn Read) -> Result<(), E>,
+        visit: &mut Deliver<'_, E>,
     ) -> Result<blake3::Hash, E> {
-        digest::copy(self, selected, exclude, visit)
+        copy::copy(self, selected, exclude, visit)
     }
 
     /// Returns the content digest of `selected`: names relative to each match, types, modes, sizes, link targets,

@@ -11,6 +11,7 @@
 //! symbolic link leads out of it. No Dockerfile is known here: instructions arrive as patterns.
 
 mod beneath;
+mod copy;
 mod digest;
 mod error;
 pub mod glob;
@@ -23,6 +24,6 @@ mod walk;
 
 pub use error::ContextError;
 pub use ignore::{Ignore, IgnoreError};
-pub use local::{LocalContext, Selected, load_ignore};
+pub use local::{Deliver, LocalContext, Selected, load_ignore};
 pub use memo::Memo;
 pub use pattern::PatternError;

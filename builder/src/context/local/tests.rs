@@ -268,7 +268,7 @@ fn a_walk_visits_parents_first_sorted_by_name() {
         ".",
         "",
         &expect![[
-            r#"/ Dockerfile a.md link -> src src/ src/bin/ src/bin/b.md src/bin/main.rs src/empty/ src/lib.rs src-x target/ target/debug/ target/debug/x target/keep/ target/keep/y"#
+            "/ Dockerfile a.md link -> src src/ src/bin/ src/bin/b.md src/bin/main.rs src/empty/ src/lib.rs src-x target/ target/debug/ target/debug/x target/keep/ target/keep/y"
         ]],
     );
 }
