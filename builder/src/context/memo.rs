@@ -4,7 +4,7 @@
 //! A stat does not prove that bytes are the same: two writes within one tick of the file system's clock leave equal
 //! times. Hence git's rule for its index ("racy git"): what was modified within [`RACY`] of its hashing is not
 //! remembered. ctime is compared too, and no program sets it, so bytes replaced under an old mtime and the same size
-//! are seen. The one thing that escapes is a program that goes on writing through a shared mapping without `msync`.
+//! are seen. Two things can escape it: writes through a shared mapping that is never synced, and a clock set back.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;

@@ -110,7 +110,11 @@ impl Pattern {
         if self.literal {
             return path == self.prefix;
         }
-        if !path.starts_with(&self.prefix) || !path.ends_with(&self.suffix) {
+        // Most patterns match few paths, and their last characters tell.
+        if self.suffix.last().is_some_and(|last| path.last() != Some(last))
+            || !path.starts_with(&self.prefix)
+            || !path.ends_with(&self.suffix)
+        {
             return false;
         }
         let mut positions = Positions::start(&self.tokens);
