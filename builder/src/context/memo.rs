@@ -7,7 +7,6 @@
 //! are seen. Two things can escape it: writes through a shared mapping that is never synced, and a clock set back.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry as Slot;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -113,14 +112,7 @@ impl Memo {
         }
         let mut state = self.state();
         let remembered = Remembered { content, run: state.run };
-        match state.remembered.entry(identity) {
-            Slot::Occupied(mut slot) => {
-                slot.insert(remembered);
-            }
-            Slot::Vacant(slot) => {
-                slot.insert(remembered);
-            }
-        }
+        state.remembered.insert(identity, remembered);
         state.learnt = true;
     }
 
