@@ -1,0 +1,111 @@
+//! Hands out the entries and bytes of what was selected, and digests them on the way.
+//!
+//! Nothing is assumed to hold still: an entry is what the file was when it was opened, its bytes are as many as that
+//! entry says, and the digest is of what was handed out.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use snapshot::{Content, Entry, Kind};
+
+use super::beneath::{self, Stat};
+use super::digest::{Digester, gone_or};
+use super::error::ContextError;
+use super::ignore::Ignore;
+use super::local::{Deliver, LocalContext, Selected};
+use super::walk;
+
+#[cfg(test)]
+mod tests;
+
+/// Copies `selected`; see [`LocalContext::copy`].
+pub(super) fn copy<E: From<ContextError>>(
+    context: &LocalContext,
+    selected: &[Selected],
+    exclude: &Ignore,
+    visit: &mut Deliver<'_, E>,
+) -> Result<blake3::Hash, E> {
+    let mut digester = Digester::new();
+    for (index, at) in selected.iter().enumerate() {
+        digester.selected(at);
+        walk::walk(context, at, exclude, &mut |found| {
+            if !matches!(found.entry.kind, Kind::File { .. }) {
+                digester.entry(found.relative, &found.entry, None);
+                return visit(index, found.relative, &found.entry, &mut io::empty());
+            }
+            let file = beneath::open_file(found.directory, found.name);
+            let Some((file, stat)) = gone_or(file, found.path)? else { return Ok(()) };
+            let entry = entry_now(&found, &file, &stat)?;
+            let mut delivery = Delivery::new(file, stat.identity.size, found.path);
+            let visited = visit(index, found.relative, &entry, &mut delivery);
+            digester.entry(found.relative, &entry, Some(delivery.finish(visited)?));
+            Ok(())
+        })?;
+    }
+    Ok(digester.finish())
+}
+
+/// The entry of a file that was opened after the walk saw it.
+fn entry_now(found: &walk::Found<'_>, file: &File, stat: &Stat) -> Result<Entry, ContextError> {
+    if stat.identity == found.stat.identity {
+        return Ok(found.entry.clone());
+    }
+    let entry = beneath::entry_of_open(file, stat);
+    entry.map_err(|source| ContextError::Read { path: found.path.to_owned(), source })
+}
+
+/// Hands out a known number of bytes of a file and digests them.
+struct Delivery<'a> {
+    file: File,
+    path: &'a Path,
+    left: u64,
+    hasher: blake3::Hasher,
+    /// Why the bytes ended too early: the reader of them can only say that they did.
+    failure: Option<ContextError>,
+}
+
+impl<'a> Delivery<'a> {
+    fn new(file: File, size: u64, path: &'a Path) -> Self {
+        Self { file, path, left: size, hasher: blake3::Hasher::new(), failure: None }
+    }
+
+    /// Digests what nobody asked for, too. The reason of a failure to read goes before what came of it.
+    fn finish<E: From<ContextError>>(mut self, visited: Result<(), E>) -> Result<Content, E> {
+        let path = self.path;
+        let drained = if visited.is_ok() { io::copy(&mut self, &mut io::sink()).map(drop) } else { Ok(()) };
+        if let Some(failure) = self.failure {
+            return Err(failure.into());
+        }
+        visited?;
+        drained.map_err(|source| ContextError::Read { path: path.to_owned(), source })?;
+        Ok(Content(*self.hasher.finalize().as_bytes()))
+    }
+}
+
+impl Read for Delivery<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        if wanted == 0 {
+            return Ok(0);
+        }
+        match self.file.read(&mut buffer[..wanted]) {
+            Ok(0) => {
+                self.failure = Some(ContextError::Changed { path: self.path.to_owned() });
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
+            Ok(read) => {
+                self.hasher.update(&buffer[..read]);
+                self.left -= read as u64;
+                Ok(read)
+            }
+            Err(source) => {
+                let kind = source.kind();
+                if kind != io::ErrorKind::Interrupted {
+                    self.failure = Some(ContextError::Read { path: self.path.to_owned(), source });
+                }
+                Err(kind.into())
+            }
+        }
+    }
+}

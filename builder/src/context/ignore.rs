@@ -1,0 +1,155 @@
+//! The pattern language of `.dockerignore`, as moby's `ignorefile` and `patternmatcher` packages define it. Pure.
+//!
+//! The last rule that matches a path *or one of its parents* decides; `!` rules bring back. A path below an ignored
+//! directory can be brought back, so a walk asks [`Ignore::may_descend`] before it skips one.
+//!
+//! Two habits of moby are not kept, because its documentation does not promise them: a file under a `!directory` is
+//! brought back even when no earlier rule matched the directory itself, and inside `[…]` and after `\` every
+//! character stands for itself (moby hands them to a regular expression, where `\d` is a digit).
+
+use std::path::Path;
+
+use super::pattern::{DoubleStar, Pattern, PatternError, clean, path_bytes};
+
+#[cfg(test)]
+mod tests;
+
+/// A line that does not follow the syntax.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: `{text}`")]
+pub struct IgnoreError {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// The line as written.
+    pub text: String,
+    /// What is wrong with it.
+    pub source: IgnoreSyntaxError,
+}
+
+/// What is wrong with a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum IgnoreSyntaxError {
+    /// `!` and nothing to bring back.
+    #[error("`!` needs a pattern after it")]
+    EmptyException,
+    /// A malformed pattern.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+}
+
+#[derive(Debug, Clone)]
+struct Rule {
+    pattern: Pattern,
+    /// A `!` rule.
+    exception: bool,
+}
+
+/// An ordered list of rules; the default one ignores nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Ignore {
+    rules: Vec<Rule>,
+}
+
+/// Which rules match a directory or one of its parents, in the order of the rules.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Inherited(Vec<bool>);
+
+impl Ignore {
+    /// Reads the text of an ignore file.
+    pub fn parse(text: &str) -> Result<Self, IgnoreError> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut rules = Vec::new();
+        for (index, line) in text.split('\n').enumerate() {
+            if line.starts_with('#') || line.trim().is_empty() {
+                continue;
+            }
+            let rule = Rule::parse(line.trim()).map_err(|source| IgnoreError {
+                line: index + 1,
+                text: line.trim().to_owned(),
+                source,
+            })?;
+            rules.extend(rule);
+        }
+        Ok(Self { rules })
+    }
+
+    /// Says whether nothing can be ignored.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// Says whether `path`, relative to the context, is ignored. The root never is.
+    pub fn is_ignored(&self, path: &Path) -> bool {
+        self.decide(&self.matches_of(path))
+    }
+
+    /// Says whether something below `directory` can be included: false only if no rule can bring anything back.
+    pub fn may_descend(&self, directory: &Path) -> bool {
+        let inherited = self.matches_of(directory);
+        self.may_descend_with(&path_bytes(directory), &inherited)
+    }
+
+    /// Which rules match the child `path` of a directory whose matches are `parent`.
+    pub(super) fn inherit(&self, parent: &Inherited, path: &[u8]) -> Inherited {
+        Inherited(
+            self.rules
+                .iter()
+                .enumerate()
+                .map(|(index, rule)| parent.0.get(index).copied().unwrap_or(false) || rule.pattern.matches(path))
+                .collect(),
+        )
+    }
+
+    /// Says whether a child `path` of a directory whose matches are `parent` is ignored.
+    pub(super) fn ignores(&self, parent: &Inherited, path: &[u8]) -> bool {
+        self.rules
+            .iter()
+            .enumerate()
+            .rev()
+            .find(|(index, rule)| parent.0.get(*index).copied().unwrap_or(false) || rule.pattern.matches(path))
+            .is_some_and(|(_, rule)| !rule.exception)
+    }
+
+    /// The verdict of the last rule that matches.
+    pub(super) fn decide(&self, matches: &Inherited) -> bool {
+        matches.0.iter().rposition(|&matched| matched).is_some_and(|index| !self.rules[index].exception)
+    }
+
+    /// [`Ignore::may_descend`] for a directory whose matches are known.
+    pub(super) fn may_descend_with(&self, directory: &[u8], matches: &Inherited) -> bool {
+        let Some(last) = matches.0.iter().rposition(|&matched| matched) else { return true };
+        if self.rules[last].exception {
+            return true;
+        }
+        self.rules[last + 1..].iter().any(|rule| rule.exception && rule.pattern.may_match_below(directory))
+    }
+
+    /// The matches of `path`, its parents included.
+    pub(super) fn matches_of(&self, path: &Path) -> Inherited {
+        let bytes = path_bytes(path);
+        let mut matches = Inherited(vec![false; self.rules.len()]);
+        if bytes.is_empty() {
+            return matches;
+        }
+        for end in bytes.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at) {
+            matches = self.inherit(&matches, &bytes[..end]);
+        }
+        self.inherit(&matches, &bytes)
+    }
+}
+
+impl Rule {
+    /// Reads a trimmed, non-empty line; none when the rule can match nothing (`.`, `/`).
+    fn parse(line: &str) -> Result<Option<Self>, IgnoreSyntaxError> {
+        let (exception, text) = match line.strip_prefix('!') {
+            Some(text) => (true, text.trim()),
+            None => (false, line),
+        };
+        if exception && text.trim_matches('/').is_empty() {
+            return Err(IgnoreSyntaxError::EmptyException);
+        }
+        let text = clean(text);
+        let pattern = Pattern::compile(&text, DoubleStar::Directories)?;
+        Ok((!text.is_empty()).then_some(Self { pattern, exception }))
+    }
+}

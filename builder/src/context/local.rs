@@ -1,0 +1,183 @@
+//! A directory of the host as a build context.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use rustix::fs::{Mode, OFlags};
+use snapshot::Entry;
+
+use super::beneath::Opener;
+use super::error::ContextError;
+use super::ignore::Ignore;
+use super::memo::Memo;
+use super::{copy, digest, resolve, walk};
+
+#[cfg(test)]
+mod tests;
+
+/// The longest ignore file in bytes: far beyond any that a person wrote, and no way to exhaust the memory.
+const IGNORE_LIMIT: u64 = 4 << 20;
+
+/// A directory as a build context. Nothing outside it can be reached through it.
+#[derive(Debug)]
+pub struct LocalContext {
+    root: OwnedFd,
+    ignore: Ignore,
+}
+
+/// One match of a source pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selected {
+    /// Where the match is: relative to the root, free of symbolic links; empty for the root itself.
+    pub path: PathBuf,
+    /// The name that the destination gives it when the destination is a directory: the last component as the pattern
+    /// matched it, before a link was followed. Empty for a directory, whose entries are copied rather than itself.
+    /// It is part of the digest.
+    pub name: OsString,
+    /// Whether the match is a directory.
+    pub directory: bool,
+}
+
+/// Receives one entry of a copy: the index of its match, its path relative to that, and its bytes (none of anything
+/// but a file).
+pub type Deliver<'a, E> = dyn FnMut(usize, &Path, &Entry, &mut dyn Read) -> Result<(), E> + 'a;
+
+impl LocalContext {
+    /// Opens the directory `root` as a context in which `ignore` hides paths.
+    pub fn open(root: &Path, ignore: Ignore) -> Result<Self, ContextError> {
+        let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(root, directory, Mode::empty())
+            .map_err(|source| ContextError::Root { path: root.to_owned(), source: source.into() })?;
+        fs::metadata("/proc/self/fd").map_err(ContextError::NoProc)?;
+        Ok(Self { root: opened, ignore })
+    }
+
+    /// Returns what `pattern` selects, sorted by path as the pattern sees it: a literal path, or wildcards as in
+    /// [`super::glob`]. A leading `/` is the root, `..` stops there. Symbolic links on the way to a match and a match
+    /// that is one are followed inside the root.
+    ///
+    /// A literal path that does not exist or is ignored is an error; wildcards that match nothing select nothing.
+    pub fn select(&self, pattern: &str) -> Result<Vec<Selected>, ContextError> {
+        resolve::select(self, pattern)
+    }
+
+    /// Calls `visit` for the entry at `at` and for those below it: depth-first, parents first, names sorted bytewise,
+    /// ignored ones and sockets left out. Paths are relative to `at`, whose own is empty. The context's root is given
+    /// as a directory of mode 0755.
+    ///
+    /// `exclude` are the patterns of `COPY --exclude`, relative to `at`; a match that is no directory is held against
+    /// them by its name.
+    pub fn walk<E: From<ContextError>>(
+        &self,
+        at: &Selected,
+        exclude: &Ignore,
+        visit: &mut dyn FnMut(&Path, &Entry) -> Result<(), E>,
+    ) -> Result<(), E> {
+        walk::walk(self, at, exclude, &mut |found| visit(found.relative, &found.entry))
+    }
+
+    /// Walks each of `selected` (its index is the first argument of `visit`) and hands out the bytes too: of a file
+    /// exactly as many as its entry says. Returns the digest of what was handed out. Where it differs from an earlier
+    /// [`LocalContext::digest`], the context changed in between: the new digest is the true one.
+    pub fn copy<E: From<ContextError>>(
+        &self,
+        selected: &[Selected],
+        exclude: &Ignore,
+        visit: &mut Deliver<'_, E>,
+    ) -> Result<blake3::Hash, E> {
+        copy::copy(self, selected, exclude, visit)
+    }
+
+    /// Returns the content digest of `selected`: names relative to each match, types, modes, sizes, link targets,
+    /// bytes, extended attributes; neither times nor owners. Files that `memo` knows are not read.
+    pub fn digest(&self, selected: &[Selected], exclude: &Ignore, memo: &Memo) -> Result<blake3::Hash, ContextError> {
+        digest::digest(self, selected, exclude, memo)
+    }
+
+    /// Opens the regular file `path`, ignored or not. No component of `path` may be a symbolic link.
+    pub fn open_file(&self, path: &Path) -> Result<File, ContextError> {
+        let opened = Opener::new(self.root()).open(path);
+        opened.map(|(file, _)| file).map_err(|source| match source.kind() {
+            io::ErrorKind::InvalidInput => ContextError::NotAFile { path: path.to_owned() },
+            _ => resolve::not_found_or_read(path, source),
+        })
+    }
+
+    pub(super) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    pub(super) fn ignore(&self) -> &Ignore {
+        &self.ignore
+    }
+
+    /// Whether anything below the directory `at` is left by the ignore rules.
+    pub(super) fn has_entries(&self, at: &Selected) -> Result<bool, ContextError> {
+        enum Stop {
+            Found,
+            Failed(ContextError),
+        }
+        impl From<ContextError> for Stop {
+            fn from(error: ContextError) -> Self {
+                Self::Failed(error)
+            }
+        }
+        let nothing = Ignore::default();
+        let walked = walk::walk(self, at, &nothing, &mut |found| {
+            if found.relative.as_os_str().is_empty() { Ok(()) } else { Err(Stop::Found) }
+        });
+        match walked {
+            Ok(()) => Ok(false),
+            Err(Stop::Found) => Ok(true),
+            Err(Stop::Failed(error)) => Err(error),
+        }
+    }
+}
+
+/// Reads the ignore file that applies: `<dockerfile>.dockerignore` beside the Dockerfile, else `.dockerignore` in
+/// `root` (a link there is followed inside the root only), else nothing is ignored.
+pub fn load_ignore(root: &Path, dockerfile: Option<&Path>) -> Result<Ignore, ContextError> {
+    if let Some(dockerfile) = dockerfile {
+        let mut beside = dockerfile.as_os_str().to_owned();
+        beside.push(".dockerignore");
+        let beside = PathBuf::from(beside);
+        match fs::metadata(&beside) {
+            Ok(metadata) if metadata.is_file() => {
+                let opened = fs::File::open(&beside);
+                let text = opened.and_then(read_text);
+                return parse_ignore(beside, text);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(ContextError::ReadIgnore { path: beside, source }),
+            Ok(_) => {
+                let source = io::Error::from(io::ErrorKind::InvalidInput);
+                return Err(ContextError::ReadIgnore { path: beside, source });
+            }
+        }
+    }
+    let context = LocalContext::open(root, Ignore::default())?;
+    let selected = match context.select(".dockerignore") {
+        Err(ContextError::Missing { .. }) => return Ok(Ignore::default()),
+        selected => selected?,
+    };
+    let path = selected.into_iter().next().map(|selected| selected.path).unwrap_or_default();
+    let text = read_text(context.open_file(&path)?);
+    parse_ignore(root.join(path), text)
+}
+
+fn read_text(file: impl Read) -> io::Result<String> {
+    let mut text = String::new();
+    let read = file.take(IGNORE_LIMIT + 1).read_to_string(&mut text)?;
+    if read as u64 > IGNORE_LIMIT { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(text) }
+}
+
+fn parse_ignore(path: PathBuf, text: io::Result<String>) -> Result<Ignore, ContextError> {
+    match text {
+        Ok(text) => Ignore::parse(&text).map_err(|source| ContextError::Ignore { path, source }),
+        Err(source) => Err(ContextError::ReadIgnore { path, source }),
+    }
+}

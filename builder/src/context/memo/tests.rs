@@ -1,0 +1,145 @@
+//! What is remembered, for how long, and what a damaged file does.
+
+use super::*;
+
+const NOW: u64 = 1_700_000_000;
+
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn identity(mtime: u64, ctime: u64) -> Identity {
+    let stamp = |seconds: u64| Stamp { seconds: i64::try_from(seconds).unwrap(), nanoseconds: 7 };
+    Identity { device: 1, inode: 2, size: 3, mtime: stamp(mtime), ctime: stamp(ctime) }
+}
+
+fn content(byte: u8) -> Content {
+    Content([byte; 32])
+}
+
+fn stored(count: u64) -> Memo {
+    let memo = Memo::default();
+    for inode in 0..count {
+        memo.learn(Identity { inode, ..identity(NOW - 60, NOW - 60) }, content(1), at(NOW));
+    }
+    memo
+}
+
+#[test]
+fn a_quiet_file_is_remembered() {
+    let memo = Memo::default();
+    memo.learn(identity(NOW - 3, NOW - 3), content(9), at(NOW));
+    assert_eq!(memo.recall(&identity(NOW - 3, NOW - 3)), Some(content(9)));
+}
+
+#[test]
+fn what_changed_within_two_seconds_of_its_hashing_is_not_trusted() {
+    for (mtime, ctime) in [
+        (NOW - 1, NOW - 60),
+        (NOW - 60, NOW - 1),
+        (NOW - 2, NOW - 60),
+        (NOW - 60, NOW),
+        (NOW + 100, NOW - 60),
+        (NOW - 60, NOW + 100),
+    ] {
+        let memo = Memo::default();
+        memo.learn(identity(mtime, ctime), content(9), at(NOW));
+        assert_eq!(memo.recall(&identity(mtime, ctime)), None, "mtime {mtime}, ctime {ctime}");
+    }
+}
+
+#[test]
+fn every_part_of_the_stat_tells_files_apart() {
+    let memo = Memo::default();
+    let known = identity(NOW - 60, NOW - 60);
+    memo.learn(known, content(9), at(NOW));
+    let others = [
+        Identity { device: 9, ..known },
+        Identity { inode: 9, ..known },
+        Identity { size: 9, ..known },
+        Identity { mtime: Stamp { nanoseconds: 8, ..known.mtime }, ..known },
+        Identity { mtime: Stamp { seconds: 8, ..known.mtime }, ..known },
+        Identity { ctime: Stamp { nanoseconds: 8, ..known.ctime }, ..known },
+        Identity { ctime: Stamp { seconds: 8, ..known.ctime }, ..known },
+    ];
+    for other in others {
+        assert_eq!(memo.recall(&other), None, "{other:?}");
+    }
+}
+
+#[test]
+fn it_survives_a_round_trip() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("memo");
+    let memo = stored(3);
+    memo.learn(identity(0, 0), content(4), at(NOW));
+    memo.save(&path).unwrap();
+    let loaded = Memo::load(&path);
+    assert_eq!(loaded.recall(&identity(0, 0)), Some(content(4)));
+    assert_eq!(loaded.recall(&Identity { inode: 1, ..identity(NOW - 60, NOW - 60) }), Some(content(1)));
+    assert_eq!(loaded.state().remembered.len(), 4);
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1, "no sibling stays behind");
+}
+
+#[test]
+fn nothing_learnt_writes_nothing() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("memo");
+    Memo::load(&path).save(&path).unwrap();
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_damaged_file_is_an_empty_memo() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("memo");
+    stored(2).save(&path).unwrap();
+    let whole = fs::read(&path).unwrap();
+    for length in 0..whole.len() {
+        fs::write(&path, &whole[..length]).unwrap();
+        assert!(Memo::load(&path).state().remembered.is_empty(), "cut to {length} bytes");
+    }
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        assert!(Memo::load(&path).state().remembered.is_empty(), "byte {at} flipped");
+    }
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert!(Memo::load(&path).state().remembered.is_empty(), "a directory");
+}
+
+#[test]
+fn a_sealed_file_of_another_layout_is_an_empty_memo() {
+    let mut bytes = b"rbuild digests 2\0\0\0\0".to_vec();
+    let seal = blake3::hash(&bytes);
+    bytes.extend_from_slice(seal.as_bytes());
+    assert!(decode(&bytes).is_none());
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend_from_slice(&[0; 4 + RECORD - 1]);
+    let seal = blake3::hash(&bytes);
+    bytes.extend_from_slice(seal.as_bytes());
+    assert!(decode(&bytes).is_none(), "half a record");
+}
+
+#[test]
+fn it_is_bounded_and_the_oldest_go_first() {
+    let mut state = State { run: 1, learnt: true, ..State::default() };
+    let limit = u64::try_from(LIMIT).unwrap();
+    for inode in 0..=limit {
+        let run = u32::from(inode != 77);
+        state.remembered.insert(Identity { inode, ..identity(0, 0) }, Remembered { content: content(0), run });
+    }
+    let decoded = decode(&encode(&state)).unwrap();
+    assert_eq!(decoded.remembered.len(), LIMIT);
+    assert!(!decoded.remembered.contains_key(&Identity { inode: 77, ..identity(0, 0) }));
+}
+
+#[test]
+fn an_unwritable_place_is_an_error_that_names_it() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().join("absent/memo");
+    let error = stored(1).save(&path).unwrap_err().to_string();
+    assert!(error.contains("absent/memo"), "{error}");
+}
