@@ -85,12 +85,17 @@ pub(super) fn read(text: &[u8]) -> (Tree, Vec<ParseError>) {
     let mut errors = Vec::new();
     let mut nodes = Vec::new();
     let mut warnings = Vec::new();
-    while let Some(line) = reader.logical() {
+    loop {
+        let unreadable = reader.errors.len();
+        let Some(line) = reader.logical() else { break };
+        let unreadable = reader.errors.len() > unreadable;
         if line.empty_continuation {
             let message = "an empty line inside a continued instruction".to_owned();
             warnings.push(Warning { span: line.span, rule: Rule::NoEmptyContinuation, message });
         }
         match node(line, escape).and_then(|node| with_heredocs(node, &mut reader)) {
+            // A line with an error already has one; what else is wrong with it may come from that.
+            _ if unreadable => {}
             Ok(node) => nodes.push(node),
             Err(error) => errors.push(error),
         }

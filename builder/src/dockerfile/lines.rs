@@ -31,6 +31,11 @@ impl<'t> Reader<'t> {
     pub(super) fn new(text: &'t [u8]) -> Self {
         let rest = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text);
         let mut reader = Reader { rest, line: 0, directives: Directives::default(), errors: Vec::new() };
+        if text.starts_with(b"\xFF\xFE") || text.starts_with(b"\xFE\xFF") {
+            reader.rest = &[];
+            let error = Problem::NotUtf8.at(Span { start: 1, end: 1 });
+            reader.errors.push(error.hinted("the file is UTF-16; save it as UTF-8"));
+        }
         if reader.rest.starts_with(b"#!") {
             reader.physical();
         }
@@ -67,8 +72,7 @@ impl<'t> Reader<'t> {
         self.line += 1;
         let span = Span { start: self.line, end: self.line };
         if line.contains(&0) {
-            let utf16 = "Dockerfiles are UTF-8; this may be UTF-16";
-            self.errors.push(Problem::NulByte.at(span).hinted(utf16));
+            self.errors.push(Problem::NulByte.at(span));
         }
         let text = String::from_utf8_lossy(line);
         if matches!(text, Cow::Owned(_)) {

@@ -22,6 +22,8 @@ mod mount;
 mod ports;
 mod sexpr;
 pub mod suggest;
+#[cfg(test)]
+mod tests;
 mod words;
 
 pub use ast::{Arguments, Node, Separator, Tree, parse_tree};

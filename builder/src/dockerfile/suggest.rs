@@ -4,13 +4,13 @@
 const LONGEST: usize = 64;
 
 /// The candidate nearest to `word`, letter case aside, if it is near enough to be what was meant: one edit for every
-/// three letters, at least one and at most three.
+/// three letters, rounded, at least one and at most three.
 pub fn nearest<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str> {
     let written: Vec<char> = word.chars().take(LONGEST + 1).flat_map(char::to_lowercase).collect();
     if written.is_empty() || written.len() > LONGEST {
         return None;
     }
-    let limit = (written.len() / 3).clamp(1, 3);
+    let limit = ((written.len() + 1) / 3).clamp(1, 3);
     candidates
         .iter()
         .map(|candidate| (distance(&written, &candidate.to_lowercase().chars().collect::<Vec<_>>()), *candidate))
