@@ -159,10 +159,20 @@ impl ParseError {
 /// The longest piece of a Dockerfile that a message quotes, in characters: what fits on a line of a terminal.
 const QUOTED: usize = 60;
 
-/// The text, cut where it is too long to be quoted in a message.
+/// The text as a message quotes it: cut where it is too long, its control characters (which a terminal would obey)
+/// written as escapes.
 pub(super) fn quoted(text: &str) -> String {
-    match text.char_indices().nth(QUOTED) {
-        Some((cut, _)) => format!("{}…", &text[..cut]),
-        None => text.to_owned(),
+    let mut shown = String::new();
+    for (count, character) in text.chars().enumerate() {
+        if count == QUOTED {
+            shown.push('…');
+            break;
+        }
+        if character.is_control() {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
     }
+    shown
 }

@@ -5,6 +5,8 @@
 
 mod lexer;
 mod pattern;
+#[cfg(test)]
+mod tests;
 
 use lexer::Lexer;
 
@@ -93,19 +95,19 @@ pub fn expand(word: &str, escape: char, lookup: Lookup<'_>) -> Result<String, Ex
 /// Expands one word and says which variables had no value.
 pub fn expand_noting_unset(word: &str, escape: char, lookup: Lookup<'_>) -> Result<Expanded, ExpandError> {
     let mut lexer = Lexer::new(word, escape, lookup);
-    let text = lexer.whole()?.text;
+    let text = lexer.text()?;
     Ok(Expanded { text, unset: lexer.unset() })
 }
 
 /// Expands text and splits it at the spaces that are not quoted, those in the values of unquoted variables included.
 pub fn expand_words(text: &str, escape: char, lookup: Lookup<'_>) -> Result<Vec<String>, ExpandError> {
-    Ok(Lexer::new(text, escape, lookup).whole()?.into_words())
+    Lexer::new(text, escape, lookup).words()
 }
 
 /// Expands the body of a heredoc that becomes a file: quotes are text, `\` still escapes.
 pub fn expand_body(body: &str, lookup: Lookup<'_>) -> Result<Expanded, ExpandError> {
     let mut lexer = Lexer::new(body, '\\', lookup).with_literal_quotes();
-    let text = lexer.whole()?.text;
+    let text = lexer.text()?;
     Ok(Expanded { text, unset: lexer.unset() })
 }
 

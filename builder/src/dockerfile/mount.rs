@@ -1,6 +1,8 @@
 //! `RUN --mount=`: the options as written, and what they are once their variables have values.
 
 mod csv;
+#[cfg(test)]
+mod tests;
 
 use super::directive::boolean;
 use super::error::quoted;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::pattern::Pattern;
 use super::{COSTLIEST, DEEPEST, ExpandError, LARGEST, Lookup};
+use crate::dockerfile::error::quoted;
 
 /// What is done with the escape character itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,33 +26,42 @@ pub(super) struct Lexer<'w> {
     added: usize,
 }
 
-/// Text that is also being split into words.
+/// Text that may also be split into words.
 #[derive(Default)]
 pub(super) struct Pieces {
     pub(super) text: String,
+    split: bool,
     words: Vec<String>,
     word: String,
     in_word: bool,
 }
 
 impl Pieces {
-    /// Adds a character that separates words if it is a space.
-    fn open(&mut self, character: char) {
-        self.text.push(character);
-        if !character.is_whitespace() {
-            self.word.push(character);
-            self.in_word = true;
-        } else if self.in_word && !self.word.is_empty() {
-            self.words.push(std::mem::take(&mut self.word));
-            self.in_word = false;
+    /// Adds text whose spaces separate words.
+    fn open(&mut self, text: &str) {
+        self.text.push_str(text);
+        let mut rest = if self.split { text } else { "" };
+        while let Some(first) = rest.chars().next() {
+            let space = first.is_whitespace();
+            let length = rest.find(|next: char| next.is_whitespace() != space).unwrap_or(rest.len());
+            if !space {
+                self.word.push_str(&rest[..length]);
+                self.in_word = true;
+            } else if self.in_word && !self.word.is_empty() {
+                self.words.push(std::mem::take(&mut self.word));
+                self.in_word = false;
+            }
+            rest = &rest[length..];
         }
     }
 
     /// Adds text whose spaces belong to the word.
     fn closed(&mut self, text: &str) {
         self.text.push_str(text);
-        self.word.push_str(text);
-        self.in_word = true;
+        if self.split {
+            self.word.push_str(text);
+            self.in_word = true;
+        }
     }
 
     pub(super) fn into_words(mut self) -> Vec<String> {
@@ -76,8 +86,15 @@ impl<'w> Lexer<'w> {
         self.unset.into_iter().collect()
     }
 
-    pub(super) fn whole(&mut self) -> Result<Pieces, ExpandError> {
+    /// The whole word as one text.
+    pub(super) fn text(&mut self) -> Result<String, ExpandError> {
         self.until(None, Escapes::Taken)
+    }
+
+    /// The whole text as words.
+    pub(super) fn words(&mut self) -> Result<Vec<String>, ExpandError> {
+        let pieces = Pieces { split: true, ..Pieces::default() };
+        Ok(self.collect(pieces, None, Escapes::Taken)?.into_words())
     }
 
     fn peek(&self) -> Option<char> {
@@ -91,33 +108,45 @@ impl<'w> Lexer<'w> {
     }
 
     /// Up to and without `stop`, which is consumed; to the end where there is no stop.
-    fn until(&mut self, stop: Option<char>, escapes: Escapes) -> Result<Pieces, ExpandError> {
-        let mut pieces = Pieces::default();
-        while let Some(character) = self.next() {
-            match character {
-                _ if Some(character) == stop => return Ok(pieces),
-                '\'' if !self.literal_quotes => pieces.closed(&self.single_quoted()?),
-                '"' if !self.literal_quotes => pieces.closed(&self.double_quoted(escapes)?),
-                '$' => self.dollar()?.chars().for_each(|character| pieces.open(character)),
-                _ if character == self.escape => {
+    fn until(&mut self, stop: Option<char>, escapes: Escapes) -> Result<String, ExpandError> {
+        Ok(self.collect(Pieces::default(), stop, escapes)?.text)
+    }
+
+    fn collect(&mut self, mut pieces: Pieces, stop: Option<char>, escapes: Escapes) -> Result<Pieces, ExpandError> {
+        loop {
+            let plain = self.rest.find(|next| self.is_special(next) || Some(next) == stop).unwrap_or(self.rest.len());
+            pieces.open(&self.rest[..plain]);
+            self.rest = &self.rest[plain..];
+            match self.next() {
+                None if stop.is_some() => return Err(ExpandError::NoBrace),
+                None => return Ok(pieces),
+                character if character == stop => return Ok(pieces),
+                Some('\'') => pieces.closed(self.single_quoted()?),
+                Some('"') => pieces.closed(&self.double_quoted(escapes)?),
+                Some('$') => pieces.open(&self.dollar()?),
+                // The escape character, for nothing else is special.
+                Some(escape) => {
                     if escapes == Escapes::Kept {
-                        pieces.closed(character.encode_utf8(&mut [0; 4]));
+                        pieces.closed(escape.encode_utf8(&mut [0; 4]));
                     }
                     if let Some(escaped) = self.next() {
                         pieces.closed(escaped.encode_utf8(&mut [0; 4]));
                     }
                 }
-                _ => pieces.open(character),
             }
         }
-        if stop.is_some() { Err(ExpandError::NoBrace) } else { Ok(pieces) }
+    }
+
+    fn is_special(&self, character: char) -> bool {
+        let quote = matches!(character, '\'' | '"') && !self.literal_quotes;
+        quote || character == '$' || character == self.escape
     }
 
     /// All is literal up to the next `'`, which nothing escapes.
-    fn single_quoted(&mut self) -> Result<String, ExpandError> {
-        let (quoted, rest) = self.rest.split_once('\'').ok_or(ExpandError::Unclosed('\''))?;
+    fn single_quoted(&mut self) -> Result<&'w str, ExpandError> {
+        let (text, rest) = self.rest.split_once('\'').ok_or(ExpandError::Unclosed('\''))?;
         self.rest = rest;
-        Ok(quoted.to_owned())
+        Ok(text)
     }
 
     /// Variables are expanded; the escape character escapes `"`, `$` and itself and is literal before all else.
@@ -211,7 +240,7 @@ impl<'w> Lexer<'w> {
 
     /// `-`, `+` and `?`; with a colon an empty value counts as none.
     fn conditional(&mut self, name: &str, modifier: char, colon: bool) -> Result<String, ExpandError> {
-        let word = self.until(Some('}'), Escapes::Taken)?.text;
+        let word = self.until(Some('}'), Escapes::Taken)?;
         let value = (self.lookup)(name);
         let unset = value.is_none();
         let value = value.filter(|value| !(colon && value.is_empty()));
@@ -220,7 +249,7 @@ impl<'w> Lexer<'w> {
             ('+', None) => Ok(String::new()),
             ('?', None) => {
                 let reason = if unset { "not set" } else { "empty" };
-                let message = if word.is_empty() { reason.to_owned() } else { word };
+                let message = if word.is_empty() { reason.to_owned() } else { quoted(&word) };
                 Err(ExpandError::Required { name: name.to_owned(), message })
             }
             (_, Some(value)) => self.counted(value),
@@ -230,7 +259,7 @@ impl<'w> Lexer<'w> {
 
     /// `#` and `%`: the shortest match of a pattern is cut off the start or the end; doubled, the longest.
     fn trimmed(&mut self, name: &str, modifier: char) -> Result<String, ExpandError> {
-        let word = self.until(Some('}'), Escapes::Kept)?.text;
+        let word = self.until(Some('}'), Escapes::Kept)?;
         let longest = word.strip_prefix(modifier);
         let pattern = Pattern::new(longest.unwrap_or(&word), self.escape)?;
         let value = self.plain(name)?;
@@ -253,8 +282,8 @@ impl<'w> Lexer<'w> {
             ExpandError::NoBrace if self.rest.is_empty() => ExpandError::NoReplacement { name: name.to_owned() },
             other => other,
         })?;
-        let pattern = Pattern::new(&pattern.text, self.escape)?;
-        let replacement = self.until(Some('}'), Escapes::Kept)?.text;
+        let pattern = Pattern::new(&pattern, self.escape)?;
+        let replacement = self.until(Some('}'), Escapes::Kept)?;
         let value = self.plain(name)?;
         affordable(name, &pattern, &value)?;
         let room = LARGEST.saturating_sub(self.added);
@@ -270,7 +299,7 @@ impl<'w> Lexer<'w> {
 }
 
 fn unknown_modifier(name: &str, modifier: &str) -> ExpandError {
-    ExpandError::Modifier { name: name.to_owned(), modifier: modifier.to_owned() }
+    ExpandError::Modifier { name: name.to_owned(), modifier: quoted(modifier) }
 }
 
 fn affordable(name: &str, pattern: &Pattern, value: &str) -> Result<(), ExpandError> {

@@ -1,6 +1,7 @@
 //! The patterns of `${v#p}`, `${v%p}` and `${v/p/r}`: `*`, `?` and literal characters; there are no brackets.
 
 use super::ExpandError;
+use crate::dockerfile::error::quoted;
 
 /// One character of a pattern.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub(super) struct Pattern {
 impl Pattern {
     /// Reads a pattern. The escape character makes `*`, `?`, itself, `}` and `/` literal, and may stand before nothing else.
     pub(super) fn new(text: &str, escape: char) -> Result<Self, ExpandError> {
-        let invalid = || ExpandError::Pattern { pattern: text.chars().take(60).collect() };
+        let invalid = || ExpandError::Pattern { pattern: quoted(text) };
         let mut segments = Vec::new();
         let mut units = Vec::new();
         let mut characters = text.chars();
