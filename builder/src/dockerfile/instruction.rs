@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use super::mount::MountOptions;
+
 /// The lines of the Dockerfile that something was written on, both ends included, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Span {
@@ -138,8 +140,8 @@ pub struct Run {
     pub command: CommandLine,
     /// The heredocs opened on that line, in order.
     pub heredocs: Vec<Heredoc>,
-    /// `--mount=`.
-    pub mounts: Vec<Mount>,
+    /// `--mount=`, each waiting for the values of its variables.
+    pub mounts: Vec<MountOptions>,
     /// `--network=`.
     pub network: Network,
     /// `--security=insecure`.
@@ -160,19 +162,21 @@ pub enum Network {
     Host,
 }
 
-/// `RUN --mount=`: the options as written; which of them a type may have is checked by the parser.
+/// `RUN --mount=` with its variables expanded; which options a type may have has been checked.
+///
+/// Made by [`MountOptions::resolve`](super::MountOptions::resolve).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
     /// `type=`; bind where it is not said.
     pub kind: MountKind,
     /// `id=`.
-    pub id: Option<Word>,
-    /// `target=`, `dst=` or `destination=`.
-    pub target: Option<Word>,
+    pub id: Option<String>,
+    /// `target=`, `dst=` or `destination=`; never missing for bind, cache and tmpfs.
+    pub target: Option<String>,
     /// `source=` or `src=`.
-    pub source: Option<Word>,
+    pub source: Option<String>,
     /// `from=`: a stage, an image or a named context.
-    pub from: Option<Word>,
+    pub from: Option<String>,
     /// `ro`/`readonly` (true), `rw`/`readwrite` (false), or not said.
     pub readonly: Option<bool>,
     /// `required`.
@@ -192,9 +196,10 @@ pub struct Mount {
 }
 
 /// The type of a `RUN --mount`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum MountKind {
     /// Files of the context, a stage or an image.
+    #[default]
     Bind,
     /// A directory that outlives the build.
     Cache,
