@@ -1,0 +1,4 @@
+//! placeholder
+/// Credentials
+#[derive(Debug, Clone, Default)]
+pub struct Credentials {}
