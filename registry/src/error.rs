@@ -4,9 +4,12 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use oci_spec::distribution::ParseError;
 use oci_spec::image::Digest;
+
+use crate::transport::tls_error;
 
 /// Every failure of this crate. A variant names what was attempted; it never shows a query, a credential or userinfo.
 #[derive(Debug, thiserror::Error)]
@@ -215,6 +218,53 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Says whether the same request may succeed a little later.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::RateLimited { .. } => true,
+            Self::Refused { answer, .. } => matches!(answer.status, 408 | 500 | 502 | 503 | 504),
+            _ => false,
+        }
+    }
+
+    /// How long the registry asked to wait.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { answer, .. } | Self::Refused { answer, .. } => answer.retry_after,
+            _ => None,
+        }
+    }
+
+    /// Says whether no connection came about.
+    pub(crate) fn is_connect(&self) -> bool {
+        let Self::Unreachable { source, .. } = self else { return false };
+        source.downcast_ref::<reqwest::Error>().is_some_and(|error| error.is_connect() || error.is_timeout())
+    }
+
+    /// Says whether the peer speaks TLS and its certificate is not trusted.
+    pub(crate) fn is_certificate(&self) -> bool {
+        let Self::Untrusted { source, .. } = self else { return false };
+        matches!(tls_error(&**source), Some(rustls::Error::InvalidCertificate(_)))
+    }
+
+    /// Notes how many tries were made.
+    pub(crate) fn with_attempts(mut self, attempts: u32) -> Self {
+        if let Self::NotFound { exchange, .. }
+        | Self::Unauthorized { exchange, .. }
+        | Self::Denied { exchange, .. }
+        | Self::RateLimited { exchange, .. }
+        | Self::Refused { exchange, .. }
+        | Self::Unreachable { exchange, .. }
+        | Self::Untrusted { exchange, .. }
+        | Self::Forbidden { exchange, .. } = &mut self
+        {
+            exchange.attempts = attempts.max(1);
+        }
+        self
+    }
+}
+
 /// What was attempted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -286,6 +336,8 @@ pub struct Answer {
     pub status: u16,
     /// The envelope's entries; empty when the body was none.
     pub errors: Vec<AnswerError>,
+    /// How long the registry asks to wait (`Retry-After`).
+    pub retry_after: Option<Duration>,
 }
 
 /// One entry of a registry's error envelope, shortened, without control characters.

@@ -18,11 +18,15 @@
 //! [OCI distribution specification]: https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 //! [Docker Registry token protocol]: https://distribution.github.io/distribution/spec/auth/
 
+mod auth;
 mod client;
 mod credentials;
 mod error;
 mod options;
+mod origin;
 pub mod reference;
+mod retry;
+mod transport;
 
 pub use client::{Client, Manifest, Pushed, Resolved};
 pub use credentials::Credentials;
