@@ -10,6 +10,7 @@ mod scope;
 mod token;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use base64::Engine;
@@ -51,6 +52,12 @@ struct Host {
     /// The stored credential, once looked up.
     credential: Option<Option<Credential>>,
     tokens: Vec<Token>,
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Auth").finish_non_exhaustive()
+    }
 }
 
 impl Auth {

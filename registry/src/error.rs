@@ -228,6 +228,11 @@ impl Error {
         }
     }
 
+    /// Says whether content came that was not the one promised: it may have been damaged on its way.
+    pub(crate) fn is_corrupt(&self) -> bool {
+        matches!(self, Self::WrongDigest { .. })
+    }
+
     /// How long the registry asked to wait.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {

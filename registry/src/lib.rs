@@ -21,9 +21,11 @@
 mod auth;
 mod client;
 mod credentials;
+mod digest;
 mod error;
 mod options;
 mod origin;
+mod platform;
 pub mod reference;
 mod retry;
 mod transport;

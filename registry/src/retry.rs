@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-use crate::Retry;
+use crate::{Error, Retry};
 
 /// The tries of one request, or of one blob transfer.
 #[derive(Debug)]
@@ -22,11 +22,21 @@ impl<'a> Backoff<'a> {
         Self { limits, started: Instant::now(), failures: 0 }
     }
 
-    /// Counts a failure and sleeps before the next try. False when there shall be none.
-    ///
-    /// `after` is what the registry asked for (`Retry-After`); a wait that does not fit in the budget is not begun.
-    pub(crate) fn wait(&mut self, after: Option<Duration>) -> bool {
+    /// Counts a failure and, if it may pass, sleeps before the next try. False when there shall be none.
+    pub(crate) fn again(&mut self, error: &Error) -> bool {
         self.failures = self.failures.saturating_add(1);
+        error.is_passing() && self.wait(error.retry_after())
+    }
+
+    /// As [`again`](Self::again), for an error that the caller knows to be worth another try.
+    pub(crate) fn again_after_any(&mut self) -> bool {
+        self.failures = self.failures.saturating_add(1);
+        self.wait(None)
+    }
+
+    /// Sleeps. `after` is what the registry asked for (`Retry-After`); a wait that does not fit in the budget is not
+    /// begun.
+    fn wait(&self, after: Option<Duration>) -> bool {
         if self.failures >= self.limits.attempts {
             return false;
         }
@@ -45,7 +55,7 @@ impl<'a> Backoff<'a> {
         (self.started, self.failures) = (Instant::now(), 0);
     }
 
-    /// Tries that failed since the last progress.
+    /// Tries that failed since the last progress: after an error, the tries made.
     pub(crate) fn failures(&self) -> u32 {
         self.failures
     }
@@ -91,12 +101,12 @@ mod tests {
     fn tries_are_counted_and_the_budget_holds() {
         let limits = Retry { attempts: 3, first_wait: Duration::from_millis(1), ..Retry::default() };
         let mut backoff = Backoff::new(&limits);
-        assert!(backoff.wait(None) && backoff.wait(Some(Duration::ZERO)) && !backoff.wait(None));
+        assert!(backoff.again_after_any() && backoff.again_after_any() && !backoff.again_after_any());
         backoff.progress();
-        assert!(backoff.wait(None));
+        assert!(backoff.again_after_any());
         let started = Instant::now();
-        assert!(!Backoff::new(&limits).wait(Some(Duration::from_secs(3600))));
-        assert!(!Backoff::new(&limits).wait(Some(Duration::MAX)));
+        assert!(!Backoff { failures: 1, ..Backoff::new(&limits) }.wait(Some(Duration::from_secs(3600))));
+        assert!(!Backoff { failures: 1, ..Backoff::new(&limits) }.wait(Some(Duration::MAX)));
         assert!(started.elapsed() < Duration::from_secs(1));
     }
 }

@@ -107,7 +107,7 @@ impl Transport {
             let mut backoff = self.backoff();
             loop {
                 match self.probe(&plain, &https, action) {
-                    Err(error) if error.is_passing() && backoff.wait(error.retry_after()) => {}
+                    Err(error) if backoff.again(&error) => {}
                     Err(error) => return Err(error.with_attempts(backoff.failures())),
                     Ok(base) => break base,
                 }

@@ -26,11 +26,13 @@ impl Scopes {
 
     /// Reads the `scope` of a challenge; what does not have the form is left out.
     pub(crate) fn parse(text: &str) -> Self {
-        let is_plain = |c: char| c.is_ascii_graphic();
         let mut pairs = BTreeSet::new();
-        for word in text.get(..TEXT_LIMIT).unwrap_or(text).split(' ').filter(|word| word.chars().all(is_plain)) {
+        if text.len() > TEXT_LIMIT {
+            return Self(pairs);
+        }
+        for word in text.split(' ').filter(|word| word.chars().all(|c| c.is_ascii_graphic())) {
             let Some((resource, actions)) = word.rsplit_once(':') else { continue };
-            if text.len() <= TEXT_LIMIT && resource.contains(':') {
+            if resource.contains(':') {
                 pairs.extend(actions.split(',').map(|action| (resource.to_owned(), action.to_owned())));
             }
         }

@@ -102,7 +102,7 @@ pub(super) fn fetch(
         let result = transport.send(&request, authorization.clone());
         match result.and_then(|response| read(access, response, is_anonymous)) {
             Ok(answer) => return token(access, answer, service.scopes.clone(), asked),
-            Err(error) if error.is_passing() && backoff.wait(error.retry_after()) => {}
+            Err(error) if backoff.again(&error) => {}
             Err(error) => return Err(error.with_attempts(backoff.failures())),
         }
     }
