@@ -1,0 +1,244 @@
+//! The registry client: one method for each thing a builder asks of a registry.
+
+mod content;
+mod manifest;
+mod pull;
+mod push;
+mod resolve;
+mod tags;
+mod upload;
+
+use std::io::{self, Read, Write};
+
+use oci_spec::image::{Descriptor, Digest, ImageManifest, Platform};
+use reqwest::header::HeaderName;
+use reqwest::{Method, StatusCode};
+use url::Url;
+
+use crate::auth::{Access, Auth, Scopes};
+use crate::reference::Target;
+use crate::transport::{Request, Response, Transport};
+use crate::{Action, Error, Options, Reference};
+
+/// The header in which a registry states the digest of what it sends or has stored. It is only ever compared.
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// A client of any number of registries. Cheap to share: all methods take `&self`, from any thread.
+///
+/// Making one connects to nothing; connections, tokens and what is known of a registry are kept as long as it lives.
+#[derive(Debug)]
+pub struct Client {
+    transport: Transport,
+    auth: Auth,
+}
+
+/// A manifest or index as the registry holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// Media type, size, and the digest computed from `bytes`.
+    pub descriptor: Descriptor,
+    /// The document, unchanged.
+    pub bytes: Vec<u8>,
+}
+
+/// One image, chosen for a platform.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The chosen image manifest; with the platform that the index gives it.
+    pub descriptor: Descriptor,
+    /// It, parsed.
+    pub manifest: ImageManifest,
+    /// It, unchanged.
+    pub manifest_bytes: Vec<u8>,
+    /// The image config, unchanged; verified against its descriptor, not parsed.
+    pub config: Vec<u8>,
+}
+
+/// How a blob came to be in a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// It was there.
+    Existed,
+    /// The registry took it from another of its repositories.
+    Mounted,
+    /// It was uploaded.
+    Uploaded,
+}
+
+impl Client {
+    /// Makes a client. The HTTP machinery is set up when it is first needed.
+    pub fn new(options: Options) -> Result<Self, Error> {
+        Ok(Self { transport: Transport::new(options)?, auth: Auth::default() })
+    }
+
+    /// Fetches the manifest or index that a digest, else a tag, names; at most 4 MiB.
+    ///
+    /// The digest is computed from the bytes and compared with the reference's and with the one that the registry
+    /// states. The media type that the registry states and the document's own must agree.
+    pub fn manifest(&self, reference: &Reference) -> Result<Manifest, Error> {
+        let access = self.access(reference, Scopes::pull, |_| Action::PullManifest(reference.whole()))?;
+        self.fetch_manifest(&access, None)
+    }
+
+    /// Follows a reference to the one image for a platform, through an index, or nested ones, where there are any.
+    ///
+    /// OCI and Docker schema 2 types are understood. An image that is in no index is taken whatever its platform: the
+    /// config tells. In an index the best match wins ([`Error::NoPlatform`] if there is none).
+    pub fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<Resolved, Error> {
+        resolve::resolve(self, reference, platform)
+    }
+
+    /// Streams a blob into `out`, once and in order, and fails unless size and digest are the descriptor's.
+    ///
+    /// After a broken connection it goes on where it was, with a range request or by passing over what it has; `out`
+    /// never gets a byte twice. What is in `out` may be used only after `Ok`: after [`Error::WrongDigest`] the caller
+    /// has to begin again with a new writer. `urls` of the descriptor are not followed.
+    pub fn pull_blob(&self, reference: &Reference, descriptor: &Descriptor, out: &mut dyn Write) -> Result<(), Error> {
+        let digest = descriptor.digest().clone();
+        let access =
+            self.access(reference, Scopes::pull, |repository| Action::PullBlob { repository, digest })?;
+        pull::pull(self, &access, descriptor, out)
+    }
+
+    /// Says whether the repository has a blob.
+    pub fn has_blob(&self, reference: &Reference, digest: &Digest) -> Result<bool, Error> {
+        let action = |repository| Action::FindBlob { repository, digest: digest.clone() };
+        let access = self.access(reference, Scopes::pull, action)?;
+        self.find_blob(&access, digest)
+    }
+
+    /// Makes the repository have a blob: it is there, or mounted from another repository, or uploaded.
+    ///
+    /// `mount_from` is a repository of the same registry that may have the blob; if the mount is refused, the blob is
+    /// uploaded. `open` gives the content from its beginning, anew for each try; content that does not have the
+    /// descriptor's size and digest is never completed.
+    pub fn push_blob(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        mount_from: Option<&str>,
+        open: &dyn Fn() -> io::Result<Box<dyn Read + Send>>,
+    ) -> Result<Pushed, Error> {
+        let digest = descriptor.digest().clone();
+        let access =
+            self.access(reference, Scopes::push, |repository| Action::PushBlob { repository, digest })?;
+        push::push(self, &access, descriptor, mount_from, open)
+    }
+
+    /// Puts a manifest or index under the reference's tag, or under its digest; at most 4 MiB.
+    ///
+    /// Everything that the manifest names has to be in the repository already. A digest in the reference must be that
+    /// of the bytes.
+    pub fn push_manifest(&self, reference: &Reference, media_type: &str, bytes: &[u8]) -> Result<Digest, Error> {
+        let access = self.access(reference, Scopes::push, |_| Action::PushManifest(reference.whole()))?;
+        self.put_manifest(&access, media_type, bytes)
+    }
+
+    /// Lists the tags of a repository, all pages of them.
+    pub fn tags(&self, reference: &Reference) -> Result<Vec<String>, Error> {
+        let access = self.access(reference, Scopes::pull, Action::ListTags)?;
+        tags::tags(self, &access)
+    }
+
+    /// Prepares what one action needs; `action` is given the repository's name with its registry.
+    fn access(
+        &self,
+        reference: &Reference,
+        scopes: fn(&str) -> Scopes,
+        action: impl FnOnce(String) -> Action,
+    ) -> Result<Access, Error> {
+        let target = Target::new(reference)?;
+        let action = action(target.name());
+        let base = self.transport.base(&target.authority, &action)?;
+        let scopes = scopes(&target.repository);
+        Ok(Access { action, target, base, scopes })
+    }
+
+    /// Sends a request, again while the failure may pass, and reads its answer. Corrupt content counts once as a
+    /// failure that may pass.
+    fn exchange<T>(
+        &self,
+        access: &Access,
+        request: &Request<'_>,
+        read: &mut dyn FnMut(Response) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut backoff = self.transport.backoff();
+        loop {
+            match self.attempt(access, request, read) {
+                Ok(value) => return Ok(value),
+                Err(error) if backoff.failures() == 0 && error.is_corrupt() && backoff.again_after_any() => {}
+                Err(error) if backoff.again(&error) => {}
+                Err(error) => return Err(error.with_attempts(backoff.failures())),
+            }
+        }
+    }
+
+    /// Sends a request once, twice if the registry asks who we are, and reads its answer.
+    ///
+    /// Credentials are for the registry's own origin; another that an upload location or a redirect leads to is spoken
+    /// to without, and its 401 is no question to us.
+    fn attempt<T>(
+        &self,
+        access: &Access,
+        request: &Request<'_>,
+        read: &mut dyn FnMut(Response) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let is_home = request.url.origin() == access.base.origin();
+        let mut is_asked = false;
+        loop {
+            let sent = if is_home { self.auth.authorization(&self.transport, access)? } else { None };
+            let response = self.transport.send(request, sent.clone())?;
+            let asks = response.status() == StatusCode::UNAUTHORIZED && is_home && !response.is_foreign;
+            if is_asked || !asks {
+                return read(response);
+            }
+            self.auth.challenged(&self.transport, access, response, sent.as_ref())?;
+            is_asked = true;
+        }
+    }
+
+    /// HEAD of a blob.
+    fn find_blob(&self, access: &Access, digest: &Digest) -> Result<bool, Error> {
+        let request = Request::new(&access.action, Method::HEAD, access.url(&["blobs", digest.as_ref()]));
+        self.exchange(access, &request, &mut |response| match response.status() {
+            StatusCode::OK => check_stated(&response, digest, &access.action).map(|()| true),
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => Err(response.refusal(&access.action)),
+        })
+    }
+}
+
+impl Access {
+    /// A URL of the repository: `/v2/<name>/` and the parts. They are single path segments, escaped here, but that an
+    /// empty last one ends the path in `/`.
+    fn url(&self, parts: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.clear().push("v2").extend(self.target.repository.split('/')).extend(parts);
+        }
+        url
+    }
+}
+
+/// Compares the digest that a registry states with the right one. One of another algorithm is no statement.
+fn check_stated(response: &Response, digest: &Digest, action: &Action) -> Result<(), Error> {
+    match stated_digest(response, action)? {
+        Some(stated) if stated.algorithm() == digest.algorithm() && stated != *digest => {
+            Err(Error::WrongDigest { action: Box::new(action.clone()), expected: digest.clone(), actual: stated })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads the digest that a registry states.
+fn stated_digest(response: &Response, action: &Action) -> Result<Option<Digest>, Error> {
+    let Some(text) = response.header(CONTENT_DIGEST.as_str()).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let malformed = |_| malformed(action, format!("the header `Docker-Content-Digest: {}` is no digest", text.escape_default()));
+    text.parse().map(Some).map_err(malformed)
+}
+
+fn malformed(action: &Action, problem: impl Into<String>) -> Error {
+    Error::Malformed { action: Box::new(action.clone()), problem: problem.into() }
+}

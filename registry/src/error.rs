@@ -1,0 +1,370 @@
+//! What can go wrong between a client and a registry, in the words of the one who reads it.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use oci_spec::distribution::ParseError;
+use oci_spec::image::Digest;
+
+use crate::transport::tls_error;
+
+/// Every failure of this crate. A variant names what was attempted; it never shows a query, a credential or userinfo.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The registry answers that it has no such manifest, blob or repository (404, `MANIFEST_UNKNOWN`, …).
+    #[error("cannot {}: the registry does not have it{answer} ({exchange})", exchange.action)]
+    NotFound {
+        /// What was attempted, and where.
+        exchange: Box<Exchange>,
+        /// What the registry said.
+        answer: Answer,
+    },
+    /// The registry wants credentials: none are known for it, or it refuses those that are (401).
+    #[error("cannot {}: {problem}{answer} ({exchange})", exchange.action)]
+    Unauthorized {
+        /// What was attempted, and where.
+        exchange: Box<Exchange>,
+        /// Whether credentials were sent.
+        problem: &'static str,
+        /// What the registry said.
+        answer: Answer,
+    },
+    /// The registry knows the caller and refuses (403, `DENIED`).
+    #[error("cannot {}: access is denied{answer} ({exchange})", exchange.action)]
+    Denied {
+        /// What was attempted, and where.
+        exchange: Box<Exchange>,
+        /// What the registry said.
+        answer: Answer,
+    },
+    /// The registry still asks to wait after the last try (429), or asks for a longer wait than the budget has.
+    #[error("cannot {}: the registry limits requests{answer} ({exchange})", exchange.action)]
+    RateLimited {
+        /// What was attempted, and where.
+        exchange: Box<Exchange>,
+        /// What the registry said.
+        answer: Answer,
+    },
+    /// Any other answer that the protocol does not allow here.
+    #[error("cannot {}: the registry refused{answer} ({exchange})", exchange.action)]
+    Refused {
+        /// What was attempted, and where.
+        exchange: Box<Exchange>,
+        /// What the registry said.
+        answer: Answer,
+    },
+    /// No whole answer came: name resolution, connection, reset, time-out, or a body that broke off.
+    #[error("cannot {}: no answer from the registry ({exchange})", exchange.action)]
+    Unreachable {
+        /// What was attempted, and where.
+        exchange: Box<Exchange>,
+        /// The last failure.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The TLS handshake failed: the certificate is not one that this system trusts, or the peer does not speak TLS.
+    #[error("cannot {}: no trusted TLS connection ({exchange})", exchange.action)]
+    Untrusted {
+        /// What was attempted, and where.
+        exchange: Box<Exchange>,
+        /// What the handshake found.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// A redirect, upload location, page link or token realm leads where this client does not go.
+    #[error("cannot {}: refused to go to `{to}`: {problem} ({exchange})", exchange.action)]
+    Forbidden {
+        /// What was attempted, and where.
+        exchange: Box<Exchange>,
+        /// The address, without userinfo and query.
+        to: String,
+        /// The rule that it breaks.
+        problem: &'static str,
+    },
+    /// The bytes do not have the digest that was promised.
+    #[error("cannot {action}: the digest of the content is `{actual}`, not `{expected}`")]
+    WrongDigest {
+        /// What was attempted.
+        action: Box<Action>,
+        /// The digest that was asked for or announced.
+        expected: Digest,
+        /// The digest of the bytes.
+        actual: Digest,
+    },
+    /// The bytes are fewer or more than the descriptor says.
+    #[error("cannot {action}: the content has {actual} bytes, not {expected}")]
+    WrongSize {
+        /// What was attempted.
+        action: Box<Action>,
+        /// Bytes promised by the descriptor.
+        expected: u64,
+        /// Bytes seen, or announced by `Content-Length`; of an endless body, the first count that is too many.
+        actual: u64,
+    },
+    /// A body exceeds the cap of its kind.
+    #[error("cannot {action}: {what} is larger than {limit} bytes")]
+    TooLarge {
+        /// What was attempted.
+        action: Box<Action>,
+        /// The thing that is too large.
+        what: &'static str,
+        /// The cap in bytes.
+        limit: u64,
+    },
+    /// The registry's answer does not follow the specification.
+    #[error("cannot {action}: {problem}")]
+    Malformed {
+        /// What was attempted.
+        action: Box<Action>,
+        /// The rule that the answer breaks.
+        problem: String,
+    },
+    /// A JSON document of the registry does not parse.
+    #[error("cannot {action}: {what} is not valid JSON of its kind")]
+    Json {
+        /// What was attempted.
+        action: Box<Action>,
+        /// The document.
+        what: &'static str,
+        /// Where it breaks.
+        source: serde_json::Error,
+    },
+    /// An index has no manifest for the platform.
+    #[error("`{reference}` has no image for {wanted}; it has {available}")]
+    NoPlatform {
+        /// The image.
+        reference: String,
+        /// The platform asked for, as `os/architecture/variant`.
+        wanted: String,
+        /// The platforms of the index, or `none`.
+        available: String,
+    },
+    /// The digest algorithm is one that this client cannot compute.
+    #[error("cannot {action}: digest algorithm `{algorithm}` is not supported")]
+    Algorithm {
+        /// What was attempted.
+        action: Box<Action>,
+        /// The algorithm's name.
+        algorithm: String,
+    },
+    /// The caller's writer failed.
+    #[error("cannot {action}: the content could not be written")]
+    Write {
+        /// What was attempted.
+        action: Box<Action>,
+        /// The writer's error.
+        source: io::Error,
+    },
+    /// The caller's reader failed.
+    #[error("cannot {action}: the content could not be read")]
+    Read {
+        /// What was attempted.
+        action: Box<Action>,
+        /// The reader's error.
+        source: io::Error,
+    },
+    /// A reference does not follow the naming rules.
+    #[error("`{reference}` is not an image reference: {problem}")]
+    Reference {
+        /// The text, with control characters escaped.
+        reference: String,
+        /// The rule that it breaks.
+        problem: &'static str,
+    },
+    /// A reference does not parse.
+    #[error("`{reference}` is not an image reference")]
+    ReferenceSyntax {
+        /// The text, with control characters escaped.
+        reference: String,
+        /// The rule that it breaks.
+        source: ParseError,
+    },
+    /// An entry of [`Options::insecure`](crate::Options::insecure) is not `host` or `host:port`.
+    #[error("`{host}` is not a registry host (`host` or `host:port`)")]
+    InsecureHost {
+        /// The entry.
+        host: String,
+    },
+    /// The HTTP client could not be set up: no root certificates, or a user agent that is not a header value.
+    #[error("cannot set up the HTTP client")]
+    Setup {
+        /// What is missing.
+        source: reqwest::Error,
+    },
+    /// A credential file cannot be read.
+    #[error("cannot read the registry credentials")]
+    CredentialFile {
+        /// The failure; it names the path.
+        source: io::Error,
+    },
+    /// A credential file is not of the form of docker's `config.json`.
+    #[error("`{}` is not a registry credential file: {problem}", path.display())]
+    CredentialSyntax {
+        /// The file.
+        path: PathBuf,
+        /// The problem; it quotes nothing from the file but names of keys.
+        problem: String,
+    },
+    /// A credential helper failed. Its output is not shown: it may hold a secret.
+    #[error("credential helper `docker-credential-{helper}` for `{host}` failed: {problem}")]
+    CredentialHelper {
+        /// The helper's suffix, as configured, with control characters escaped.
+        helper: String,
+        /// The registry.
+        host: String,
+        /// How it failed.
+        problem: String,
+    },
+}
+
+impl Error {
+    /// Says whether the same request may succeed a little later.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::RateLimited { .. } => true,
+            Self::Refused { answer, .. } => matches!(answer.status, 408 | 500 | 502 | 503 | 504),
+            _ => false,
+        }
+    }
+
+    /// Says whether content came that was not the one promised: it may have been damaged on its way.
+    pub(crate) fn is_corrupt(&self) -> bool {
+        matches!(self, Self::WrongDigest { .. })
+    }
+
+    /// How long the registry asked to wait.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { answer, .. } | Self::Refused { answer, .. } => answer.retry_after,
+            _ => None,
+        }
+    }
+
+    /// Says whether no connection came about.
+    pub(crate) fn is_connect(&self) -> bool {
+        let Self::Unreachable { source, .. } = self else { return false };
+        source.downcast_ref::<reqwest::Error>().is_some_and(|error| error.is_connect() || error.is_timeout())
+    }
+
+    /// Says whether the peer speaks TLS and its certificate is not trusted.
+    pub(crate) fn is_certificate(&self) -> bool {
+        let Self::Untrusted { source, .. } = self else { return false };
+        matches!(tls_error(&**source), Some(rustls::Error::InvalidCertificate(_)))
+    }
+
+    /// Notes how many tries were made.
+    pub(crate) fn with_attempts(mut self, attempts: u32) -> Self {
+        if let Self::NotFound { exchange, .. }
+        | Self::Unauthorized { exchange, .. }
+        | Self::Denied { exchange, .. }
+        | Self::RateLimited { exchange, .. }
+        | Self::Refused { exchange, .. }
+        | Self::Unreachable { exchange, .. }
+        | Self::Untrusted { exchange, .. }
+        | Self::Forbidden { exchange, .. } = &mut self
+        {
+            exchange.attempts = attempts.max(1);
+        }
+        self
+    }
+}
+
+/// What was attempted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Action {
+    /// GET of the manifest or index of a reference.
+    PullManifest(String),
+    /// GET of a blob.
+    PullBlob {
+        /// Registry and repository.
+        repository: String,
+        /// The blob.
+        digest: Digest,
+    },
+    /// HEAD of a blob.
+    FindBlob {
+        /// Registry and repository.
+        repository: String,
+        /// The blob.
+        digest: Digest,
+    },
+    /// Mount or upload of a blob.
+    PushBlob {
+        /// Registry and repository.
+        repository: String,
+        /// The blob.
+        digest: Digest,
+    },
+    /// PUT of a manifest.
+    PushManifest(String),
+    /// GET of the tags of a repository.
+    ListTags(String),
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PullManifest(reference) => write!(f, "pull manifest `{reference}`"),
+            Self::PullBlob { repository, digest } => write!(f, "pull blob `{repository}@{digest}`"),
+            Self::FindBlob { repository, digest } => write!(f, "look for blob `{repository}@{digest}`"),
+            Self::PushBlob { repository, digest } => write!(f, "push blob `{repository}@{digest}`"),
+            Self::PushManifest(reference) => write!(f, "push manifest `{reference}`"),
+            Self::ListTags(repository) => write!(f, "list tags of `{repository}`"),
+        }
+    }
+}
+
+/// One request of an action: where it went and how often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// What it was for.
+    pub action: Action,
+    /// The address, without userinfo, query and fragment.
+    pub url: String,
+    /// Tries made.
+    pub attempts: u32,
+}
+
+impl fmt::Display for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url)?;
+        if self.attempts > 1 { write!(f, ", {} attempts", self.attempts) } else { Ok(()) }
+    }
+}
+
+/// What a registry said when it refused: status and the error envelope of the specification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status code.
+    pub status: u16,
+    /// The envelope's entries; empty when the body was none.
+    pub errors: Vec<AnswerError>,
+    /// How long the registry asks to wait (`Retry-After`).
+    pub retry_after: Option<Duration>,
+}
+
+/// One entry of a registry's error envelope, shortened, without control characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnswerError {
+    /// Upper-case code, as `MANIFEST_UNKNOWN`.
+    pub code: String,
+    /// Text for people; may be empty.
+    pub message: String,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.errors.is_empty() {
+            return write!(f, ": HTTP {}", self.status);
+        }
+        for error in &self.errors {
+            write!(f, ": {}", error.code)?;
+            if !error.message.is_empty() {
+                write!(f, " ({})", error.message)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,286 @@
+//! One request: which scheme, which address after redirects, which limits. No credentials but those it is handed.
+//!
+//! Redirects are followed by hand, because the rules are ours: never from https to http, never to this machine from
+//! elsewhere, and the `Authorization` header stays with the origin that it was made for.
+
+mod response;
+
+use std::collections::HashMap;
+use std::error::Error as StdError;
+use std::fmt;
+use std::io::{self, Read};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use reqwest::blocking::{Body as HttpBody, Client as Http};
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
+use reqwest::{Method, StatusCode, redirect};
+use url::Url;
+
+pub(crate) use response::{Pace, Response};
+
+use crate::origin::{Rules, is_loopback, shown};
+use crate::retry::Backoff;
+use crate::{Action, Error, Exchange, Options};
+
+/// Most redirects of one request; storage services need one or two.
+const REDIRECT_LIMIT: u32 = 5;
+
+/// Sends requests. One for all registries and threads.
+pub(crate) struct Transport {
+    pub(crate) options: Options,
+    pub(crate) rules: Rules,
+    /// For loopback: no proxy.
+    direct: Mutex<Option<Http>>,
+    /// For every other host: the system's proxy, as `http_proxy` and its kin have it.
+    proxied: Mutex<Option<Http>>,
+    /// Authority → base URL, once known.
+    bases: Mutex<HashMap<String, Url>>,
+}
+
+/// A request that can be sent more than once.
+pub(crate) struct Request<'a> {
+    pub(crate) action: &'a Action,
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Body<'a>,
+    /// Whether a redirect may lead to another origin. Not for requests whose body or query holds a secret.
+    pub(crate) confined: bool,
+}
+
+/// The body of a request.
+pub(crate) enum Body<'a> {
+    Empty,
+    Bytes(&'a [u8]),
+    /// Opened anew for every try.
+    Stream { size: u64, open: &'a dyn Fn() -> Result<Box<dyn Read + Send>, Error> },
+}
+
+impl<'a> Request<'a> {
+    pub(crate) fn new(action: &'a Action, method: Method, url: Url) -> Self {
+        Self { action, method, url, headers: HeaderMap::new(), body: Body::Empty, confined: false }
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// Locks a mutex whose data no panic can leave half changed.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Transport {
+    pub(crate) fn new(options: Options) -> Result<Self, Error> {
+        let rules = Rules::new(&options)?;
+        Ok(Self {
+            options,
+            rules,
+            direct: Mutex::default(),
+            proxied: Mutex::default(),
+            bases: Mutex::default(),
+        })
+    }
+
+    /// Starts the tries of one request.
+    pub(crate) fn backoff(&self) -> Backoff<'_> {
+        Backoff::new(&self.options.retry)
+    }
+
+    /// Finds the base URL of a registry: https, but for loopback whichever it answers, http asked first, and for
+    /// insecure hosts https if they answer TLS at all.
+    pub(crate) fn base(&self, authority: &str, action: &Action) -> Result<Url, Error> {
+        if let Some(base) = lock(&self.bases).get(authority) {
+            return Ok(base.clone());
+        }
+        let malformed = |_| Error::Malformed {
+            action: Box::new(action.clone()),
+            problem: format!("`{}` is not a host", authority.escape_default()),
+        };
+        let https: Url = format!("https://{authority}/").parse().map_err(malformed)?;
+        let plain: Url = format!("http://{authority}/").parse().map_err(malformed)?;
+        let base = if self.rules.may_be_plain(&plain) {
+            let mut backoff = self.backoff();
+            loop {
+                match self.probe(&plain, &https, action) {
+                    Err(error) if backoff.again(&error) => {}
+                    Err(error) => return Err(error.with_attempts(backoff.failures())),
+                    Ok(base) => break base,
+                }
+            }
+        } else {
+            https
+        };
+        lock(&self.bases).insert(authority.to_owned(), base.clone());
+        Ok(base)
+    }
+
+    /// Asks a host that may be plain which of the two schemes it speaks.
+    fn probe(&self, plain: &Url, https: &Url, action: &Action) -> Result<Url, Error> {
+        let ask = |base: &Url| {
+            let url = base.join("v2/").unwrap_or_else(|_| base.clone());
+            self.once(&Request::new(action, Method::GET, url.clone()), &url, None)
+        };
+        if !is_loopback(plain) {
+            return match ask(https) {
+                Ok(_) => Ok(https.clone()),
+                // A certificate that does not hold is no reason to fall back to no certificate at all.
+                Err(error) if error.is_certificate() => Err(error),
+                Err(_) => ask(plain).map(|_| plain.clone()),
+            };
+        }
+        match ask(plain) {
+            Ok(response) => {
+                if response.wants_tls(https) { ask(https).map(|_| https.clone()) } else { Ok(plain.clone()) }
+            }
+            Err(error) if error.is_connect() => Err(error),
+            // Something listens and does not speak http.
+            Err(error) => match ask(https) {
+                Ok(_) => Ok(https.clone()),
+                Err(tls) if tls.is_certificate() => Err(tls),
+                Err(_) => Err(error),
+            },
+        }
+    }
+
+    /// Sends a request and follows its redirects. Any status that is not a redirect is an `Ok`.
+    pub(crate) fn send(&self, request: &Request<'_>, authorization: Option<HeaderValue>) -> Result<Response, Error> {
+        let (mut url, mut authorization, mut is_foreign) = (request.url.clone(), authorization, false);
+        for _ in 0..=REDIRECT_LIMIT {
+            let mut response = self.once(request, &url, authorization.as_ref())?;
+            let Some(to) = next(request, &response)? else {
+                response.is_foreign = is_foreign;
+                return Ok(response);
+            };
+            let forbid = |problem| forbidden(request, &url, &to, problem);
+            self.rules.may_follow(&url, &to).map_err(forbid)?;
+            if to.origin() != url.origin() {
+                if request.confined {
+                    return Err(forbid("it is another host, and the request holds a secret"));
+                }
+                (authorization, is_foreign) = (None, true);
+            }
+            url = to;
+        }
+        Err(forbidden(request, &request.url, &url, "it is the sixth redirect in a row"))
+    }
+
+    /// Sends a request to one address.
+    fn once(&self, request: &Request<'_>, url: &Url, authorization: Option<&HeaderValue>) -> Result<Response, Error> {
+        let mut builder = self.http(url)?.request(request.method.clone(), url.clone());
+        builder = builder.headers(request.headers.clone()).header(ACCEPT_ENCODING, "identity");
+        if let Some(value) = authorization {
+            builder = builder.header(AUTHORIZATION, value.clone());
+        }
+        builder = match &request.body {
+            Body::Empty if request.method == Method::GET || request.method == Method::HEAD => builder,
+            // Some registries want a length even of nothing (411).
+            Body::Empty => builder.body(Vec::new()),
+            Body::Bytes(bytes) => builder.body(bytes.to_vec()).timeout(self.time_for(bytes.len() as u64)),
+            Body::Stream { size, open } => {
+                builder.body(HttpBody::sized(open()?, *size)).timeout(self.time_for(*size))
+            }
+        };
+        match builder.send() {
+            Ok(inner) => Ok(Response::new(inner, url.clone(), self.pace())),
+            Err(error) if error.is_builder() => Err(Error::Setup { source: error.without_url() }),
+            Err(error) => Err(unreachable(request.action, url, Box::new(error.without_url()))),
+        }
+    }
+
+    /// The longest that a request with a body of this size may take.
+    fn time_for(&self, size: u64) -> Duration {
+        let timeouts = &self.options.timeouts;
+        timeouts.answer.saturating_add(Duration::from_secs(size / timeouts.slowest.max(1)))
+    }
+
+    fn pace(&self) -> Pace {
+        Pace::new(&self.options.timeouts)
+    }
+
+    /// The HTTP client for a host, made when it is first needed: it starts a thread and loads the root certificates.
+    fn http(&self, url: &Url) -> Result<Http, Error> {
+        let is_direct = is_loopback(url);
+        let mut slot = lock(if is_direct { &self.direct } else { &self.proxied });
+        if let Some(http) = &*slot {
+            return Ok(http.clone());
+        }
+        // Another part of the process may have chosen a provider already, or may do so right now: both are fine.
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            drop(rustls::crypto::ring::default_provider().install_default());
+        }
+        let timeouts = &self.options.timeouts;
+        let mut builder = Http::builder()
+            .user_agent(&self.options.user_agent)
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .connect_timeout(timeouts.connect)
+            .timeout(timeouts.answer)
+            .tcp_user_timeout(timeouts.answer);
+        if is_direct {
+            builder = builder.no_proxy();
+        }
+        let http = builder.build().map_err(|source| Error::Setup { source })?;
+        *slot = Some(http.clone());
+        Ok(http)
+    }
+}
+
+/// The address that a response redirects to, if it does and the method may follow.
+fn next(request: &Request<'_>, response: &Response) -> Result<Option<Url>, Error> {
+    let is_safe = request.method == Method::GET || request.method == Method::HEAD;
+    let follows = match response.status() {
+        StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
+        StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND | StatusCode::SEE_OTHER => is_safe,
+        _ => false,
+    };
+    if !follows {
+        return Ok(None);
+    }
+    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+    match location.map(|location| response.url.join(location)) {
+        Some(Ok(mut url)) => {
+            url.set_fragment(None);
+            Ok(Some(url))
+        }
+        Some(Err(_)) | None => Err(Error::Malformed {
+            action: Box::new(request.action.clone()),
+            problem: format!("the redirect from `{}` has no valid `Location`", shown(&response.url)),
+        }),
+    }
+}
+
+fn forbidden(request: &Request<'_>, from: &Url, to: &Url, problem: &'static str) -> Error {
+    let exchange = Exchange { action: request.action.clone(), url: shown(from), attempts: 1 };
+    Error::Forbidden { exchange: Box::new(exchange), to: shown(to), problem }
+}
+
+/// The error of a request that got no whole answer.
+pub(crate) fn unreachable(action: &Action, url: &Url, source: Box<dyn StdError + Send + Sync>) -> Error {
+    let exchange = Box::new(Exchange { action: action.clone(), url: shown(url), attempts: 1 });
+    if tls_error(&*source).is_some() {
+        return Error::Untrusted { exchange, source };
+    }
+    Error::Unreachable { exchange, source }
+}
+
+/// Finds the TLS error in a chain of causes.
+pub(crate) fn tls_error<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<rustls::Error>() {
+            return Some(found);
+        }
+        // `io::Error::source` passes over the error that it wraps.
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(found) = inner.and_then(|inner| tls_error(inner)) {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
