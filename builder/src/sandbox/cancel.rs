@@ -44,4 +44,3 @@ impl Cancel {
         self.0.wakeup.as_fd()
     }
 }
-

@@ -36,13 +36,17 @@ pub enum SandboxError {
         /// What would help.
         remedy: String,
     },
-    /// Joining the user namespace failed after its probe had succeeded.
-    #[error("cannot {action} while entering the user namespace")]
-    UserNamespace {
-        /// What was attempted.
-        action: &'static str,
-        /// The system's answer.
-        source: io::Error,
+    /// The machine allows only a rung that this version cannot run.
+    #[error(
+        "this machine allows the sandbox `{name}`, which is not in this version of rbuild, but no better one: {obstacle}; {remedy}"
+    )]
+    OnlyPlanned {
+        /// The rung's name.
+        name: &'static str,
+        /// The failed probe of the lowest rung that this version has.
+        obstacle: String,
+        /// What would help.
+        remedy: String,
     },
     /// The step cannot be described to its init.
     #[error("the step is not valid: {reason}")]
@@ -72,8 +76,8 @@ pub enum SandboxError {
         /// The system's answer.
         source: io::Error,
     },
-    /// The root file system or the namespaces of the step could not be made.
-    #[error("cannot {action} for the step")]
+    /// The namespaces of rbuild or of the step, or the step's root file system, could not be made.
+    #[error("cannot {action} for the sandbox")]
     Setup {
         /// What was attempted, and on which path.
         action: String,

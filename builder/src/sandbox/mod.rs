@@ -19,14 +19,31 @@
 //! - a step inherits descriptors 0 to 2 and nothing else, and cannot reach the program file of rbuild;
 //! - device nodes that a step makes cannot be opened: the root and every mount but `/dev`'s own devices are `nodev`;
 //! - a step that changes nothing leaves an empty upper directory.
-#![expect(unsafe_code, reason = "fork, mount_setattr, prctl and ioctl have no safe wrapper; every block says why it is sound")]
+#![expect(
+    unsafe_code,
+    reason = "fork, mount_setattr, prctl and ioctl have no safe wrapper; every block says why it is sound"
+)]
 
 mod cancel;
+mod capabilities;
 mod describe;
+mod devices;
 mod doctor;
 mod error;
+mod filesystem;
+mod furnish;
 mod init;
 mod ladder;
+mod probe;
+mod program;
+mod rootfs;
+mod run;
+mod spec;
+mod step;
+mod stubs;
+mod system;
+mod target;
+mod userns;
 
 pub use cancel::Cancel;
 pub use describe::{Executor, ExitStatus, Mount, Network, Process, Root, Stream};
