@@ -1,5 +1,6 @@
 //! `/dev` of a step.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -7,9 +8,10 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, makedev, mkdirat, mk
 use rustix::io::Errno;
 use rustix::mount::open_tree;
 
-use super::filesystem::{self, NODEV, NOEXEC, NOSUID};
+use super::filesystem::{self, NODEV, NOEXEC, NOSUID, READ_ONLY};
 use super::rootfs::clone_flags;
 use super::spec::{Attempt, Failure};
+use super::system;
 use super::target::{Kind, Targets, attach, open_beneath};
 
 /// Name, major and minor number (Linux, Documentation/admin-guide/devices.txt).
@@ -31,19 +33,27 @@ pub(super) struct Device {
 }
 
 /// Makes the devices in `scratch`, which a step never sees: its changes of their modes and owners stay its own. In a
-/// user namespace, where no node can be made, they are the host's, which root of the namespace does not own.
+/// user namespace, where no node can be made, they are the host's.
 pub(super) fn gather(scratch: &OwnedFd) -> Result<Vec<Device>, Failure> {
     let mut devices = Vec::with_capacity(DEVICES.len());
     for &(name, major, minor) in DEVICES {
         let mode = Mode::from_raw_mode(0o666);
         let mount = match mknodat(scratch, name, FileType::CharacterDevice, mode, makedev(major, minor)) {
-            Ok(()) => open_tree(scratch, name, clone_flags()),
-            Err(Errno::PERM) => open_tree(CWD, Path::new("/dev").join(name), clone_flags()),
-            Err(error) => Err(error),
+            Ok(()) => open_tree(scratch, name, clone_flags()).map_err(io::Error::from),
+            Err(Errno::PERM) => of_host(name),
+            Err(error) => Err(error.into()),
         };
         devices.push(Device { name, mount: mount.attempt(|| format!("get the device `/dev/{name}`"))? });
     }
     Ok(devices)
+}
+
+/// The host's node. Read-only: a device is written all the same, but its owner and mode are not, which root of a
+/// namespace may do that maps every id to itself.
+fn of_host(name: &str) -> io::Result<OwnedFd> {
+    let copy = open_tree(CWD, Path::new("/dev").join(name), clone_flags())?;
+    system::restrict_mounts(&copy, (READ_ONLY | NOSUID).bits().into())?;
+    Ok(copy)
 }
 
 /// Mounts `/dev` with `devices`; returns the mount of `/dev/null`.

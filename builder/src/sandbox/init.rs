@@ -90,13 +90,13 @@ fn stub(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<u
 
     let (lifeline, held) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).attempt(|| "make a pipe to process 1".to_owned())?;
-    let mut held = Some(held);
+    let (mut lifeline, mut held) = (Some(lifeline), Some(held));
     let one = system::fork(|| {
         drop(held.take());
-        process_one(spec, stdin, channel, &lifeline)
+        process_one(spec, stdin, channel, lifeline.take())
     })
     .attempt(|| "fork process 1".to_owned())?;
-    drop(lifeline);
+    drop(lifeline.take());
     watch(one, channel).attempt(|| "wait for process 1".to_owned())
 }
 
@@ -137,7 +137,7 @@ fn exit_code(status: WaitStatus) -> Option<i32> {
 }
 
 /// The life of process 1; returns its exit code.
-fn process_one(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream, lifeline: &OwnedFd) -> u8 {
+fn process_one(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream, lifeline: Option<OwnedFd>) -> u8 {
     let result = die_with_stub(lifeline).and_then(|()| furnish(spec)).and_then(|made| {
         let step = system::fork(|| {
             step::execute(spec, stdin).unwrap_or_else(|failure| {
@@ -153,12 +153,14 @@ fn process_one(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream, life
 }
 
 /// A process 1 has no parent that it could ask for: the stub's end of a pipe tells that it is there.
-fn die_with_stub(lifeline: &OwnedFd) -> Result<(), Failure> {
+fn die_with_stub(lifeline: Option<OwnedFd>) -> Result<(), Failure> {
+    let gone = || Failure::new("find the stub alive", io::Error::from(io::ErrorKind::NotFound));
+    let lifeline = lifeline.ok_or_else(gone)?;
     set_parent_process_death_signal(Some(Signal::KILL)).attempt(|| "ask to die with the stub".to_owned())?;
-    let mut ready = [PollFd::new(lifeline, PollFlags::IN)];
+    let mut ready = [PollFd::new(&lifeline, PollFlags::IN)];
     match poll(&mut ready, Some(&Timespec::default())) {
         Ok(0) => Ok(()),
-        Ok(_) => Err(Failure::new("find the stub alive", io::Error::from(io::ErrorKind::NotFound))),
+        Ok(_) => Err(gone()),
         Err(error) => Err(Failure::new("look for the stub", error)),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, BufReader};
+use std::io::BufReader;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
@@ -43,34 +43,21 @@ pub(super) fn in_child(attempt: impl FnOnce() -> Result<(), Failure>) -> Result<
     result
 }
 
-/// Makes the namespaces and the root of a step as its init does, and ends. Must run in a child.
+/// Makes the namespaces and the root of a step in children, as its init does.
 pub(super) fn rehearse(place: &Place, user_xattr: bool) -> Result<(), Failure> {
-    init::isolate(Network::Host).attempt(|| "make mount, pid, ipc, uts and cgroup namespaces".to_owned())?;
-    let directory = match place {
-        Place::Memory => None,
-        Place::Directory(parent) => {
-            Some(Scratch::new(parent).attempt(|| format!("make a directory in `{}`", parent.display()))?)
-        }
-    };
-    in_child(|| make_root(directory.as_ref().map(|scratch| scratch.0.as_path()), user_xattr))
+    let Place::Directory(parent) = place else { return in_namespaces(None, user_xattr) };
+    let directory = parent.join(format!("rehearsal-{}", std::process::id()));
+    fs_err::create_dir(&directory).attempt(|| format!("make a directory in `{}`", parent.display()))?;
+    let result = in_namespaces(Some(&directory), user_xattr);
+    let removed = fs_err::remove_dir_all(&directory).attempt(|| format!("remove `{}`", directory.display()));
+    result.and(removed)
 }
 
-/// A directory for the rehearsal, which goes with it.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(parent: &Path) -> io::Result<Self> {
-        let directory = parent.join(format!("rehearsal-{}", std::process::id()));
-        fs_err::create_dir(&directory)?;
-        Ok(Self(directory))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let removed = fs_err::remove_dir_all(&self.0);
-        debug_assert!(removed.is_ok(), "root of the namespace may remove what it made");
-    }
+fn in_namespaces(directory: Option<&Path>, user_xattr: bool) -> Result<(), Failure> {
+    in_child(|| {
+        init::isolate(Network::Host).attempt(|| "make mount, pid, ipc, uts and cgroup namespaces".to_owned())?;
+        in_child(|| make_root(directory, user_xattr))
+    })
 }
 
 fn make_root(directory: Option<&Path>, user_xattr: bool) -> Result<(), Failure> {
