@@ -1,1 +1,53 @@
-//! placeholder
+//! Runs one process in one root file system. Knows no Dockerfile, no cache and no registry.
+//!
+//! ```text
+//! main ── init_if_child ──▶ (this process was spawned as a step's init: be it, and end)
+//!   └──── enter ──▶ Sandbox ── run ──▶ spawns the same program as `rbuild-init`        run.rs, program.rs
+//!                                        └─ new namespaces, forks process 1            init.rs
+//!                                             └─ root, /proc, /dev, …; forks the step  rootfs.rs, furniture.rs
+//!                                                  └─ ids, capabilities, execve        step.rs
+//! ```
+//!
+//! What a machine allows is found by trying it, in a child, never by looking at versions: `ladder.rs` holds the rungs
+//! in order, `probe.rs` what each of them needs, `doctor.rs` what a failed probe means and what to do about it.
+//!
+//! What holds on every rung that this version has:
+//! - nothing of a step outlives [`Executor::run`], nor rbuild itself, however it ends, where the rung has a pid
+//!   namespace;
+//! - every mount lives in the step's own mount namespace;
+//! - no path of the image is followed on the host: mounts are placed through descriptors opened beneath the new root;
+//! - a step inherits descriptors 0 to 2 and nothing else, and cannot reach the program file of rbuild;
+//! - device nodes that a step makes cannot be opened: the root and every mount but `/dev`'s own devices are `nodev`;
+//! - a step that changes nothing leaves an empty upper directory.
+#![expect(
+    unsafe_code,
+    reason = "fork, mount_setattr, prctl and ioctl have no safe wrapper; every block says why it is sound"
+)]
+
+mod cancel;
+mod capabilities;
+mod describe;
+mod devices;
+mod doctor;
+mod error;
+mod filesystem;
+mod furnish;
+mod init;
+mod ladder;
+mod probe;
+mod program;
+mod rootfs;
+mod run;
+mod spec;
+mod step;
+mod stubs;
+mod system;
+mod target;
+mod userns;
+
+pub use cancel::Cancel;
+pub use describe::{Executor, ExitStatus, Mount, Network, Process, Root, Stream};
+pub use doctor::{Diagnosis, Obstacle, Probe, doctor};
+pub use error::SandboxError;
+pub use init::init_if_child;
+pub use ladder::{Rung, Sandbox, enter};

@@ -138,6 +138,13 @@ pub(crate) enum DebugCommand {
         /// The Dockerfile
         file: PathBuf,
     },
+    /// Tell what the machine allows, with overlayfs tried in a directory
+    Doctor {
+        /// An existing directory
+        directory: PathBuf,
+    },
+    /// Run one process in one root file system
+    Run(Box<crate::commands::debug::Run>),
 }
 
 impl BuildArgs {

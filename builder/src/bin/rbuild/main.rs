@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     }
     let cli = args::Cli::parse();
     match catch_unwind(|| commands::run(cli)) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Ok(code)) => code,
         Ok(Err(failure)) => report::failure(&failure),
         Err(_) => report::bug(),
     }

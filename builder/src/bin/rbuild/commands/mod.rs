@@ -1,12 +1,13 @@
 //! One module a command.
 
 mod build;
-mod debug;
+pub(crate) mod debug;
 mod doctor;
 mod images;
 mod prune;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use builder::sandbox::{self, Sandbox};
@@ -15,15 +16,16 @@ use crate::args::{Cli, Command};
 use crate::report::Failure;
 
 /// Runs what the arguments say.
-pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
+pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         None => build::run(&cli.build),
         Some(Command::Build(args)) => build::run(&args),
         Some(Command::Images(args)) => images::run(&args),
         Some(Command::Prune(args)) => prune::run(&args),
         Some(Command::Doctor(_)) => doctor::run(),
-        Some(Command::Debug(command)) => debug::run(&command),
-    }
+        Some(Command::Debug(command)) => return debug::run(&command),
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The state directory.

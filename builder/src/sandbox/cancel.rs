@@ -1,0 +1,46 @@
+//! The one way to stop running steps from another thread or from a signal handler.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::error::SandboxError;
+
+/// Stops every step that runs with it, once and for all. Clones share one state.
+#[derive(Debug, Clone)]
+pub struct Cancel(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    cancelled: AtomicBool,
+    /// Readable from the moment of cancellation on; nobody ever reads it.
+    wakeup: OwnedFd,
+}
+
+impl Cancel {
+    /// Makes a flag that is not raised; fails where the process has no free descriptor.
+    pub fn new() -> Result<Self, SandboxError> {
+        let wakeup = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|error| SandboxError::Descriptor { what: "an eventfd", source: error.into() })?;
+        Ok(Self(Arc::new(State { cancelled: AtomicBool::new(false), wakeup })))
+    }
+
+    /// Kills every step that runs with this flag, and every step that will. Safe to call in a signal handler.
+    pub fn cancel(&self) {
+        self.0.cancelled.store(true, Ordering::SeqCst);
+        let written = rustix::io::write(&self.0.wakeup, &1_u64.to_ne_bytes());
+        debug_assert!(matches!(written, Ok(_) | Err(rustix::io::Errno::AGAIN)), "an eventfd takes a small number");
+    }
+
+    /// Tells whether [`cancel`](Self::cancel) was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// A descriptor that is readable once cancelled.
+    pub(super) fn wakeup(&self) -> BorrowedFd<'_> {
+        self.0.wakeup.as_fd()
+    }
+}

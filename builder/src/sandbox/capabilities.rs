@@ -1,0 +1,48 @@
+//! What root of a step may do.
+
+use rustix::io::Errno;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, remove_capability_from_bounding_set,
+    set_capabilities,
+};
+
+use super::spec::{Attempt, Failure};
+
+/// The capabilities that Docker gives by default (moby, `oci/caps/defaults.go`).
+pub(super) const STEP: CapabilitySet = CapabilitySet::AUDIT_WRITE
+    .union(CapabilitySet::CHOWN)
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SYS_CHROOT);
+
+/// Gives up every capability but those of a step, for good: in the bounding set, too, so that no program regains one.
+pub(super) fn confine() -> Result<(), Failure> {
+    let attempt = || -> Result<(), Errno> {
+        for number in 0..u64::BITS {
+            let capability = CapabilitySet::from_bits_retain(1 << number);
+            if STEP.contains(capability) {
+                continue;
+            }
+            match remove_capability_from_bounding_set(capability) {
+                Err(Errno::INVAL) => break, // beyond the last one that the kernel knows
+                result => result?,
+            }
+        }
+        match clear_ambient_capability_set() {
+            Ok(()) | Err(Errno::INVAL) => {} // before Linux 4.3 there are none
+            Err(error) => return Err(error),
+        }
+        let held = capabilities(None)?.permitted.intersection(STEP);
+        set_capabilities(None, CapabilitySets { effective: held, permitted: held, inheritable: CapabilitySet::empty() })
+    };
+    attempt().attempt(|| "give up capabilities".to_owned())
+}

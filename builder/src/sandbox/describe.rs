@@ -1,0 +1,113 @@
+//! What a step is: the root, the process and the extra mounts. Data only, and the trait that runs it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::cancel::Cancel;
+use super::error::SandboxError;
+
+/// The directories of one root file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root {
+    /// The layers underneath, top first. When there is none, `upper` itself is the root and holds no whiteouts.
+    pub lowers: Vec<PathBuf>,
+    /// Takes the changes of the step.
+    pub upper: PathBuf,
+    /// An empty directory for overlayfs alone, on the file system of `upper`; a new one for every step.
+    pub work: PathBuf,
+}
+
+/// One process as the image sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// The program and its arguments; a program without `/` is looked up in the `PATH` of `env`.
+    pub argv: Vec<OsString>,
+    /// The whole environment: nothing is inherited.
+    pub env: Vec<(OsString, OsString)>,
+    /// The working directory, which must exist in the root.
+    pub cwd: PathBuf,
+    /// The user id.
+    pub uid: u32,
+    /// The group id.
+    pub gid: u32,
+    /// The supplementary group ids.
+    pub groups: Vec<u32>,
+    /// The host name, which also goes into `/etc/hosts`.
+    pub hostname: String,
+    /// What of the network the step sees.
+    pub network: Network,
+    /// The bytes of standard input; `None` is `/dev/null`.
+    pub stdin: Option<Vec<u8>>,
+}
+
+/// What of the network a step sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Network {
+    /// The network namespace of rbuild.
+    Host,
+    /// A loopback interface and nothing else.
+    None,
+}
+
+/// A mount of the step beside its root and the usual `/proc`, `/sys` and `/dev`.
+///
+/// Targets are paths of the image: symbolic links in them are followed beneath the root. What is missing of a target is
+/// made, and is gone from the upper directory after the step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mount {
+    /// A file or directory of the host.
+    Bind {
+        /// A path of the host without a symbolic link in any of its components: one that has any is refused, because
+        /// it could be exchanged after it was checked (CVE-2024-23651).
+        source: PathBuf,
+        /// Where the step sees it.
+        target: PathBuf,
+        /// Refuses writes.
+        readonly: bool,
+    },
+    /// An empty directory in memory.
+    Tmpfs {
+        /// Where the step sees it.
+        target: PathBuf,
+        /// Its limit in bytes; `None` is the kernel's default, half of the memory.
+        size: Option<u64>,
+    },
+}
+
+/// Which of its two outputs a step wrote to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Descriptor 1.
+    Stdout,
+    /// Descriptor 2.
+    Stderr,
+}
+
+/// How the process of a step ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExitStatus {
+    /// Its exit code; 128 + n after signal n; 127 when the program was not found and 126 when it could not be
+    /// executed, as Docker has it.
+    pub code: i32,
+}
+
+impl ExitStatus {
+    /// Tells whether the code is 0.
+    pub fn success(self) -> bool {
+        self.code == 0
+    }
+}
+
+/// Runs steps.
+pub trait Executor: Sync {
+    /// Runs `process` in `root` and hands over its output as it comes. Returns when the process has ended, everything
+    /// that it started is dead, and nothing is mounted. A command that fails is not an `Err`.
+    fn run(
+        &self,
+        root: &Root,
+        process: &Process,
+        mounts: &[Mount],
+        cancel: &Cancel,
+        output: &mut dyn FnMut(Stream, &[u8]),
+    ) -> Result<ExitStatus, SandboxError>;
+}

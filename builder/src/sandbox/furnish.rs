@@ -1,0 +1,193 @@
+//! What every step finds in its root: `/proc`, `/sys`, `/dev`, `/etc/resolv.conf`, `/etc/hosts`, and the mounts that the
+//! step asked for.
+//!
+//! In two parts, because the host's files are out of reach after the move into the root, and the root is not there
+//! before: [`Furniture::gather`] makes detached mounts, [`Furniture::place`] puts them where they belong.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
+
+use super::devices::{self, Device};
+use super::filesystem::{self, NODEV, NOEXEC, NOSUID, READ_ONLY};
+use super::rootfs::clone_flags;
+use super::spec::{Attempt, ExtraMount, Failure, Spec};
+use super::system;
+use super::target::{Kind, Targets, attach, open_beneath};
+
+/// What of `/proc` a step must not see, as Docker has it.
+const MASKED_PROC: &[&str] = &[
+    "acpi",
+    "asound",
+    "interrupts",
+    "kcore",
+    "keys",
+    "latency_stats",
+    "sched_debug",
+    "scsi",
+    "timer_list",
+    "timer_stats",
+];
+/// What of `/proc` a step must not write, as Docker has it.
+const READ_ONLY_PROC: &[&str] = &["bus", "fs", "irq", "sys", "sysrq-trigger"];
+/// What of `/sys` a step must not see, as Docker has it.
+const MASKED_SYS: &[&str] = &["firmware", "devices/virtual/powercap"];
+
+/// Detached mounts, ready to be placed.
+pub(super) struct Furniture {
+    proc: OwnedFd,
+    sys: OwnedFd,
+    devices: Vec<Device>,
+    resolv_conf: OwnedFd,
+    hosts: OwnedFd,
+    extra: Vec<Extra>,
+}
+
+struct Extra {
+    mount: OwnedFd,
+    target: PathBuf,
+    kind: Kind,
+}
+
+impl Furniture {
+    /// Makes everything that needs the host's files. `hidden` is a directory that the root will be mounted over: what
+    /// is mounted there now is out of everyone's way, and goes with the old root.
+    pub(super) fn gather(spec: &Spec, hidden: impl AsFd) -> Result<Self, Failure> {
+        let scratch = filesystem::new("tmpfs", &[("mode", "0700"), ("size", "1m")], NOSUID)
+            .and_then(|scratch| attach(&scratch, hidden).map(|()| scratch))
+            .attempt(|| "make a file system for the step's own files".to_owned())?;
+        let extra = spec.mounts.iter().map(gather_extra).collect::<Result<_, _>>()?;
+        Ok(Self {
+            proc: filesystem::proc().attempt(|| "mount a new `/proc`".to_owned())?,
+            sys: gather_sys()?,
+            devices: devices::gather(&scratch)?,
+            resolv_conf: gather_resolv_conf(&scratch)?,
+            hosts: gather_file(&scratch, "hosts", hosts(&spec.hostname).as_bytes())?,
+            extra,
+        })
+    }
+
+    /// Puts everything into the root.
+    pub(super) fn place(self, targets: &mut Targets) -> Result<(), Failure> {
+        let null = devices::place(self.devices, targets)?;
+        targets.place(&self.proc, Path::new("/proc"), Kind::Directory)?;
+        for name in READ_ONLY_PROC {
+            protect(&self.proc, name).attempt(|| format!("forbid writes to `/proc/{name}`"))?;
+        }
+        for name in MASKED_PROC {
+            mask(&self.proc, name, &null).attempt(|| format!("mask `/proc/{name}`"))?;
+        }
+        targets.place(&self.sys, Path::new("/sys"), Kind::Directory)?;
+        for name in MASKED_SYS {
+            mask(&self.sys, name, &null).attempt(|| format!("mask `/sys/{name}`"))?;
+        }
+        targets.place(&self.resolv_conf, Path::new("/etc/resolv.conf"), Kind::File)?;
+        targets.place(&self.hosts, Path::new("/etc/hosts"), Kind::File)?;
+        for Extra { mount, target, kind } in self.extra {
+            targets.place_extra(mount, &target, kind)?;
+        }
+        Ok(())
+    }
+}
+
+/// A new sysfs where the kernel gives one: it shows the network namespace of the step and none of the host's mounts
+/// below `/sys`. A user namespace gets one only together with a network namespace of its own.
+fn gather_sys() -> Result<OwnedFd, Failure> {
+    let attributes = READ_ONLY | NOSUID | NODEV | NOEXEC;
+    match filesystem::new("sysfs", &[], attributes) {
+        Err(Errno::PERM) => {}
+        result => return result.attempt(|| "mount a new `/sys`".to_owned()),
+    }
+    let copy =
+        open_tree(CWD, "/sys", clone_flags() | OpenTreeFlags::AT_RECURSIVE).attempt(|| "bind `/sys`".to_owned())?;
+    system::restrict_mounts(&copy, attributes.bits().into()).attempt(|| "forbid writes to `/sys`".to_owned())?;
+    Ok(copy)
+}
+
+/// The host's own file: a change of the host's network shows while the step runs. A host without one gives an empty one.
+fn gather_resolv_conf(scratch: &OwnedFd) -> Result<OwnedFd, Failure> {
+    let attributes = READ_ONLY | NOSUID | NODEV | NOEXEC;
+    match open_tree(CWD, "/etc/resolv.conf", clone_flags()) {
+        Err(Errno::NOENT) => gather_file(scratch, "resolv.conf", b""),
+        Err(error) => Err(Failure::new("bind `/etc/resolv.conf`", error)),
+        Ok(copy) => {
+            system::restrict_mounts(&copy, attributes.bits().into())
+                .attempt(|| "forbid writes to `/etc/resolv.conf`".to_owned())?;
+            Ok(copy)
+        }
+    }
+}
+
+fn gather_file(scratch: &OwnedFd, name: &str, content: &[u8]) -> Result<OwnedFd, Failure> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let make = || -> std::io::Result<OwnedFd> {
+        File::from(openat(scratch, name, flags, Mode::from_raw_mode(0o644))?).write_all(content)?;
+        let copy = open_tree(scratch, name, clone_flags())?;
+        system::restrict_mounts(&copy, (READ_ONLY | NOSUID | NODEV | NOEXEC).bits().into())?;
+        Ok(copy)
+    };
+    make().attempt(|| format!("make the file `/etc/{name}`"))
+}
+
+fn hosts(hostname: &str) -> String {
+    let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
+    if !hostname.is_empty() && hostname != "localhost" {
+        hosts.push_str(&format!("127.0.1.1\t{hostname}\n"));
+    }
+    hosts
+}
+
+fn gather_extra(mount: &ExtraMount) -> Result<Extra, Failure> {
+    match mount {
+        ExtraMount::Bind { source, target, readonly } => {
+            let path = Path::new(source);
+            let attributes = if *readonly { NODEV | READ_ONLY } else { NODEV };
+            let (mount, kind) = bind(path, attributes).attempt(|| format!("bind `{}`", path.display()))?;
+            Ok(Extra { mount, target: target.into(), kind })
+        }
+        ExtraMount::Tmpfs { target, size } => {
+            let size = size.map(|bytes| bytes.to_string());
+            let mut options = vec![("mode", "1777")];
+            options.extend(size.as_deref().map(|size| ("size", size)));
+            let mount = filesystem::new("tmpfs", &options, NOSUID | NODEV)
+                .attempt(|| format!("make a tmpfs for `{}`", Path::new(target).display()))?;
+            Ok(Extra { mount, target: target.into(), kind: Kind::Directory })
+        }
+    }
+}
+
+fn bind(source: &Path, attributes: MountAttrFlags) -> std::io::Result<(OwnedFd, Kind)> {
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let opened = openat2(CWD, source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+    let directory = FileType::from_raw_mode(fstat(&opened)?.st_mode) == FileType::Directory;
+    let copy = open_tree(opened, "", clone_flags() | OpenTreeFlags::AT_RECURSIVE)?;
+    system::restrict_mounts(&copy, attributes.bits().into())?;
+    Ok((copy, if directory { Kind::Directory } else { Kind::File }))
+}
+
+/// Mounts a read-only copy of `name` over itself, where it exists.
+fn protect(parent: &OwnedFd, name: &str) -> std::io::Result<()> {
+    let target = match open_beneath(parent, Path::new(name), ResolveFlags::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        result => result?,
+    };
+    let copy = open_tree(&target, "", clone_flags() | OpenTreeFlags::AT_RECURSIVE)?;
+    system::restrict_mounts(&copy, (READ_ONLY | NOSUID | NODEV | NOEXEC).bits().into())?;
+    Ok(attach(copy, target)?)
+}
+
+/// Mounts an empty directory or `null` over `name`, where it exists.
+fn mask(parent: &OwnedFd, name: &str, null: &OwnedFd) -> std::io::Result<()> {
+    let target = match open_beneath(parent, Path::new(name), ResolveFlags::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        result => result?,
+    };
+    let directory = FileType::from_raw_mode(fstat(&target)?.st_mode) == FileType::Directory;
+    let cover = if directory { filesystem::void()? } else { open_tree(null, "", clone_flags())? };
+    Ok(attach(cover, target)?)
+}

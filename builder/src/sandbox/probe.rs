@@ -1,0 +1,84 @@
+//! Tries what a step needs, for real, in children that leave nothing behind.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::BufReader;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use nix::sys::wait::waitpid;
+use rustix::fs::{Mode, mkdirat};
+use rustix::mount::MountAttrFlags;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::describe::Network;
+use super::rootfs::{self, Layers};
+use super::spec::{Attempt, Failure};
+use super::target::{Kind, Targets, attach};
+use super::userns::{hear, say};
+use super::{filesystem, init, system};
+
+/// Where the rehearsed root is.
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    /// In memory: tells what the kernel allows.
+    Memory,
+    /// In new directories of this one: tells also whether its file system can hold them.
+    Directory(PathBuf),
+}
+
+/// Runs `attempt` in a child. The caller must have one thread.
+pub(super) fn in_child(attempt: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    let (answers, answer) = pipe_with(PipeFlags::CLOEXEC).attempt(|| "make a pipe".to_owned())?;
+    let mut answer = Some(File::from(answer));
+    let mut attempt = Some(attempt);
+    let child = system::fork(|| {
+        let said = answer.take().zip(attempt.take()).map(|(mut answer, attempt)| say(&mut answer, &attempt()));
+        u8::from(!matches!(said, Some(Ok(()))))
+    })
+    .attempt(|| "fork".to_owned())?;
+    drop(answer.take());
+    let result = hear(&mut BufReader::new(File::from(answers)));
+    waitpid(child, None).attempt(|| "wait for a child".to_owned())?;
+    result
+}
+
+/// Makes the namespaces and the root of a step in children, as its init does.
+pub(super) fn rehearse(place: &Place, user_xattr: bool) -> Result<(), Failure> {
+    let Place::Directory(parent) = place else { return in_namespaces(None, user_xattr) };
+    let directory = parent.join(format!("rehearsal-{}", std::process::id()));
+    fs_err::create_dir(&directory).attempt(|| format!("make a directory in `{}`", parent.display()))?;
+    let result = in_namespaces(Some(&directory), user_xattr);
+    let removed = fs_err::remove_dir_all(&directory).attempt(|| format!("remove `{}`", directory.display()));
+    result.and(removed)
+}
+
+fn in_namespaces(directory: Option<&Path>, user_xattr: bool) -> Result<(), Failure> {
+    in_child(|| {
+        init::isolate(Network::Host).attempt(|| "make mount, pid, ipc, uts and cgroup namespaces".to_owned())?;
+        in_child(|| make_root(directory, user_xattr))
+    })
+}
+
+fn make_root(directory: Option<&Path>, user_xattr: bool) -> Result<(), Failure> {
+    rootfs::make_private()?;
+    let memory = filesystem::new("tmpfs", &[("mode", "0700")], MountAttrFlags::empty())
+        .attempt(|| "mount a tmpfs".to_owned())?;
+    let hidden = rustix::fs::open("/", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, Mode::empty())
+        .attempt(|| "open `/`".to_owned())?;
+    attach(&memory, hidden).attempt(|| "mount a tmpfs".to_owned())?;
+    let base = directory.map_or_else(|| PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd())), Path::to_owned);
+    let path = |name: &str| base.join(name).into_os_string();
+    for name in ["lower", "upper", "work"] {
+        mkdirat(rustix::fs::CWD, path(name), Mode::from_raw_mode(0o700))
+            .attempt(|| format!("make a directory in `{}`", base.display()))?;
+    }
+    let lowers: [OsString; 1] = [path("lower")];
+    let layers = Layers::open(&lowers, &path("upper"), &path("work"), user_xattr)?;
+    let proc = filesystem::proc().attempt(|| "mount a new `/proc`".to_owned())?;
+    layers.mount(OsStr::new(&path("upper")))?;
+    rootfs::pivot()?;
+    let root = rustix::fs::open("/", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, Mode::empty())
+        .attempt(|| "open the root".to_owned())?;
+    Targets::new(root, layers.into_upper()).place(proc, Path::new("/proc"), Kind::Directory)
+}

@@ -1,0 +1,178 @@
+//! The root of a step: overlayfs over the layers, or the upper directory alone; and the move into it.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_change, mount_move,
+    open_tree, unmount,
+};
+
+use super::spec::{Attempt, Failure};
+use super::system;
+use super::target::attach;
+
+/// What the kernel takes in the data of mount(2): a page, less its terminator.
+const MOUNT_DATA: usize = 4095;
+
+/// The directories of a root, opened.
+pub(super) struct Layers {
+    upper: OwnedFd,
+    kind: Kind,
+}
+
+enum Kind {
+    /// A detached mount of the upper directory, which is the whole root.
+    Upper(OwnedFd),
+    Overlay(Overlay),
+}
+
+struct Overlay {
+    lowers: Vec<OwnedFd>,
+    work: OwnedFd,
+    user_xattr: bool,
+}
+
+impl Layers {
+    /// Opens every directory. Overlayfs is given descriptors rather than paths: those are short, which counts in the
+    /// options of a mount, and nothing in them must be escaped.
+    pub(super) fn open(lowers: &[OsString], upper: &OsStr, work: &OsStr, user_xattr: bool) -> Result<Self, Failure> {
+        let opened = open_directory(upper)?;
+        let kind = if lowers.is_empty() {
+            Kind::Upper(bind(&opened).attempt(|| format!("bind the root `{}`", Path::new(upper).display()))?)
+        } else {
+            let lowers = lowers.iter().map(|lower| open_directory(lower)).collect::<Result<_, _>>()?;
+            Kind::Overlay(Overlay { lowers, work: open_directory(work)?, user_xattr })
+        };
+        Ok(Self { upper: opened, kind })
+    }
+
+    /// The upper directory.
+    pub(super) fn upper(&self) -> &OwnedFd {
+        &self.upper
+    }
+
+    /// Mounts the root on its upper directory, whose path is `upper`, and goes there.
+    pub(super) fn mount(&self, upper: &OsStr) -> Result<(), Failure> {
+        let path = Path::new(upper);
+        let overlay = match &self.kind {
+            Kind::Upper(root) => return self.enter(root),
+            Kind::Overlay(overlay) => overlay,
+        };
+        let action = || format!("mount overlayfs with the upper directory `{}`", path.display());
+        match overlay.mount(&self.upper) {
+            Ok(root) => self.enter(&root),
+            // Linux before 6.8 has no `lowerdir+`, before 5.2 no fsopen.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                overlay.mount_by_options(&self.upper, path).attempt(action)?;
+                rustix::process::chdir(path).attempt(|| "enter the root".to_owned())
+            }
+            Err(error) => Err(Failure::new(action(), error)),
+        }
+    }
+
+    fn enter(&self, root: &OwnedFd) -> Result<(), Failure> {
+        attach(root, &self.upper).attempt(|| "mount the root".to_owned())?;
+        rustix::process::fchdir(root).attempt(|| "enter the root".to_owned())
+    }
+
+    /// The upper directory, where overlayfs lies over it.
+    pub(super) fn into_upper(self) -> Option<OwnedFd> {
+        matches!(self.kind, Kind::Overlay(_)).then_some(self.upper)
+    }
+}
+
+fn bind(directory: &OwnedFd) -> std::io::Result<OwnedFd> {
+    let copy = open_tree(directory, "", clone_flags() | OpenTreeFlags::AT_RECURSIVE)?;
+    system::restrict_mounts(&copy, MountAttrFlags::MOUNT_ATTR_NODEV.bits().into())?;
+    Ok(copy)
+}
+
+impl Overlay {
+    /// The new mount API: one call a layer, 500 layers at most.
+    fn mount(&self, upper: &OwnedFd) -> Result<OwnedFd, Errno> {
+        let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_set_string(&overlay, "source", "overlay")?;
+        for lower in &self.lowers {
+            fsconfig_set_string(&overlay, "lowerdir+", by_descriptor(lower))?;
+        }
+        fsconfig_set_string(&overlay, "upperdir", by_descriptor(upper))?;
+        fsconfig_set_string(&overlay, "workdir", by_descriptor(&self.work))?;
+        for option in options(self.user_xattr) {
+            match option.split_once('=') {
+                Some((key, value)) => fsconfig_set_string(&overlay, key, value)?,
+                None => fsconfig_set_flag(&overlay, *option)?,
+            }
+        }
+        fsconfig_create(&overlay)?;
+        fsmount(&overlay, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
+    }
+
+    /// mount(2): one string for everything, some 200 layers at most.
+    fn mount_by_options(&self, upper: &OwnedFd, target: &Path) -> Result<(), Errno> {
+        let lowers: Vec<String> = self.lowers.iter().map(by_descriptor).collect();
+        let mut data = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            lowers.join(":"),
+            by_descriptor(upper),
+            by_descriptor(&self.work)
+        );
+        for option in options(self.user_xattr) {
+            data.push(',');
+            data.push_str(option);
+        }
+        if data.len() > MOUNT_DATA {
+            return Err(Errno::TOOBIG);
+        }
+        let data = std::ffi::CString::new(data).map_err(|_| Errno::INVAL)?;
+        mount("overlay", target, "overlay", MountFlags::NODEV, Some(data.as_c_str()))
+    }
+}
+
+/// The options of overlayfs. `volatile` saves every fsync of the upper directory, which is thrown away after a crash.
+/// In the initial user namespace the features that make an upper directory unfit for a layer are turned off by name; in
+/// others they are off, and naming them is refused.
+fn options(user_xattr: bool) -> &'static [&'static str] {
+    if user_xattr { &["userxattr", "volatile"] } else { &["redirect_dir=off", "metacopy=off", "index=off", "volatile"] }
+}
+
+fn by_descriptor(directory: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", directory.as_raw_fd())
+}
+
+fn open_directory(path: &OsStr) -> Result<OwnedFd, Failure> {
+    openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .attempt(|| format!("open the directory `{}`", Path::new(path).display()))
+}
+
+/// The flags that make a detached copy of a mount.
+pub(super) fn clone_flags() -> OpenTreeFlags {
+    OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH
+}
+
+/// Cuts the mount namespace off from the one that it is a copy of.
+pub(super) fn make_private() -> Result<(), Failure> {
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .attempt(|| "cut the mounts off from the host's".to_owned())
+}
+
+/// Makes the working directory, which is the root of a mount, the root of the process, and the old root unreachable.
+pub(super) fn pivot() -> Result<(), Failure> {
+    match rustix::process::pivot_root(".", ".") {
+        Ok(()) => {
+            unmount(".", UnmountFlags::DETACH).attempt(|| "leave the old root".to_owned())?;
+        }
+        // Docker's seccomp profile forbids pivot_root; a root in an initramfs cannot be pivoted. Moved over `/`, the
+        // new root hides the old one: `..` above it is itself.
+        Err(Errno::PERM | Errno::INVAL) => {
+            mount_move(".", "/").attempt(|| "move the root over the old one".to_owned())?;
+            rustix::process::chroot(".").attempt(|| "change the root".to_owned())?;
+        }
+        Err(error) => return Err(Failure::new("pivot into the root", error)),
+    }
+    rustix::process::chdir("/").attempt(|| "enter the root".to_owned())
+}

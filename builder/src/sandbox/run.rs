@@ -1,0 +1,290 @@
+//! rbuild's side of a step: spawns its init, hands over output, cancels, and cleans up.
+
+use std::fs::File;
+use std::io::{self, IoSlice, Read, Seek, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::cancel::Cancel;
+use super::describe::{ExitStatus, Mount, Process, Root, Stream};
+use super::error::SandboxError;
+use super::spec::{INIT, Made, Report, Spec};
+use super::stubs;
+
+/// `OVL_MAX_STACK` of the kernel.
+const MOST_LAYERS: usize = 500;
+/// Bytes read from an output at once.
+const CHUNK: usize = 64 * 1024;
+/// The most that a report may have: thousands of mount points.
+const MOST_REPORT: usize = 4 << 20;
+/// Seconds that the init has to kill the step before it is killed itself.
+const PATIENCE: i64 = 5;
+
+/// Refuses what no init could run, so that nothing fails half-way for a reason that was plain before.
+pub(super) fn check(root: &Root, process: &Process, mounts: &[Mount]) -> Result<(), SandboxError> {
+    let invalid = |reason: &str| Err(SandboxError::InvalidStep { reason: reason.to_owned() });
+    if root.lowers.len() > MOST_LAYERS {
+        return Err(SandboxError::TooManyLayers { count: root.lowers.len(), limit: MOST_LAYERS });
+    }
+    if process.argv.is_empty() {
+        return invalid("it has no program");
+    }
+    let nul = |text: &std::ffi::OsStr| text.as_bytes().contains(&0);
+    if process.argv.iter().any(|argument| nul(argument)) || nul(process.cwd.as_os_str()) {
+        return invalid("an argument or the working directory has a NUL in it");
+    }
+    if process.env.iter().any(|(name, value)| nul(name) || nul(value)) {
+        return invalid("a variable of its environment has a NUL in it");
+    }
+    if process.env.iter().any(|(name, _)| name.is_empty() || name.as_bytes().contains(&b'=')) {
+        return invalid("a variable of its environment has no name, or a name with `=` in it");
+    }
+    if process.hostname.len() > 64 || process.hostname.contains(|letter: char| letter.is_whitespace() || letter == '\0')
+    {
+        return invalid("its host name has more than 64 bytes, or white space in it");
+    }
+    for mount in mounts {
+        let (Mount::Bind { target, .. } | Mount::Tmpfs { target, .. }) = mount;
+        if nul(target.as_os_str()) || !target.is_absolute() {
+            return invalid("the target of a mount is not an absolute path");
+        }
+    }
+    Ok(())
+}
+
+/// Runs one step by the init in `program`.
+pub(super) fn run(
+    program: &File,
+    spec: &Spec,
+    stdin: Option<&[u8]>,
+    cancel: &Cancel,
+    output: &mut dyn FnMut(Stream, &[u8]),
+) -> Result<ExitStatus, SandboxError> {
+    if cancel.is_cancelled() {
+        return Err(SandboxError::Cancelled);
+    }
+    let mut running = Running::spawn(program, spec, stdin)?;
+    let watched = running.watch(cancel, output);
+    if cancel.is_cancelled() {
+        running.end();
+        return Err(SandboxError::Cancelled);
+    }
+    let report = watched.map_err(|source| SandboxError::Watch { action: "read the output", source })?;
+    let status = running.end();
+    let (code, made) = verdict(&report, status)?;
+    stubs::remove(spec.upper.as_ref(), &made)?;
+    Ok(ExitStatus { code })
+}
+
+/// What the report says: the first failure, or else how the step ended.
+fn verdict(report: &[u8], status: Option<std::process::ExitStatus>) -> Result<(i32, Made), SandboxError> {
+    let mut ended = None;
+    for line in report.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+        match serde_json::from_slice(line) {
+            Ok(Report::Failed(failure)) => return Err(failure.into()),
+            Ok(Report::Ended { code, made }) => ended = Some((code, made)),
+            Err(source) => return Err(SandboxError::Watch { action: "read the report", source: source.into() }),
+        }
+    }
+    let status = || status.map_or_else(|| "it could not be waited for".to_owned(), |status| status.to_string());
+    ended.ok_or_else(|| SandboxError::InitDied { status: status() })
+}
+
+/// A spawned init. Dropping it ends it, and with it everything of the step.
+struct Running {
+    child: Option<Child>,
+    channel: UnixStream,
+    outputs: [(Stream, File); 2],
+}
+
+impl Running {
+    fn spawn(program: &File, spec: &Spec, stdin: Option<&[u8]>) -> Result<Self, SandboxError> {
+        let make = |what| move |source: io::Error| SandboxError::Descriptor { what, source };
+        let bytes = serde_json::to_vec(spec).map_err(|error| make("the specification of the step")(error.into()))?;
+        let spec = sealed("spec", &bytes).map_err(make("a memfd for the specification"))?;
+        let stdin =
+            stdin.map(|bytes| sealed("stdin", bytes)).transpose().map_err(make("a memfd for standard input"))?;
+        let (channel, theirs) = UnixStream::pair().map_err(make("a socket pair"))?;
+        let (stdout, their_stdout) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| make("a pipe")(error.into()))?;
+        let (stderr, their_stderr) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| make("a pipe")(error.into()))?;
+        for ours in [stdout.as_fd(), stderr.as_fd(), channel.as_fd()] {
+            rustix::io::ioctl_fionbio(ours, true).map_err(|error| make("a pipe")(error.into()))?;
+        }
+        let child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+            .arg0(INIT)
+            .env_clear()
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::from(their_stdout))
+            .stderr(Stdio::from(their_stderr))
+            .spawn()
+            .map_err(|source| SandboxError::Program { source })?;
+        let outputs = [(Stream::Stdout, File::from(stdout)), (Stream::Stderr, File::from(stderr))];
+        let running = Self { child: Some(child), channel, outputs };
+        let mut descriptors = vec![spec.as_raw_fd()];
+        descriptors.extend(stdin.as_ref().map(AsRawFd::as_raw_fd));
+        let control = [ControlMessage::ScmRights(&descriptors)];
+        let flags = MsgFlags::MSG_NOSIGNAL;
+        match sendmsg::<UnixAddr>(running.channel.as_raw_fd(), &[IoSlice::new(&[0])], &control, flags, None) {
+            // An init that died already says why by its exit code.
+            Ok(_) | Err(nix::errno::Errno::EPIPE) => Ok(running),
+            Err(error) => Err(SandboxError::Watch { action: "describe the process", source: error.into() }),
+        }
+    }
+
+    /// Hands over output until the init has closed the channel, which it does after everything of the step is dead.
+    /// Returns what it reported.
+    fn watch(&mut self, cancel: &Cancel, output: &mut dyn FnMut(Stream, &[u8])) -> io::Result<Vec<u8>> {
+        let mut report = Vec::new();
+        let mut buffer = vec![0; CHUNK];
+        let mut open = [true, true];
+        let mut patience: Option<Timespec> = None;
+        loop {
+            let ready = self.wait(cancel, open, patience.as_ref())?;
+            if ready.nothing {
+                self.kill()?;
+            }
+            for index in 0..2 {
+                if ready.outputs[index] {
+                    open[index] = self.drain_once(index, &mut buffer, output)?;
+                }
+            }
+            if ready.cancelled && patience.is_none() {
+                patience = Some(Timespec { tv_sec: PATIENCE, tv_nsec: 0 });
+                self.hang_up()?;
+            }
+            if ready.channel && self.read_report(&mut report)? {
+                break;
+            }
+        }
+        for index in 0..2 {
+            while open[index] && self.drain_once(index, &mut buffer, output)? {
+                if !readable(self.outputs[index].1.as_fd())? {
+                    break;
+                }
+            }
+        }
+        Ok(report)
+    }
+
+    fn wait(&self, cancel: &Cancel, open: [bool; 2], patience: Option<&Timespec>) -> io::Result<Ready> {
+        let watched = |index: usize| if open[index] { PollFlags::IN } else { PollFlags::empty() };
+        let mut descriptors = vec![PollFd::new(&self.channel, PollFlags::IN)];
+        descriptors.extend(
+            (0..2).filter(|&index| open[index]).map(|index| PollFd::new(&self.outputs[index].1, watched(index))),
+        );
+        let wakeup = cancel.wakeup();
+        if patience.is_none() {
+            descriptors.push(PollFd::new(&wakeup, PollFlags::IN));
+        }
+        let count = match poll(&mut descriptors, patience) {
+            Err(Errno::INTR) => return Ok(Ready::default()),
+            result => result?,
+        };
+        let mut flags = descriptors.iter().map(|descriptor| !descriptor.revents().is_empty());
+        let mut ready = Ready { nothing: count == 0, ..Ready::default() };
+        ready.channel = flags.next().unwrap_or_default();
+        for index in (0..2).filter(|&index| open[index]) {
+            ready.outputs[index] = flags.next().unwrap_or_default();
+        }
+        ready.cancelled = flags.next().unwrap_or_default();
+        Ok(ready)
+    }
+
+    /// Hands over one chunk; tells whether there can be more.
+    fn drain_once(
+        &mut self,
+        index: usize,
+        buffer: &mut [u8],
+        output: &mut dyn FnMut(Stream, &[u8]),
+    ) -> io::Result<bool> {
+        let (stream, file) = &mut self.outputs[index];
+        match file.read(buffer) {
+            Ok(0) => Ok(false),
+            Ok(count) => {
+                output(*stream, &buffer[..count]);
+                Ok(true)
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads what the init has said; tells whether it has closed the channel.
+    fn read_report(&mut self, report: &mut Vec<u8>) -> io::Result<bool> {
+        let mut buffer = [0; 4096];
+        match self.channel.read(&mut buffer) {
+            Ok(0) => Ok(true),
+            Ok(count) if report.len() + count > MOST_REPORT => Err(io::ErrorKind::FileTooLarge.into()),
+            Ok(count) => {
+                report.extend_from_slice(&buffer[..count]);
+                Ok(false)
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks the init to kill the step.
+    fn hang_up(&self) -> io::Result<()> {
+        match self.channel.shutdown(Shutdown::Write) {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            result => result,
+        }
+    }
+
+    fn kill(&mut self) -> io::Result<()> {
+        self.child.as_mut().map_or(Ok(()), Child::kill)
+    }
+
+    /// Waits for the init, which has been told to end or has ended.
+    fn end(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.take().and_then(|mut child| child.wait().ok())
+    }
+}
+
+impl Drop for Running {
+    /// Ends the step when an error or a panic of the reader of its output leaves it alone.
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let killed = self.hang_up().and_then(|()| child.wait().map(drop));
+            debug_assert!(killed.is_ok(), "a child that was not waited for can be waited for");
+        }
+    }
+}
+
+/// What `poll` found.
+#[derive(Default)]
+struct Ready {
+    /// The time is up.
+    nothing: bool,
+    channel: bool,
+    outputs: [bool; 2],
+    cancelled: bool,
+}
+
+fn readable(descriptor: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut ready = [PollFd::new(&descriptor, PollFlags::IN)];
+    Ok(poll(&mut ready, Some(&Timespec::default()))? > 0)
+}
+
+/// Puts `bytes` into memory that cannot change, and opens it for reading alone.
+fn sealed(name: &str, bytes: &[u8]) -> io::Result<File> {
+    let memory = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut file = File::from(memory);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL)?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(File::from(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
+}

@@ -1,0 +1,214 @@
+//! What goes between `run` and a step's init: the specification one way, reports the other. JSON, because both ends are
+//! the same program and neither is on disk; paths and arguments are any bytes.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Statx, StatxTimestamp};
+use serde::{Deserialize, Serialize};
+
+use super::describe::{Mount, Network, Process, Root};
+use super::error::SandboxError;
+
+/// The name that makes a process the init of a step.
+pub(super) const INIT: &str = "rbuild-init";
+
+/// Everything that the init must know. The bytes of standard input come on a descriptor of their own.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Spec {
+    /// The process id of rbuild: when it is not the parent any more, rbuild is dead.
+    pub(super) parent: u32,
+    pub(super) lowers: Vec<OsString>,
+    pub(super) upper: OsString,
+    pub(super) work: OsString,
+    pub(super) argv: Vec<OsString>,
+    pub(super) env: Vec<(OsString, OsString)>,
+    pub(super) cwd: OsString,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) groups: Vec<u32>,
+    pub(super) hostname: String,
+    pub(super) network: Network,
+    pub(super) mounts: Vec<ExtraMount>,
+    /// Where overlayfs keeps its marks; see `Sandbox::user_xattr`.
+    pub(super) user_xattr: bool,
+}
+
+/// [`Mount`] with paths that may be any bytes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum ExtraMount {
+    Bind { source: OsString, target: OsString, readonly: bool },
+    Tmpfs { target: OsString, size: Option<u64> },
+}
+
+impl Spec {
+    /// Puts together what `run` was given.
+    pub(super) fn new(root: &Root, process: &Process, mounts: &[Mount], user_xattr: bool) -> Self {
+        Self {
+            parent: std::process::id(),
+            lowers: root.lowers.iter().map(|path| path.clone().into_os_string()).collect(),
+            upper: root.upper.clone().into_os_string(),
+            work: root.work.clone().into_os_string(),
+            argv: process.argv.clone(),
+            env: process.env.clone(),
+            cwd: process.cwd.clone().into_os_string(),
+            uid: process.uid,
+            gid: process.gid,
+            groups: process.groups.clone(),
+            hostname: process.hostname.clone(),
+            network: process.network,
+            mounts: mounts.iter().map(ExtraMount::from).collect(),
+            user_xattr,
+        }
+    }
+}
+
+impl From<&Mount> for ExtraMount {
+    fn from(mount: &Mount) -> Self {
+        match mount {
+            Mount::Bind { source, target, readonly } => {
+                Self::Bind { source: source.into(), target: target.into(), readonly: *readonly }
+            }
+            Mount::Tmpfs { target, size } => Self::Tmpfs { target: target.into(), size: *size },
+        }
+    }
+}
+
+/// What the init says; one line each.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Report {
+    /// The step could not be started.
+    Failed(Failure),
+    /// The step's process has ended, with the code that `ExitStatus` describes.
+    Ended { code: i32, made: Made },
+}
+
+/// What was attempted in vain, in words that follow "cannot".
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Failure {
+    pub(super) action: String,
+    pub(super) errno: Option<i32>,
+    /// The error's own words where it has no number.
+    pub(super) detail: String,
+}
+
+impl Failure {
+    /// Names what failed with `source`.
+    pub(super) fn new(action: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        let source = source.into();
+        Self { action: action.into(), errno: source.raw_os_error(), detail: source.to_string() }
+    }
+
+    /// The error of the system, as it was where it happened.
+    pub(super) fn source(&self) -> io::Error {
+        self.errno.map_or_else(|| io::Error::other(self.detail.clone()), io::Error::from_raw_os_error)
+    }
+}
+
+impl From<Failure> for SandboxError {
+    fn from(failure: Failure) -> Self {
+        let source = failure.source();
+        Self::Setup { action: failure.action, source }
+    }
+}
+
+/// Says what was attempted when a result is an error.
+pub(super) trait Attempt<T> {
+    /// `action` follows "cannot" and is made only when needed.
+    fn attempt(self, action: impl FnOnce() -> String) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<io::Error>> Attempt<T> for Result<T, E> {
+    fn attempt(self, action: impl FnOnce() -> String) -> Result<T, Failure> {
+        self.map_err(|error| Failure::new(action(), error))
+    }
+}
+
+/// What was made in the root to mount on, and how the directories around it were. Paths are relative to the root.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Made {
+    /// In the order of making: a directory before what is in it.
+    pub(super) stubs: Vec<Stub>,
+    /// Every directory on the way to a stub, the root (the empty path) first.
+    pub(super) directories: Vec<Directory>,
+}
+
+/// One mount point that the image does not have.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Stub {
+    path: OsString,
+    pub(super) directory: bool,
+}
+
+impl Stub {
+    /// A stub at `path`.
+    pub(super) fn new(path: &Path, directory: bool) -> Self {
+        Self { path: path.into(), directory }
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> PathBuf {
+        PathBuf::from(&self.path)
+    }
+}
+
+/// A directory that got a stub, or is an ancestor of one.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Directory {
+    path: OsString,
+    /// Whether the upper directory had it before: otherwise it is there only because of the stub.
+    pub(super) in_upper: bool,
+    /// Its modification time before.
+    pub(super) modified: Time,
+    /// What it was when the step began.
+    pub(super) begun: Option<State>,
+}
+
+impl Directory {
+    /// A directory at `path` before anything was made in it.
+    pub(super) fn new(path: &Path, in_upper: bool, modified: Time) -> Self {
+        Self { path: path.into(), in_upper, modified, begun: None }
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> PathBuf {
+        PathBuf::from(&self.path)
+    }
+}
+
+/// What tells whether a step touched a directory. The change time alone would do where the clock of the file system is
+/// finer than a step is quick, which it is not before Linux 6.13.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    pub(super) modified: Time,
+    pub(super) changed: Time,
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+impl From<&Statx> for State {
+    fn from(found: &Statx) -> Self {
+        Self {
+            modified: Time::from(found.stx_mtime),
+            changed: Time::from(found.stx_ctime),
+            mode: found.stx_mode.into(),
+            uid: found.stx_uid,
+            gid: found.stx_gid,
+        }
+    }
+}
+
+/// A time of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Time {
+    pub(super) seconds: i64,
+    pub(super) nanoseconds: u32,
+}
+
+impl From<StatxTimestamp> for Time {
+    fn from(time: StatxTimestamp) -> Self {
+        Self { seconds: time.tv_sec, nanoseconds: time.tv_nsec }
+    }
+}

@@ -1,0 +1,104 @@
+//! The last instructions before the step's own program: its ids, its descriptors, its working directory, `execve`.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Gid, Uid, execve, setgroups, setresgid, setresuid};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, accessat, openat2, stat};
+use rustix::io::Errno;
+
+use super::spec::{Attempt, Failure, Spec};
+use super::system;
+
+/// The `PATH` of a step whose environment has none, as Docker has it.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The exit code of a program that is not there, and of one that cannot be executed.
+const NOT_FOUND: u8 = 127;
+const NOT_EXECUTABLE: u8 = 126;
+
+/// Becomes the step's process. Returns the exit code that stands for a program that could not be executed, after a
+/// sentence on standard error; an `Err` where the process could not be made what the step asks for.
+pub(super) fn execute(spec: &Spec, stdin: Option<&File>) -> Result<u8, Failure> {
+    rustix::process::setsid().attempt(|| "begin a session".to_owned())?;
+    if let Some(stdin) = stdin {
+        nix::unistd::dup2_stdin(stdin).attempt(|| "set the standard input".to_owned())?;
+    }
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    enter_directory(Path::new(&spec.cwd))?;
+    become_user(spec)?;
+    system::default_signals();
+    system::close_on_exec().attempt(|| "close descriptors".to_owned())?;
+    let (code, sentence) = run_program(&spec.argv, &spec.env);
+    let told = writeln!(io::stderr(), "rbuild: {sentence}");
+    Ok(if told.is_ok() { code } else { NOT_EXECUTABLE })
+}
+
+/// Links are followed, but not those of `/proc`, which lead to what is open outside (CVE-2024-21626).
+fn enter_directory(path: &Path) -> Result<(), Failure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_MAGICLINKS;
+    openat2(CWD, Path::new("/").join(path), flags, Mode::empty(), resolve)
+        .and_then(rustix::process::fchdir)
+        .attempt(|| format!("enter the working directory `{}`", path.display()))
+}
+
+fn become_user(spec: &Spec) -> Result<(), Failure> {
+    let (uid, gid) = (Uid::from_raw(spec.uid), Gid::from_raw(spec.gid));
+    let groups: Vec<Gid> = spec.groups.iter().copied().map(Gid::from_raw).collect();
+    setgroups(&groups).attempt(|| format!("become a member of the groups {:?}", spec.groups))?;
+    setresgid(gid, gid, gid).attempt(|| format!("take the group id {gid}"))?;
+    setresuid(uid, uid, uid).attempt(|| format!("take the user id {uid}"))
+}
+
+/// Replaces the process; returns only when that fails, with an exit code and the reason.
+fn run_program(argv: &[OsString], env: &[(OsString, OsString)]) -> (u8, String) {
+    let Some(name) = argv.first() else { return (NOT_FOUND, "there is no program to run".to_owned()) };
+    let shown = Path::new(name).display();
+    let path = match find(name, env) {
+        Ok(path) => path,
+        Err(Errno::ACCESS) => return (NOT_EXECUTABLE, format!("cannot run `{shown}`: permission denied")),
+        Err(_) => return (NOT_FOUND, format!("cannot run `{shown}`: it is in no directory of PATH")),
+    };
+    let strings = || -> Result<_, std::ffi::NulError> {
+        let path = CString::new(path.as_os_str().as_bytes())?;
+        let argv = argv.iter().map(|argument| CString::new(argument.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+        let env = env.iter().map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()));
+        Ok((path, argv, env.collect::<Result<Vec<_>, _>>()?))
+    };
+    let Ok((path, argv, env)) = strings() else {
+        return (NOT_EXECUTABLE, format!("cannot run `{shown}`: an argument or variable has a NUL in it"));
+    };
+    let Err(error) = execve(&path, &argv, &env);
+    let code = if error == nix::errno::Errno::ENOENT { NOT_FOUND } else { NOT_EXECUTABLE };
+    (code, format!("cannot run `{shown}`: {}", io::Error::from(error)))
+}
+
+/// Finds a program as Docker does: a name with a `/` is a path, any other is looked up in the step's own `PATH`, where
+/// an empty directory means the working directory.
+fn find(name: &OsStr, env: &[(OsString, OsString)]) -> Result<PathBuf, Errno> {
+    if name.as_bytes().contains(&b'/') {
+        return Ok(PathBuf::from(name));
+    }
+    let path = env.iter().rev().find(|(name, _)| name == "PATH").map_or(OsStr::new(PATH), |(_, value)| value);
+    let mut error = Errno::NOENT;
+    for directory in path.as_bytes().split(|&byte| byte == b':') {
+        let directory = if directory.is_empty() { b"." } else { directory };
+        let candidate = Path::new(OsStr::from_bytes(directory)).join(name);
+        match executable(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(Errno::ACCESS) => error = Errno::ACCESS,
+            Err(_) => {}
+        }
+    }
+    Err(error)
+}
+
+fn executable(path: &Path) -> Result<(), Errno> {
+    if FileType::from_raw_mode(stat(path)?.st_mode) != FileType::RegularFile {
+        return Err(Errno::NOENT);
+    }
+    accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)
+}
