@@ -31,18 +31,14 @@ fn from_state(state: Sha256) -> Digest {
 pub struct HashingReader<R> {
     inner: R,
     state: Sha256,
-    bytes: u64,
+    /// How many bytes were read so far.
+    pub bytes: u64,
 }
 
 impl<R: Read> HashingReader<R> {
     /// Wraps `inner`.
     pub fn new(inner: R) -> Self {
         Self { inner, state: Sha256::new(), bytes: 0 }
-    }
-
-    /// Returns how many bytes were read so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
     }
 
     /// Returns the digest of the bytes read so far.
@@ -65,18 +61,14 @@ impl<R: Read> Read for HashingReader<R> {
 pub struct HashingWriter<W> {
     inner: W,
     state: Sha256,
-    bytes: u64,
+    /// How many bytes were written so far.
+    pub bytes: u64,
 }
 
 impl<W: Write> HashingWriter<W> {
     /// Wraps `inner`.
     pub fn new(inner: W) -> Self {
         Self { inner, state: Sha256::new(), bytes: 0 }
-    }
-
-    /// Returns how many bytes were written so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
     }
 
     /// Returns the writer underneath.
@@ -125,7 +117,7 @@ mod tests {
     fn streams_digest_what_passes() {
         let mut reader = HashingReader::new(&b"abc"[..]);
         io::copy(&mut reader, &mut io::sink()).unwrap();
-        assert_eq!((reader.bytes(), reader.finish().as_ref()), (3, ABC));
+        assert_eq!((reader.bytes, reader.finish().as_ref()), (3, ABC));
         let mut writer = HashingWriter::new(Vec::new());
         writer.write_all(b"abc").unwrap();
         let (bytes, digest) = writer.into_parts();

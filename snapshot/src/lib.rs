@@ -20,8 +20,10 @@ pub mod path;
 pub mod sink;
 pub mod snapshotter;
 pub mod store;
+mod temp;
 pub mod tree;
 pub mod unpack;
+mod xattr;
 
 pub use blob::{BlobStore, BlobWriter};
 pub use entry::{Content, Entry, Kind, Metadata, Mtime, Xattrs};
