@@ -39,7 +39,7 @@ impl BlobStore {
     /// Returns the size on disk of a blob that the store has.
     pub fn has(&self, digest: &Digest) -> Option<u64> {
         let metadata = fs_err::symlink_metadata(self.path(digest)).ok()?;
-        metadata.is_file().then(|| metadata.len())
+        metadata.is_file().then_some(metadata.len())
     }
 
     /// Opens a blob for reading. The bytes are not verified here: see [`BlobStore::verify`].

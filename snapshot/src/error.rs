@@ -81,26 +81,18 @@ pub enum Error {
     /// A layer's tar stream is malformed or hostile.
     #[error("the layer's tar stream is refused")]
     Tar(#[from] TarError),
-    /// A compressed layer is malformed.
-    #[error("cannot decompress the layer as {format}")]
-    Decompress {
-        /// `gzip` or `zstd`.
-        format: &'static str,
-        /// What the decoder said.
-        source: io::Error,
-    },
     /// A file name cannot be stored in a layer.
     #[error("`{}` begins with `.wh.`, which a layer reserves for whiteouts", path.display())]
     ReservedName {
         /// The path.
         path: PathBuf,
     },
-    /// An entry cannot be written as tar.
-    #[error("`{}` cannot be written as a tar entry: {reason}", path.display())]
+    /// An entry cannot be written as tar or as a file.
+    #[error("`{}` cannot be stored: {reason}", path.display())]
     Unrepresentable {
         /// The path.
         path: PathBuf,
-        /// What tar cannot hold.
+        /// What cannot be held.
         reason: &'static str,
     },
     /// A whiteout was given to a tree that is not a layer.

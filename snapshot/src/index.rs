@@ -15,6 +15,7 @@ mod codec;
 mod view;
 mod writer;
 
+pub(crate) use view::resolve_with;
 pub use view::{Found, View};
 pub use writer::IndexWriter;
 

@@ -69,6 +69,9 @@ impl Root {
 
     fn open_literal(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        if !path.components().all(|component| matches!(component, Component::Normal(_) | Component::CurDir)) {
+            return Err(Errno::XDEV);
+        }
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         match retrying(|| rustix::fs::openat2(&self.fd, path, flags | SAFE, Mode::empty(), resolve)) {
             // Kernels before 5.6, some seccomp profiles, and paths longer than PATH_MAX.
@@ -82,11 +85,7 @@ impl Root {
         let step = OFlags::PATH | OFlags::DIRECTORY | SAFE;
         let mut current = rustix::fs::openat(&self.fd, ".", step, Mode::empty())?;
         for component in path.components() {
-            match component {
-                Component::Normal(name) => current = rustix::fs::openat(&current, name, step, Mode::empty())?,
-                Component::CurDir => {}
-                _ => return Err(Errno::XDEV),
-            }
+            current = rustix::fs::openat(&current, component.as_os_str(), step, Mode::empty())?;
         }
         rustix::fs::openat(&current, ".", flags | SAFE, Mode::empty())
     }

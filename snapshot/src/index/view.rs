@@ -102,33 +102,10 @@ impl View {
     /// Returns where `path` leads when symbolic links are followed with the view as the root, the last one included:
     /// relative, normalised, `.` for the root. `..` stops at the root; components that do not exist are kept.
     pub fn resolve(&self, path: &Path) -> Result<PathBuf, Error> {
-        let mut pending: Vec<OsString> = Vec::new();
-        let mut resolved = PathBuf::new();
-        let mut links = 0;
-        queue(path, &mut pending);
-        while let Some(name) = pending.pop() {
-            match Path::new(&name).components().next() {
-                None | Some(Component::CurDir | Component::Prefix(_)) => {}
-                Some(Component::RootDir) => resolved.clear(),
-                Some(Component::ParentDir) => {
-                    resolved.pop();
-                }
-                Some(Component::Normal(name)) => {
-                    resolved.push(name);
-                    let found = self.lookup(&resolved);
-                    let Some(Kind::Symlink { target }) = found.as_ref().map(|found| &found.entry.kind) else {
-                        continue;
-                    };
-                    links += 1;
-                    if links > LINKS_MAX {
-                        return Err(Error::SymlinkLoop { path: path.to_owned() });
-                    }
-                    queue(Path::new(OsStr::from_bytes(target)), &mut pending);
-                    resolved.pop();
-                }
-            }
-        }
-        Ok(if resolved.as_os_str().is_empty() { PathBuf::from(".") } else { resolved })
+        resolve_with(path, |path| match self.lookup(path)?.entry.into_owned().kind {
+            Kind::Symlink { target } => Some(target),
+            _ => None,
+        })
     }
 
     /// Returns the names in the directory `dir`, sorted bytewise; whiteouts and opaque directories are applied.
@@ -174,6 +151,34 @@ impl View {
         let prefix = if is_root(directory) { Path::new("") } else { directory };
         pending.extend(self.children(directory).into_iter().rev().map(|name| prefix.join(name)));
     }
+}
+
+/// Resolves `path` with the targets of symbolic links that `link` knows: see [`View::resolve`].
+pub(crate) fn resolve_with(path: &Path, link: impl Fn(&Path) -> Option<Vec<u8>>) -> Result<PathBuf, Error> {
+    let mut pending: Vec<OsString> = Vec::new();
+    let mut resolved = PathBuf::new();
+    let mut links = 0;
+    queue(path, &mut pending);
+    while let Some(name) = pending.pop() {
+        match Path::new(&name).components().next() {
+            None | Some(Component::CurDir | Component::Prefix(_)) => {}
+            Some(Component::RootDir) => resolved.clear(),
+            Some(Component::ParentDir) => {
+                resolved.pop();
+            }
+            Some(Component::Normal(name)) => {
+                resolved.push(name);
+                let Some(target) = link(&resolved) else { continue };
+                links += 1;
+                if links > LINKS_MAX {
+                    return Err(Error::SymlinkLoop { path: path.to_owned() });
+                }
+                queue(Path::new(OsStr::from_bytes(&target)), &mut pending);
+                resolved.pop();
+            }
+        }
+    }
+    Ok(if resolved.as_os_str().is_empty() { PathBuf::from(".") } else { resolved })
 }
 
 /// Pushes the components of `path` so that the first one is popped first.

@@ -36,6 +36,7 @@ impl IndexWriter {
     /// Adds or replaces `path`, whose bytes, if it is a regular file, have the digest `content`.
     pub fn put(&mut self, path: &Path, entry: &Entry, content: Option<Content>) -> Result<(), Error> {
         self.make_room_above(path)?;
+        self.refuse_late_target(path)?;
         let entry = entry.clone();
         if entry.kind != Kind::Directory {
             if is_root(path) {
@@ -70,6 +71,16 @@ impl IndexWriter {
         }
         self.checked = parent.map(Path::to_owned);
         Ok(())
+    }
+
+    /// Refuses a path that an earlier link took from the layers below: the index could not tell the two apart.
+    fn refuse_late_target(&self, path: &Path) -> Result<(), Error> {
+        match self.links.get(path).and_then(|links| links.first()) {
+            Some(link) if !self.index.nodes.contains_key(path) => {
+                Err(Error::LinkTarget { path: link.clone(), target: path.to_owned() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Forgets what this layer has at `path` and below, but not the bytes that other names still have.
@@ -145,6 +156,7 @@ impl ChangeSink for IndexWriter {
             return Err(refused());
         }
         self.make_room_above(path)?;
+        self.refuse_late_target(path)?;
         self.clear(path);
         self.links.entry(target.clone()).or_default().push(path.to_owned());
         self.index.nodes.insert(path.to_owned(), Node::HardLink { target });
