@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 /// Extended attributes: raw name → raw value, sorted by name.
 pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// The blake3 digest of a regular file's bytes. Internal: the OCI digests (diff_id, blob) are SHA-256.
+/// The blake3 digest of a regular file's bytes. Internal: the OCI digests (`diff_id`, blob) are SHA-256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Content(pub [u8; 32]);
 

@@ -9,10 +9,29 @@
 //! diff::changes (an upper dir) ├──▶  ChangeSink ──▶├─ TreeWriter   → a snapshot directory
 //! COPY (the builder's)        ─┘                   └─ IndexWriter  → only the index
 //! ```
+pub mod blob;
+pub mod diff;
+pub mod digest;
 pub mod entry;
+pub mod error;
 pub mod index;
+pub mod layer;
+pub mod path;
 pub mod sink;
+pub mod snapshotter;
+pub mod store;
+mod temp;
+pub mod tree;
+pub mod unpack;
+mod xattr;
 
+pub use blob::{BlobStore, BlobWriter};
 pub use entry::{Content, Entry, Kind, Metadata, Mtime, Xattrs};
-pub use index::{LayerIndex, View};
+pub use error::Error;
+pub use index::{Found, IndexWriter, LayerIndex, Node, View};
+pub use layer::{Compression, Layer, LayerWriter, TarError, TarWriter};
 pub use sink::ChangeSink;
+pub use snapshotter::{Active, Snapshot, SnapshotId, Snapshots, chain_id};
+pub use store::Store;
+pub use tree::{Flavour, TreeWriter};
+pub use unpack::{Unpacked, unpack};

@@ -1,0 +1,214 @@
+//! Layers as bytes: changes → tar → compressed blob in one pass with both digests, and back.
+
+use std::io::{self, Read, Write};
+use std::num::NonZero;
+use std::path::Path;
+
+use oci_spec::image::{Descriptor, Digest, MediaType};
+use serde::{Deserialize, Serialize};
+
+use crate::blob::{BlobStore, BlobWriter};
+use crate::entry::{Content, Entry, Kind};
+use crate::index::{IndexWriter, LayerIndex};
+use crate::{ChangeSink, Error};
+
+mod decompress;
+mod header;
+mod pax;
+mod pipeline;
+mod read;
+mod segment;
+mod tar_writer;
+
+pub use decompress::decompress;
+use pipeline::Pipeline;
+pub use read::{Limits, TarError, read, read_limited};
+pub use tar_writer::TarWriter;
+
+/// How a layer's blob is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Compression {
+    /// gzip at a level from 0 to 9.
+    Gzip {
+        /// zlib's scale; 6 is what `gzip` uses by default.
+        level: u32,
+    },
+    /// The tar stream itself.
+    None,
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        Self::Gzip { level: 6 }
+    }
+}
+
+/// A layer of an image: two digests and a size. Its bytes may be in the store, remote, or both.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// The digest of the uncompressed tar stream.
+    pub diff_id: Digest,
+    /// The blob as a manifest names it.
+    pub blob: Descriptor,
+}
+
+/// A [`ChangeSink`] that makes a layer's blob: what it receives becomes tar, is digested and compressed on all cores,
+/// and is written to the blob store, in one pass with bounded memory.
+pub struct LayerWriter {
+    index: IndexWriter,
+    bundle: Vec<u8>,
+    output: Output,
+}
+
+enum Output {
+    Gzip(Pipeline),
+    Plain(BlobWriter),
+}
+
+impl std::fmt::Debug for LayerWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LayerWriter").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+impl LayerWriter {
+    /// Starts a layer, with one compressing thread for each core that the process may use.
+    pub fn new(blobs: &BlobStore, compression: Compression) -> Result<Self, Error> {
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Self::with_threads(blobs, compression, threads)
+    }
+
+    /// Starts a layer that `threads` threads compress; the bytes do not depend on it.
+    pub fn with_threads(blobs: &BlobStore, compression: Compression, threads: usize) -> Result<Self, Error> {
+        let blob = blobs.writer()?;
+        let output = match compression {
+            Compression::Gzip { level } if level > 9 => {
+                return Err(Error::Limit { what: "the gzip level", limit: 9 });
+            }
+            Compression::Gzip { level } => Output::Gzip(Pipeline::start(blob, level, threads)?),
+            Compression::None => Output::Plain(blob),
+        };
+        Ok(Self { index: IndexWriter::default(), bundle: Vec::new(), output })
+    }
+
+    /// Ends the layer: its blob is in the store when this returns.
+    pub fn finish(mut self) -> Result<(Layer, LayerIndex), Error> {
+        self.bundle.extend(header::TRAILER);
+        self.cut()?;
+        let layer = match self.output {
+            Output::Gzip(pipeline) => {
+                let (diff_id, blob) = pipeline.finish()?;
+                let (digest, size) = blob.commit(None)?;
+                Layer { diff_id, blob: Descriptor::new(MediaType::ImageLayerGzip, size, digest) }
+            }
+            Output::Plain(blob) => {
+                let (digest, size) = blob.commit(None)?;
+                Layer { diff_id: digest.clone(), blob: Descriptor::new(MediaType::ImageLayer, size, digest) }
+            }
+        };
+        Ok((layer, self.index.finish()))
+    }
+
+    /// Ends the bundle.
+    fn cut(&mut self) -> Result<(), Error> {
+        if self.bundle.is_empty() {
+            return Ok(());
+        }
+        match &mut self.output {
+            Output::Gzip(pipeline) => {
+                let capacity = self.bundle.len();
+                pipeline.submit(std::mem::replace(&mut self.bundle, Vec::with_capacity(capacity)))?;
+            }
+            Output::Plain(blob) => {
+                blob.write_all(&self.bundle)?;
+                self.bundle.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds `headers` and then, for a regular file, `size` bytes of content with their padding; returns their digest.
+    fn append(
+        &mut self,
+        path: &Path,
+        headers: &[u8],
+        file: Option<(u64, &mut dyn Read)>,
+    ) -> Result<Option<Content>, Error> {
+        let size = file.as_ref().map_or(0, |(size, _)| *size);
+        let bytes = headers.len() as u64 + size + header::padding(size) as u64;
+        if self.bundle.len() as u64 + bytes > segment::MOST {
+            self.cut()?;
+        }
+        self.bundle.extend(headers);
+        let mut content = None;
+        if let Some((size, reader)) = file {
+            content = Some(self.append_content(path, size, reader)?);
+            self.bundle.resize(self.bundle.len() + header::padding(size), 0);
+        }
+        let length = self.bundle.len() as u64;
+        if length >= segment::LEAST && (bytes > segment::MOST || segment::ends_bundle(path, bytes)) {
+            self.cut()?;
+        }
+        Ok(content)
+    }
+
+    /// Adds the bytes of a file, splitting it where the bundle is full.
+    fn append_content(&mut self, path: &Path, size: u64, content: &mut dyn Read) -> Result<Content, Error> {
+        let most = usize::try_from(segment::MOST).expect("4 MiB");
+        let mut state = blake3::Hasher::new();
+        let mut left = size;
+        while left > 0 {
+            if self.bundle.len() >= most {
+                self.cut()?;
+            }
+            let start = self.bundle.len();
+            let room = most - start;
+            let piece = usize::try_from(left).map_or(room, |left| left.min(room));
+            self.bundle.resize(start + piece, 0);
+            content.read_exact(&mut self.bundle[start..]).map_err(|source| match source.kind() {
+                io::ErrorKind::UnexpectedEof => Error::ShortContent { path: path.to_owned(), size },
+                _ => Error::Content { path: path.to_owned(), source },
+            })?;
+            state.update(&self.bundle[start..]);
+            left -= piece as u64;
+        }
+        Ok(Content(*state.finalize().as_bytes()))
+    }
+}
+
+impl ChangeSink for LayerWriter {
+    type Error = Error;
+
+    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn Read) -> Result<(), Error> {
+        let mut headers = Vec::with_capacity(header::BLOCK);
+        header::entry(&mut headers, path, entry)?;
+        let file = if let Kind::File { size } = entry.kind { Some((size, content)) } else { None };
+        let content = self.append(path, &headers, file)?;
+        self.index.put(path, entry, content)
+    }
+
+    fn hard_link(&mut self, path: &Path, target: &Path) -> Result<(), Error> {
+        let mut headers = Vec::with_capacity(header::BLOCK);
+        let metadata = tar_writer::link_metadata(self.index.index(), path, target)?;
+        header::hard_link(&mut headers, path, target, metadata)?;
+        self.append(path, &headers, None)?;
+        self.index.hard_link(path, target)
+    }
+
+    fn whiteout(&mut self, path: &Path) -> Result<(), Error> {
+        let mut headers = Vec::with_capacity(header::BLOCK);
+        header::whiteout(&mut headers, path)?;
+        self.append(path, &headers, None)?;
+        self.index.whiteout(path)
+    }
+
+    fn opaque(&mut self, directory: &Path) -> Result<(), Error> {
+        let mut headers = Vec::with_capacity(header::BLOCK);
+        header::opaque(&mut headers, directory)?;
+        self.append(directory, &headers, None)?;
+        self.index.opaque(directory)
+    }
+}
+
+#[cfg(test)]
+mod tests;

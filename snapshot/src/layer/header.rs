@@ -1,0 +1,268 @@
+//! The tar headers of a layer: POSIX ustar, with a PAX header (POSIX.1-2017, pax, "Extended Header") only where ustar
+//! cannot say it. Owner names are empty and times are whole seconds, so that equal trees give equal bytes.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use tar::{EntryType, Header};
+
+use crate::Error;
+use crate::entry::{Entry, Kind, Metadata, Mtime, Xattrs};
+
+/// The unit of a tar stream.
+pub(super) const BLOCK: usize = 512;
+
+/// The end of a tar stream: two blocks of zeros.
+pub(super) const TRAILER: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
+
+/// What a whiteout's name begins with (OCI image spec, layer.md, "Whiteouts").
+pub(super) const WHITEOUT: &str = ".wh.";
+
+/// The name of the file that makes its directory opaque.
+pub(super) const OPAQUE: &str = ".wh..wh..opq";
+
+// What the octal fields of ustar hold at most.
+const SIZE_MAX: u64 = 0o777_7777_7777;
+const ID_MAX: u32 = 0o777_7777;
+const NAME: usize = 100;
+const PREFIX: usize = 155;
+
+/// Returns how many zeros follow `size` bytes of content.
+pub(super) fn padding(size: u64) -> usize {
+    let over = usize::try_from(size % BLOCK as u64).expect("less than a block");
+    (BLOCK - over) % BLOCK
+}
+
+/// Appends the header of `entry`, after its PAX header if it needs one.
+pub(super) fn entry(out: &mut Vec<u8>, path: &Path, entry: &Entry) -> Result<(), Error> {
+    refuse_reserved(path)?;
+    let mut name = path.as_os_str().as_bytes().to_vec();
+    let mut header = Header::new_ustar();
+    let mut pax = Pax::default();
+    for (key, value) in &entry.metadata.xattrs {
+        if key.contains(&b'=') {
+            return Err(unrepresentable(path, "tar cannot hold `=` in the name of an extended attribute"));
+        }
+        pax.record(&[b"SCHILY.xattr.", key.as_slice()].concat(), value);
+    }
+    match &entry.kind {
+        Kind::Directory => {
+            name.push(b'/');
+            header.set_entry_type(EntryType::Directory);
+        }
+        Kind::File { .. } => header.set_entry_type(EntryType::Regular),
+        Kind::Symlink { .. } => header.set_entry_type(EntryType::Symlink),
+        Kind::CharDevice { .. } => header.set_entry_type(EntryType::Char),
+        Kind::BlockDevice { .. } => header.set_entry_type(EntryType::Block),
+        Kind::Fifo => header.set_entry_type(EntryType::Fifo),
+    }
+    if let Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } = entry.kind {
+        if major > ID_MAX || minor > ID_MAX {
+            return Err(unrepresentable(path, "tar cannot hold a device number above 2097151"));
+        }
+        let failed = |_| unrepresentable(path, "tar cannot hold its device number");
+        header.set_device_major(major).and_then(|()| header.set_device_minor(minor)).map_err(failed)?;
+    }
+    let size = if let Kind::File { size } = entry.kind { size } else { 0 };
+    let target = if let Kind::Symlink { target } = &entry.kind { target.as_slice() } else { &[] };
+    finish(out, &mut header, pax, &Fields { name: &name, target, size, metadata: &entry.metadata });
+    Ok(())
+}
+
+/// Appends the header of a hard link. It repeats the target's mode, owner and time: containerd applies them.
+pub(super) fn hard_link(out: &mut Vec<u8>, path: &Path, target: &Path, metadata: &Metadata) -> Result<(), Error> {
+    refuse_reserved(path)?;
+    let mut header = Header::new_ustar();
+    header.set_entry_type(EntryType::Link);
+    let fields = Fields { name: path.as_os_str().as_bytes(), target: target.as_os_str().as_bytes(), size: 0, metadata };
+    finish(out, &mut header, Pax::default(), &fields);
+    Ok(())
+}
+
+/// Appends the whiteout of `path`.
+pub(super) fn whiteout(out: &mut Vec<u8>, path: &Path) -> Result<(), Error> {
+    refuse_reserved(path)?;
+    let name = path.file_name().ok_or_else(|| unrepresentable(path, "the root cannot be removed"))?;
+    let mut hidden = WHITEOUT.as_bytes().to_vec();
+    hidden.extend(name.as_bytes());
+    marker(out, &path.with_file_name(OsStr::from_bytes(&hidden)));
+    Ok(())
+}
+
+/// Appends the file that makes `directory` opaque.
+pub(super) fn opaque(out: &mut Vec<u8>, directory: &Path) -> Result<(), Error> {
+    refuse_reserved(directory)?;
+    marker(out, &directory.join(OPAQUE));
+    Ok(())
+}
+
+/// Appends an empty file without owner, mode or time.
+fn marker(out: &mut Vec<u8>, path: &Path) {
+    let metadata = Metadata { mode: 0, uid: 0, gid: 0, mtime: Mtime::default(), xattrs: Xattrs::new() };
+    let mut header = Header::new_ustar();
+    header.set_entry_type(EntryType::Regular);
+    let name = path.as_os_str().as_bytes();
+    finish(out, &mut header, Pax::default(), &Fields { name, target: &[], size: 0, metadata: &metadata });
+}
+
+fn refuse_reserved(path: &Path) -> Result<(), Error> {
+    if path.iter().any(|name| name.as_bytes().starts_with(WHITEOUT.as_bytes())) {
+        return Err(Error::ReservedName { path: path.to_owned() });
+    }
+    Ok(())
+}
+
+fn unrepresentable(path: &Path, reason: &'static str) -> Error {
+    Error::Unrepresentable { path: path.to_owned(), reason }
+}
+
+/// What every header says; those of a link have no attributes.
+struct Fields<'a> {
+    name: &'a [u8],
+    target: &'a [u8],
+    size: u64,
+    metadata: &'a Metadata,
+}
+
+/// Fills in the common fields, moving to `pax` what does not fit, in the bytewise order of the keywords.
+fn finish(out: &mut Vec<u8>, header: &mut Header, mut pax: Pax, fields: &Fields<'_>) {
+    let Metadata { mode, uid, gid, mtime, .. } = fields.metadata;
+    header.set_mode(mode & 0o7777);
+    header.set_gid(0);
+    header.set_uid(0);
+    header.set_size(0);
+    header.set_mtime(0);
+    match *gid {
+        0..=ID_MAX => header.set_gid(u64::from(*gid)),
+        _ => pax.number(b"gid", gid),
+    }
+    let ustar = header.as_ustar_mut().expect("made by new_ustar");
+    if fields.target.len() <= NAME {
+        ustar.linkname[..fields.target.len()].copy_from_slice(fields.target);
+    } else {
+        pax.record(b"linkpath", fields.target);
+    }
+    match u64::try_from(mtime.seconds) {
+        Ok(seconds) if seconds <= SIZE_MAX => header.set_mtime(seconds),
+        _ => pax.number(b"mtime", &mtime.seconds),
+    }
+    let ustar = header.as_ustar_mut().expect("made by new_ustar");
+    let (prefix, name) = split_name(fields.name).unwrap_or_else(|| {
+        pax.record(b"path", fields.name);
+        (&[], &fields.name[..NAME])
+    });
+    ustar.prefix[..prefix.len()].copy_from_slice(prefix);
+    ustar.name[..name.len()].copy_from_slice(name);
+    match fields.size {
+        0..=SIZE_MAX => header.set_size(fields.size),
+        _ => pax.number(b"size", &fields.size),
+    }
+    match *uid {
+        0..=ID_MAX => header.set_uid(u64::from(*uid)),
+        _ => pax.number(b"uid", uid),
+    }
+    header.set_cksum();
+    pax.write(out);
+    out.extend(header.as_bytes());
+}
+
+/// Splits a name into ustar's prefix and name; `None` when it does not fit.
+fn split_name(name: &[u8]) -> Option<(&[u8], &[u8])> {
+    if name.len() <= NAME {
+        return Some((&[], name));
+    }
+    let earliest = name.len().checked_sub(NAME + 1)?;
+    let at = (earliest..=PREFIX.min(name.len() - 2)).find(|at| name[*at] == b'/')?;
+    (at > 0).then(|| (&name[..at], &name[at + 1..]))
+}
+
+/// The records of one PAX header.
+#[derive(Default)]
+struct Pax {
+    records: Vec<u8>,
+}
+
+impl Pax {
+    /// Appends `LENGTH KEY=VALUE\n`, where LENGTH counts its own digits.
+    fn record(&mut self, key: &[u8], value: &[u8]) {
+        let rest = key.len() + value.len() + 3;
+        let mut length = rest + 1;
+        while length != rest + length.to_string().len() {
+            length = rest + length.to_string().len();
+        }
+        self.records.extend(length.to_string().as_bytes());
+        for part in [b" ", key, b"=", value, b"\n"] {
+            self.records.extend(part);
+        }
+    }
+
+    fn number(&mut self, key: &[u8], value: &impl ToString) {
+        self.record(key, value.to_string().as_bytes());
+    }
+
+    fn write(self, out: &mut Vec<u8>) {
+        if self.records.is_empty() {
+            return;
+        }
+        let mut header = Header::new_ustar();
+        header.set_entry_type(EntryType::XHeader);
+        header.as_ustar_mut().expect("made by new_ustar").name[..10].copy_from_slice(b"PaxHeaders");
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(self.records.len() as u64);
+        header.set_cksum();
+        out.extend(header.as_bytes());
+        out.extend(&self.records);
+        out.resize(out.len() + padding(self.records.len() as u64), 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_count_their_own_length() {
+        for length in [0, 1, 80, 89, 90, 91, 92, 980, 985, 989, 990, 9990] {
+            let mut pax = Pax::default();
+            pax.record(b"path", &vec![b'x'; length]);
+            let digits = pax.records.iter().position(|byte| *byte == b' ').unwrap();
+            let announced: usize = std::str::from_utf8(&pax.records[..digits]).unwrap().parse().unwrap();
+            assert_eq!(announced, pax.records.len());
+        }
+    }
+
+    #[test]
+    fn long_names_are_split_at_a_slash() {
+        let part = |count: usize| "x".repeat(count);
+        assert_eq!(split_name(part(100).as_bytes()), Some((&b""[..], part(100).as_bytes())));
+        assert_eq!(split_name(part(101).as_bytes()), None);
+        for (prefix, name, fits) in
+            [(1, 100, true), (155, 100, true), (156, 100, false), (155, 101, false), (155, 1, true)]
+        {
+            let (prefix, name) = (part(prefix), part(name));
+            let joined = format!("{prefix}/{name}");
+            let expected = fits.then_some((prefix.as_bytes(), name.as_bytes()));
+            assert_eq!(split_name(joined.as_bytes()), expected, "{} / {}", prefix.len(), name.len());
+        }
+        // The slash that ends a directory's name is no place to split.
+        assert_eq!(split_name(format!("{}/", part(100)).as_bytes()), None);
+        let directory = format!("a/{}/", part(99));
+        assert_eq!(split_name(directory.as_bytes()), Some((&b"a"[..], &directory.as_bytes()[2..])));
+    }
+
+    #[test]
+    fn reserved_names_are_refused() {
+        let file = Entry {
+            kind: Kind::File { size: 0 },
+            metadata: Metadata { mode: 0o644, uid: 0, gid: 0, mtime: Mtime::default(), xattrs: Xattrs::new() },
+        };
+        for path in [".wh.x", "a/.wh.x", "a/.wh.x/b", "a/.wh..wh..opq"] {
+            assert!(matches!(entry(&mut Vec::new(), Path::new(path), &file), Err(Error::ReservedName { .. })));
+        }
+        entry(&mut Vec::new(), Path::new("a/x.wh.x"), &file).unwrap();
+    }
+}

@@ -1,0 +1,177 @@
+//! PAX extended headers (POSIX.1-2017, pax, "pax Extended Header"), read strictly: what two readers could take for two
+//! different archives is refused.
+
+use crate::entry::{Mtime, Xattrs};
+
+/// What a PAX header says about the next entry.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Extended {
+    pub(super) path: Option<Vec<u8>>,
+    pub(super) linkpath: Option<Vec<u8>>,
+    pub(super) size: Option<u64>,
+    pub(super) uid: Option<u32>,
+    pub(super) gid: Option<u32>,
+    pub(super) mtime: Option<Mtime>,
+    /// Raw: which of them belong in a layer is decided later.
+    pub(super) xattrs: Xattrs,
+}
+
+/// Reads the records of a header for one entry. Keywords that say nothing about a layer (atime, uname, comment, those
+/// of other vendors) are skipped, as POSIX has it.
+pub(super) fn parse(records: &[u8]) -> Result<Extended, &'static str> {
+    let mut extended = Extended::default();
+    for record in Records(records) {
+        let (key, value) = record?;
+        match key {
+            b"path" => extended.path = Some(name(value)?),
+            b"linkpath" => extended.linkpath = Some(name(value)?),
+            b"size" => extended.size = Some(decimal(value)?),
+            b"uid" => extended.uid = Some(id(value)?),
+            b"gid" => extended.gid = Some(id(value)?),
+            b"mtime" => extended.mtime = Some(time(value)?),
+            _ if is_sparse(key) => return Err("a sparse file, which layers cannot hold"),
+            _ => {
+                if let Some(attribute) = key.strip_prefix(b"SCHILY.xattr.") {
+                    if attribute.is_empty() || attribute.contains(&0) {
+                        return Err("an extended attribute without a proper name");
+                    }
+                    extended.xattrs.insert(attribute.to_vec(), value.to_vec());
+                }
+            }
+        }
+    }
+    Ok(extended)
+}
+
+/// Checks the records of a global header: only comments and the like, nothing that would change entries.
+pub(super) fn check_global(records: &[u8]) -> Result<(), &'static str> {
+    for record in Records(records) {
+        let (key, _) = record?;
+        let changes = matches!(key, b"path" | b"linkpath" | b"size" | b"uid" | b"gid" | b"mtime" | b"hdrcharset");
+        if changes || is_sparse(key) || key.starts_with(b"SCHILY.xattr.") {
+            return Err("a global header that changes entries");
+        }
+    }
+    Ok(())
+}
+
+fn is_sparse(key: &[u8]) -> bool {
+    key.starts_with(b"GNU.sparse.") || key == b"SCHILY.realsize"
+}
+
+/// The `LENGTH KEY=VALUE\n` records of a header.
+struct Records<'a>(&'a [u8]);
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<(&'a [u8], &'a [u8]), &'static str>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let record = self.record();
+        if record.is_none() {
+            self.0 = &[];
+        }
+        Some(record.ok_or("a malformed PAX record"))
+    }
+}
+
+impl<'a> Records<'a> {
+    fn record(&mut self) -> Option<(&'a [u8], &'a [u8])> {
+        let space = self.0.iter().take(21).position(|byte| *byte == b' ')?;
+        let length = usize::try_from(decimal(&self.0[..space]).ok()?).ok()?;
+        let (record, rest) = self.0.split_at_checked(length)?;
+        let body = record.get(space + 1..)?.strip_suffix(b"\n")?;
+        let equals = body.iter().position(|byte| *byte == b'=')?;
+        self.0 = rest;
+        (equals > 0).then(|| (&body[..equals], &body[equals + 1..]))
+    }
+}
+
+fn name(value: &[u8]) -> Result<Vec<u8>, &'static str> {
+    if value.is_empty() || value.contains(&0) { Err("an empty path or one with a NUL") } else { Ok(value.to_vec()) }
+}
+
+fn id(value: &[u8]) -> Result<u32, &'static str> {
+    decimal(value)?.try_into().map_err(|_| "an owner above 4294967295")
+}
+
+fn decimal(value: &[u8]) -> Result<u64, &'static str> {
+    let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    let text = if digits { std::str::from_utf8(value).ok() } else { None };
+    text.and_then(|text| text.parse().ok()).ok_or("a number that is none")
+}
+
+/// `[-]SECONDS[.FRACTION]`; digits beyond nanoseconds are cut off.
+fn time(value: &[u8]) -> Result<Mtime, &'static str> {
+    const WRONG: &str = "a time that is none";
+    let (negative, value) = value.strip_prefix(b"-").map_or((false, value), |rest| (true, rest));
+    let (whole, fraction) = match value.iter().position(|byte| *byte == b'.') {
+        Some(point) => (&value[..point], &value[point + 1..]),
+        None => (value, &b""[..]),
+    };
+    if !fraction.iter().all(u8::is_ascii_digit) {
+        return Err(WRONG);
+    }
+    let seconds = i64::try_from(decimal(whole)?).map_err(|_| WRONG)?;
+    let nanoseconds = (0..9).fold(0, |sum, place| sum * 10 + u32::from(fraction.get(place).map_or(0, |d| d - b'0')));
+    Ok(match (negative, nanoseconds) {
+        (false, _) => Mtime { seconds, nanoseconds },
+        (true, 0) => Mtime { seconds: -seconds, nanoseconds: 0 },
+        (true, _) => Mtime { seconds: -seconds - 1, nanoseconds: 1_000_000_000 - nanoseconds },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_read() {
+        let extended =
+            parse(b"9 path=a\n11 size=12\n14 mtime=-1.5\n28 SCHILY.xattr.user.a=\n\n=\n12 atime=1.\n").unwrap();
+        assert_eq!(extended.path.as_deref(), Some(&b"a"[..]));
+        assert_eq!(extended.size, Some(12));
+        assert_eq!(extended.mtime, Some(Mtime { seconds: -2, nanoseconds: 500_000_000 }));
+        assert_eq!(extended.xattrs[&b"user.a"[..]], b"\n\n=");
+    }
+
+    #[test]
+    fn malformed_records_are_refused() {
+        for records in [
+            &b"x"[..],
+            b"9 path=a",
+            b"9 path=a\n\0",
+            b"8 path=a\n",
+            b"10 path=a\n",
+            b"99999999999999999999 path=a\n",
+            b"-9 path=a\n",
+            b"+9 path=a\n",
+            b"0 \n",
+            b"3 \n",
+            b"4 =\n",
+            b"6 path\n",
+            b" 9 path=a\n",
+            b"8 path=\n",
+            b"10 path=a\0\n",
+            b"10 size=-1\n",
+            b"10 size=0x\n",
+            b"18 uid=4294967296\n",
+            b"11 mtime=x\n",
+            b"12 mtime=1e\n",
+            b"17 SCHILY.xattr.=\n",
+            b"22 GNU.sparse.major=1\n",
+        ] {
+            assert!(parse(records).is_err(), "{}", records.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn global_headers_may_comment() {
+        check_global(b"14 comment=abc\n").unwrap();
+        for records in [&b"9 path=a\n"[..], b"10 size=1\n", b"21 GNU.sparse.name=x\n", b"junk"] {
+            assert!(check_global(records).is_err());
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Snapshots: one directory a layer, active while it is written and committed by a rename.
+//!
+//! ```text
+//! <root>/snapshots-<flavour>/
+//!   <id>/fs        the layer's tree: a `lowerdir`
+//!   <id>/unsynced  the boot id, until the tree is known to be on the disk
+//!   tmp/<random>/{fs,work}  active: an `upperdir` and its `workdir`, locked by the process that writes it
+//! ```
+//! Nothing in a tree is synced one by one. After a crash of the machine a snapshot that still says `unsynced` is
+//! worth nothing, so it is thrown away: see [`Snapshots::sync`].
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use oci_spec::image::{Digest, DigestAlgorithm};
+use rustix::fs::Mode;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::sha256;
+use crate::index::View;
+use crate::path::remove_tree;
+use crate::temp::{TempDirectory, create_directory, random_name, sweep};
+use crate::tree::{Flavour, TreeWriter};
+use crate::{ChangeSink, Error};
+
+const TREE: &str = "fs";
+const WORK: &str = "work";
+const TMP: &str = "tmp";
+const UNSYNCED: &str = "unsynced";
+
+/// Names a snapshot: the `chain_id` for a pulled layer, the cache key for a built vertex.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SnapshotId(pub Digest);
+
+/// Returns the `chain_id` of the layer `diff_id` on top of `parent` (OCI image spec, config.md, "Layer `ChainID`").
+pub fn chain_id(parent: Option<&SnapshotId>, diff_id: &Digest) -> SnapshotId {
+    SnapshotId(match parent {
+        None => diff_id.clone(),
+        Some(SnapshotId(parent)) => sha256(format!("{parent} {diff_id}").as_bytes()),
+    })
+}
+
+/// A committed snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its name.
+    pub id: SnapshotId,
+    /// The layer's tree.
+    pub dir: PathBuf,
+}
+
+/// All snapshots of one [`Flavour`]: a tree made for one overlay mode is wrong in another.
+#[derive(Debug, Clone)]
+pub struct Snapshots {
+    directory: PathBuf,
+    flavour: Flavour,
+    boot: Arc<str>,
+}
+
+impl Snapshots {
+    /// Opens the snapshots of `root`, an existing directory, creates the folders that it lacks and removes what dead
+    /// processes have left in them.
+    pub fn open_at(root: &Path, flavour: Flavour) -> Result<Self, Error> {
+        let directory = root.join(match flavour {
+            Flavour::Trusted => "snapshots-trusted",
+            Flavour::UserXattr => "snapshots-userxattr",
+            Flavour::Plain => "snapshots-plain",
+        });
+        let tmp = directory.join(TMP);
+        for directory in [&directory, &tmp] {
+            if !directory.is_dir() {
+                create_directory(directory).or_else(|error| if directory.is_dir() { Ok(()) } else { Err(error) })?;
+            }
+        }
+        sweep(&tmp)?;
+        // Without procfs every boot looks the same: then a crash is survived as far as the file system does.
+        let boot = fs_err::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Ok(Self { directory, flavour, boot: boot.trim().into() })
+    }
+
+    /// Returns how the trees write down whiteouts.
+    pub fn flavour(&self) -> Flavour {
+        self.flavour
+    }
+
+    /// Returns where the snapshots are, each in a folder with the name of its digest.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Returns a committed snapshot. One that a crash of the machine may have damaged is removed and not returned.
+    pub fn get(&self, id: &SnapshotId) -> Option<Snapshot> {
+        let place = self.place(id).ok()?;
+        let dir = place.join(TREE);
+        if !fs_err::symlink_metadata(&dir).ok()?.is_dir() {
+            return None;
+        }
+        match fs_err::read_to_string(place.join(UNSYNCED)) {
+            Ok(boot) if *boot == *self.boot => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            _ => {
+                self.discard(&place).ok();
+                return None;
+            }
+        }
+        Some(Snapshot { id: id.clone(), dir })
+    }
+
+    /// Starts a snapshot.
+    pub fn prepare(&self) -> Result<Active, Error> {
+        let temporary = TempDirectory::create(&self.directory.join(TMP))?;
+        let (upper, work) = (temporary.path().join(TREE), temporary.path().join(WORK));
+        create_directory(&upper)?;
+        create_directory(&work)?;
+        // The root of an image can be entered by everybody, unless adopt_root or a layer says otherwise.
+        rustix::fs::chmod(&upper, Mode::from_raw_mode(0o755)).map_err(Error::io("set the mode of", &upper))?;
+        Ok(Active { snapshots: self.clone(), temporary, upper, work })
+    }
+
+    /// Lists the committed snapshots.
+    pub fn list(&self) -> Result<Vec<SnapshotId>, Error> {
+        let mut ids = Vec::new();
+        for entry in fs_err::read_dir(&self.directory)? {
+            let name = entry?.file_name();
+            if let Some(digest) = name.to_str().and_then(|hex| format!("sha256:{hex}").parse().ok()) {
+                ids.push(SnapshotId(digest));
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Removes a snapshot; one that is not there is no error. Nobody may be using it.
+    pub fn remove(&self, id: &SnapshotId) -> Result<(), Error> {
+        let place = self.place(id)?;
+        if place.exists() { self.discard(&place) } else { Ok(()) }
+    }
+
+    /// Makes all committed snapshots durable, with one `syncfs`, so that they outlive a crash of the machine. Worth
+    /// calling at the end of a build; without it the snapshots last until the next boot.
+    pub fn sync(&self) -> Result<(), Error> {
+        let marks: Vec<PathBuf> =
+            self.list()?.iter().filter_map(|id| Some(self.place(id).ok()?.join(UNSYNCED))).collect();
+        let marks: Vec<PathBuf> = marks.into_iter().filter(|mark| mark.exists()).collect();
+        if marks.is_empty() {
+            return Ok(());
+        }
+        let directory = fs_err::File::open(&self.directory)?;
+        rustix::fs::syncfs(&directory).map_err(Error::io("sync", &self.directory))?;
+        for mark in marks {
+            match fs_err::remove_file(mark) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&self, id: &SnapshotId) -> Result<PathBuf, Error> {
+        match id.0.algorithm() {
+            DigestAlgorithm::Sha256 => Ok(self.directory.join(id.0.digest())),
+            _ => Err(Error::Algorithm { digest: id.0.clone() }),
+        }
+    }
+
+    /// Takes a snapshot out of sight at once, then removes it.
+    fn discard(&self, place: &Path) -> Result<(), Error> {
+        let out_of_sight = self.directory.join(TMP).join(random_name()?);
+        fs_err::rename(place, &out_of_sight)?;
+        remove_tree(&out_of_sight)
+    }
+}
+
+/// A snapshot being written. Dropped before [`Active::commit`], it is deleted.
+#[derive(Debug)]
+pub struct Active {
+    snapshots: Snapshots,
+    temporary: TempDirectory,
+    upper: PathBuf,
+    work: PathBuf,
+}
+
+impl Active {
+    /// Returns the tree: an overlay's `upperdir`.
+    pub fn upper(&self) -> &Path {
+        &self.upper
+    }
+
+    /// Returns the overlay's `workdir`.
+    pub fn work(&self) -> &Path {
+        &self.work
+    }
+
+    /// Returns how the tree writes down whiteouts.
+    pub fn flavour(&self) -> Flavour {
+        self.snapshots.flavour
+    }
+
+    /// Gives the tree's root the metadata that the image's root has in `below`. An overlay shows those of the upper
+    /// directory: call this before mounting, or `/` changes its mode.
+    pub fn adopt_root(&self, below: &View) -> Result<(), Error> {
+        let root = Path::new(".");
+        let entry = below.lookup(root).map_or_else(crate::index::implied_directory, |found| found.entry.into_owned());
+        let mut tree = TreeWriter::new(&self.upper, self.snapshots.flavour)?;
+        tree.entry(root, &entry, &mut io::empty())?;
+        tree.finish()
+    }
+
+    /// Commits the tree under `id`. When another process was first, its snapshot is returned and this one deleted.
+    pub fn commit(self, id: &SnapshotId) -> Result<Snapshot, Error> {
+        let target = self.snapshots.place(id)?;
+        remove_tree(&self.work)?;
+        fs_err::write(self.temporary.path().join(UNSYNCED), self.snapshots.boot.as_bytes())?;
+        self.temporary.persist(&target)?;
+        Ok(Snapshot { id: id.clone(), dir: target.join(TREE) })
+    }
+}

@@ -1,0 +1,189 @@
+//! Files and directories under construction, each locked (flock) by the process that makes it for as long as it lives.
+//!
+//! A name whose lock can be taken belongs to nobody any more: [`sweep`] removes it.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use fs_err::os::unix::fs::OpenOptionsExt;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::Error;
+use crate::digest::hex;
+use crate::path::remove_tree;
+
+/// Returns a file name that nobody can predict (96 random bits).
+pub(crate) fn random_name() -> Result<String, Error> {
+    let mut bytes = [0; 12];
+    getrandom::fill(&mut bytes).map_err(|error| Error::File(io::Error::other(error)))?;
+    Ok(hex(&bytes))
+}
+
+/// A file that is deleted when dropped, unless it was persisted.
+#[derive(Debug)]
+pub(crate) struct TempFile {
+    file: fs_err::File,
+    path: PathBuf,
+    persisted: bool,
+}
+
+impl TempFile {
+    /// Creates a file, mode 0600, in `directory`.
+    pub(crate) fn create(directory: &Path) -> Result<Self, Error> {
+        loop {
+            let path = directory.join(random_name()?);
+            let file = fs_err::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+            if locked(&file, &path)? {
+                return Ok(Self { file, path, persisted: false });
+            }
+        }
+    }
+
+    pub(crate) fn file(&mut self) -> &mut fs_err::File {
+        &mut self.file
+    }
+
+    /// Makes the bytes durable and renames the file to `target`, whose directory is made durable too.
+    pub(crate) fn persist(mut self, target: &Path) -> Result<(), Error> {
+        self.file.sync_all()?;
+        fs_err::rename(&self.path, target)?;
+        self.persisted = true;
+        sync_directory_of(target)
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        if !self.persisted {
+            // What cannot be removed now is removed by the next sweep.
+            fs_err::remove_file(&self.path).ok();
+        }
+    }
+}
+
+/// A directory that is deleted when dropped, unless it was persisted.
+#[derive(Debug)]
+pub(crate) struct TempDirectory {
+    /// Holds the lock.
+    lock: fs_err::File,
+    path: PathBuf,
+    persisted: bool,
+}
+
+impl TempDirectory {
+    /// Creates a directory, mode 0700, in `directory`.
+    pub(crate) fn create(directory: &Path) -> Result<Self, Error> {
+        loop {
+            let path = directory.join(random_name()?);
+            create_directory(&path)?;
+            let lock = fs_err::File::open(&path)?;
+            if locked(&lock, &path)? {
+                return Ok(Self { lock, path, persisted: false });
+            }
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Renames the directory to `target`; returns `false` (and deletes it) when `target` exists.
+    pub(crate) fn persist(mut self, target: &Path) -> Result<bool, Error> {
+        match rustix::fs::rename(&self.path, target) {
+            Ok(()) => {
+                self.persisted = true;
+                sync_directory_of(target)?;
+                Ok(true)
+            }
+            Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(false),
+            Err(error) => Err(Error::io("commit", target)(error)),
+        }
+    }
+}
+
+impl Drop for TempDirectory {
+    fn drop(&mut self) {
+        if !self.persisted {
+            // What cannot be removed now is removed by the next sweep.
+            remove_tree(&self.path).ok();
+        }
+        rustix::fs::flock(&self.lock, FlockOperation::Unlock).ok();
+    }
+}
+
+/// Creates a directory with mode 0700 whatever the umask; its parent must exist.
+pub(crate) fn create_directory(path: &Path) -> Result<(), Error> {
+    rustix::fs::mkdir(path, Mode::RWXU).map_err(Error::io("create directory", path))
+}
+
+/// Makes the entries of the directory that holds `path` durable.
+pub(crate) fn sync_directory_of(path: &Path) -> Result<(), Error> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    Ok(fs_err::File::open(directory)?.sync_all()?)
+}
+
+/// Locks a fresh file; `false` when a sweep was faster and has removed it.
+fn locked(file: &fs_err::File, path: &Path) -> Result<bool, Error> {
+    rustix::fs::flock(file, FlockOperation::LockExclusive).map_err(Error::io("lock", path))?;
+    let ours = file.metadata()?;
+    match fs_err::symlink_metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes everything in `directory` whose owner is dead.
+pub(crate) fn sweep(directory: &Path) -> Result<(), Error> {
+    for entry in fs_err::read_dir(directory)? {
+        let path = entry?.path();
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let lock = match rustix::fs::open(&path, flags, Mode::empty()) {
+            Ok(lock) => lock,
+            Err(Errno::NOENT) => continue,
+            Err(error) => return Err(Error::io("open", &path)(error)),
+        };
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => remove_tree(&path)?,
+            Err(Errno::WOULDBLOCK) => {}
+            Err(error) => return Err(Error::io("lock", &path)(error)),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sweep_removes_what_nobody_holds() {
+        let root = tempfile::tempdir().unwrap();
+        let held_file = TempFile::create(root.path()).unwrap();
+        let held = TempDirectory::create(root.path()).unwrap();
+        fs_err::write(root.path().join("stale"), "x").unwrap();
+        fs_err::create_dir_all(root.path().join("dead/fs/a/b")).unwrap();
+        sweep(root.path()).unwrap();
+        let mut left: Vec<_> = fs_err::read_dir(root.path()).unwrap().map(|e| e.unwrap().path()).collect();
+        left.sort();
+        let mut expected = vec![held_file.path.clone(), held.path.clone()];
+        expected.sort();
+        assert_eq!(left, expected);
+        drop((held_file, held));
+        assert_eq!(fs_err::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn losing_the_race_deletes_the_loser() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("target");
+        for won in [true, false] {
+            let active = TempDirectory::create(root.path()).unwrap();
+            fs_err::write(active.path().join("f"), "x").unwrap();
+            assert_eq!(active.persist(&target).unwrap(), won);
+        }
+        assert_eq!(fs_err::read_dir(root.path()).unwrap().count(), 1);
+    }
+}

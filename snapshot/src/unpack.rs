@@ -1,0 +1,232 @@
+//! One pulled layer → its own snapshot, independent of the layers below, so that all layers of an image unpack at
+//! once. What a layer takes from below is added at the end: see [`Unpacked::settle`].
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::entry::{Content, Entry, Kind};
+use crate::index::{IndexWriter, LayerIndex, Node, View, implied_directory, resolve_with};
+use crate::layer::{Limits, read_limited};
+use crate::path::Root;
+use crate::snapshotter::{Active, Snapshot, SnapshotId};
+use crate::tree::{Flavour, TreeWriter};
+use crate::{ChangeSink, Error};
+
+/// A layer on disk that still lacks what only the layers below know: the metadata of the directories that it implies,
+/// and the files below that its hard links name.
+#[derive(Debug)]
+pub struct Unpacked {
+    active: Active,
+    tree: TreeWriter,
+    index: Arc<LayerIndex>,
+}
+
+/// Unpacks an uncompressed layer into `active`, with the default [`Limits`].
+pub fn unpack(tar: &mut dyn Read, active: Active, flavour: Flavour) -> Result<Unpacked, Error> {
+    unpack_limited(tar, active, flavour, Limits::default())
+}
+
+/// Does [`unpack`] with other limits.
+pub fn unpack_limited(tar: &mut dyn Read, active: Active, flavour: Flavour, limits: Limits) -> Result<Unpacked, Error> {
+    let tree = TreeWriter::new(active.upper(), flavour)?;
+    let mut sink = Unpacker { tree, index: IndexWriter::default(), parent: None, whiteouts: false };
+    read_limited(tar, limits, &mut sink)?;
+    Ok(Unpacked { active, tree: sink.tree, index: Arc::new(sink.index.finish()) })
+}
+
+impl Unpacked {
+    /// Returns the layer's index, which does not depend on the layers below.
+    pub fn index(&self) -> &Arc<LayerIndex> {
+        &self.index
+    }
+
+    /// Adds what comes from the layers below (`below`, whose trees are `below_dirs`, bottom first) and commits.
+    pub fn settle(mut self, below: &View, below_dirs: &[PathBuf], id: &SnapshotId) -> Result<Snapshot, Error> {
+        self.copy_links(below, below_dirs)?;
+        if let Some(Node::Opaque | Node::Entry { opaque: true, .. }) = self.index.nodes().get(Path::new(".")) {
+            self.hide_below(below)?;
+        }
+        for directory in self.index.undescribed() {
+            let found = below.lookup(&directory).filter(|found| found.entry.kind == Kind::Directory);
+            let entry = found.map_or_else(implied_directory, |found| found.entry.into_owned());
+            self.tree.describe(&directory, entry.metadata);
+        }
+        self.tree.finish()?;
+        self.active.commit(id)
+    }
+
+    /// Copies the files below that hard links of this layer name: a link cannot lead from one tree to another.
+    fn copy_links(&mut self, below: &View, below_dirs: &[PathBuf]) -> Result<(), Error> {
+        let index = Arc::clone(&self.index);
+        let mut copied: BTreeMap<&Path, &Path> = BTreeMap::new();
+        for (path, node) in index.nodes() {
+            let Node::HardLink { target } = node else { continue };
+            if matches!(index.nodes().get(target), Some(Node::Entry { .. })) {
+                continue;
+            }
+            if let Some(first) = copied.get(target.as_path()) {
+                self.tree.hard_link(path, first)?;
+                continue;
+            }
+            let missing = || Error::LinkTarget { path: path.clone(), target: target.clone() };
+            let found = below.lookup(target).filter(|found| found.entry.kind != Kind::Directory).ok_or_else(missing)?;
+            if let Kind::File { .. } = found.entry.kind {
+                let directory = below_dirs.get(found.layer).ok_or_else(missing)?;
+                let source = Root::open(directory)?.open_file(&found.file)?;
+                self.tree.copy_file(path, &found.entry, &source)?;
+            } else {
+                self.tree.entry(path, &found.entry, &mut io::empty())?;
+            }
+            copied.insert(target, path);
+        }
+        Ok(())
+    }
+
+    /// Makes the root opaque, which overlayfs does not heed on the top directory of a layer: name by name.
+    fn hide_below(&mut self, below: &View) -> Result<(), Error> {
+        for name in below.children(Path::new(".")) {
+            self.tree.whiteout(Path::new(&name))?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes tree and index together; where order and repetition matter the index decides and the tree follows.
+struct Unpacker {
+    tree: TreeWriter,
+    index: IndexWriter,
+    /// The directory of the last change, as the archive names it, and where it leads.
+    parent: Option<(PathBuf, PathBuf)>,
+    /// Whether there was any whiteout yet: without one no path can lie below one.
+    whiteouts: bool,
+}
+
+impl Unpacker {
+    fn node(&self, path: &Path) -> Option<&Node> {
+        self.index.index().nodes().get(path)
+    }
+
+    /// Returns where `path` goes when its directories lead through symbolic links of this layer, as extracting one
+    /// entry after another would have it; always inside the root.
+    fn locate(&mut self, path: &Path) -> Result<PathBuf, Error> {
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Ok(path.to_owned()) };
+        if let Some((known, place)) = &self.parent
+            && known == directory
+        {
+            return Ok(place.join(name));
+        }
+        let place = resolve_with(directory, |path| self.link_at(path))?;
+        let place = if place == Path::new(".") { PathBuf::new() } else { place };
+        self.make_room_above(&place)?;
+        let located = place.join(name);
+        self.parent = Some((directory.to_owned(), place));
+        Ok(located)
+    }
+
+    /// Returns the text of the symbolic link that this layer has at `path`.
+    fn link_at(&self, path: &Path) -> Option<Vec<u8>> {
+        let node = match self.node(path)? {
+            Node::HardLink { target } => self.node(target)?,
+            node => node,
+        };
+        match node {
+            Node::Entry { entry: Entry { kind: Kind::Symlink { target }, .. }, .. } => Some(target.clone()),
+            _ => None,
+        }
+    }
+
+    /// Makes new directories of `directory` and those above it that this layer has removed before.
+    fn make_room_above(&mut self, directory: &Path) -> Result<(), Error> {
+        if !self.whiteouts {
+            return Ok(());
+        }
+        let removed = directory.ancestors().filter(|path| self.node(path) == Some(&Node::Whiteout));
+        let removed: Vec<PathBuf> = removed.map(Path::to_owned).collect();
+        removed.iter().rev().try_for_each(|path| self.put_directory(path, &implied_directory()))
+    }
+
+    fn put_directory(&mut self, path: &Path, entry: &Entry) -> Result<(), Error> {
+        self.index.put(path, entry, None)?;
+        self.tree.entry(path, entry, &mut io::empty())?;
+        match self.node(path) {
+            Some(Node::Entry { opaque: true, .. }) => self.make_opaque(path),
+            _ => Ok(()),
+        }
+    }
+
+    /// The root is made opaque when the layer is settled.
+    fn make_opaque(&mut self, directory: &Path) -> Result<(), Error> {
+        if directory == Path::new(".") { Ok(()) } else { self.tree.opaque(directory) }
+    }
+}
+
+impl ChangeSink for Unpacker {
+    type Error = Error;
+
+    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn Read) -> Result<(), Error> {
+        let path = &self.locate(path)?;
+        if matches!(entry.kind, Kind::Symlink { .. }) || self.node(path).is_some() {
+            self.parent = None;
+        }
+        match entry.kind {
+            Kind::Directory => self.put_directory(path, entry),
+            Kind::File { .. } => {
+                let mut digesting = Digesting { inner: content, state: blake3::Hasher::new() };
+                self.tree.entry(path, entry, &mut digesting)?;
+                self.index.put(path, entry, Some(Content(*digesting.state.finalize().as_bytes())))
+            }
+            _ => {
+                self.index.put(path, entry, None)?;
+                self.tree.entry(path, entry, content)
+            }
+        }
+    }
+
+    fn hard_link(&mut self, path: &Path, target: &Path) -> Result<(), Error> {
+        let target = self.locate(target)?;
+        let path = &self.locate(path)?;
+        self.index.hard_link(path, &target)?;
+        self.parent = None;
+        let Some(Node::HardLink { target }) = self.node(path) else { return Ok(()) };
+        let target = target.clone();
+        // A target below is copied when the layer is settled.
+        if self.node(&target).is_some_and(|node| *node != Node::Whiteout) {
+            self.tree.hard_link(path, &target)?;
+        }
+        Ok(())
+    }
+
+    fn whiteout(&mut self, path: &Path) -> Result<(), Error> {
+        let path = &self.locate(path)?;
+        self.whiteouts = true;
+        self.parent = None;
+        self.index.whiteout(path)?;
+        self.tree.whiteout(path)
+    }
+
+    fn opaque(&mut self, directory: &Path) -> Result<(), Error> {
+        let directory = &self.locate(directory)?;
+        self.make_room_above(directory)?;
+        self.index.opaque(directory)?;
+        self.make_opaque(directory)
+    }
+}
+
+/// Digests a file's bytes on their way to the tree.
+struct Digesting<'a> {
+    inner: &'a mut dyn Read,
+    state: blake3::Hasher,
+}
+
+impl Read for Digesting<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.state.update(&buffer[..read]);
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests;
