@@ -141,14 +141,13 @@ pub(crate) fn mirror(state: &State, codename: &str) -> Result<Mirror> {
         let format = "$(ORIGIN)|$(CODENAME)|$(REPO_URI)";
         Ok(mirror_in(&stdout(&mut command("apt-get", ["indextargets", "--format", format]))?, codename))
     };
-    let url = match configured()? {
-        Some(url) => url,
+    let mut url = configured()?;
+    if url.is_none() {
         // apt shows nothing of a source whose lists were never fetched.
-        None => {
-            logged(&mut apt_get("update"), &state.log("apt")?).context("refreshing the package lists")?;
-            configured()?.with_context(|| format!("apt has no http(s) mirror of Debian {codename} in its sources"))?
-        }
-    };
+        logged(&mut apt_get("update"), &state.log("apt")?).context("refreshing the package lists")?;
+        url = configured()?;
+    }
+    let url = url.with_context(|| format!("apt has no http(s) mirror of Debian {codename} in its sources"))?;
     let proxy = stdout(&mut command("apt-config", ["shell", "proxy", "Acquire::http::Proxy"]))?;
     let proxy = proxy.trim().strip_prefix("proxy=").map(|value| value.trim_matches('\'').to_owned());
     Ok(Mirror { url, proxy: proxy.filter(|value| !value.is_empty() && value != "DIRECT") })

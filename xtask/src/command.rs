@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_tail_is_the_last_lines() {
-        let text: String = (0..40).map(|n| format!("{n}\n\n")).collect();
+        let text = (0..40).map(|number| number.to_string()).collect::<Vec<_>>().join("\n\n");
         assert_eq!(tail(&text).lines().count(), TAIL_LINES);
         assert!(tail(&text).ends_with("39"));
     }

@@ -76,7 +76,10 @@ fn clean(root: &Path) -> Result<()> {
     for directory in ["dev", "var/lib/apt/lists", "var/cache/apt", "var/log", "var/cache/ldconfig"] {
         empty(&root.join(directory))?;
     }
-    for file in ["etc/hostname", "var/cache/debconf/config.dat-old", "var/cache/debconf/templates.dat-old"] {
+    // debootstrap copies the machine's resolv.conf with its mode.
+    for file in
+        ["etc/resolv.conf", "etc/hostname", "var/cache/debconf/config.dat-old", "var/cache/debconf/templates.dat-old"]
+    {
         let file = root.join(file);
         if file.exists() {
             fs_err::remove_file(file)?;

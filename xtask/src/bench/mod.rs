@@ -62,6 +62,7 @@ pub(crate) fn run(state: &State, arguments: &Arguments) -> Result<()> {
         None => rbuild::compile(state, Profile::Release)?.path,
     };
     let scratch = scratch(&arguments.scratch)?;
+    let conditions = builders::conditions(scratch.path(), arguments.samples)?;
     let builders = [Builder::Rbuild(rbuild), Builder::Buildah];
     let bench = Bench { registry, scratch, builders, samples: arguments.samples };
     let wanted =
@@ -71,7 +72,7 @@ pub(crate) fn run(state: &State, arguments: &Arguments) -> Result<()> {
         rows.push(bench.row(workload).with_context(|| format!("measuring the row {}", workload.name))?);
     }
     println!("{}", table::markdown(&rows));
-    println!("{}", builders::conditions(bench.scratch.path(), arguments.samples)?);
+    println!("{conditions}");
     Ok(())
 }
 
