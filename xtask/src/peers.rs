@@ -36,15 +36,17 @@ pub(crate) fn prefix() -> Vec<String> {
     ["unshare", "--mount", "sh", "-c", &script, "sh"].map(str::to_owned).to_vec()
 }
 
-/// Options of `podman run` for a machine whose hard limits lie below podman's defaults, which it cannot raise.
+/// Options of `podman run` for a machine whose hard limits lie below podman's defaults and may not be raised.
 pub(crate) fn limits() -> Result<Vec<String>> {
     /// What podman 4 asks for.
     const DEFAULT: u64 = 1 << 20;
+    /// Enough for one small program, and less than what podman leaves itself of a low limit.
+    const LOW: u64 = 1 << 10;
     let mut options = Vec::new();
     for (name, resource) in [("nofile", Resource::RLIMIT_NOFILE), ("nproc", Resource::RLIMIT_NPROC)] {
         let (_, hard) = getrlimit(resource).with_context(|| format!("reading the limit {name}"))?;
         if hard < DEFAULT {
-            options.push(format!("--ulimit={name}={hard}:{hard}"));
+            options.push(format!("--ulimit={name}={low}:{low}", low = hard.min(LOW)));
         }
     }
     Ok(options)
