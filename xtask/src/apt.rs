@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use nix::unistd::Uid;
 
-use crate::command::{command, line, logged, stdout, succeeds};
+use crate::command::{command, line, logged, quiet, stdout};
 use crate::setup::Part;
 use crate::state::State;
 
@@ -75,12 +75,10 @@ fn installed(name: &str) -> Result<bool> {
     Ok(output.status.success() && output.stdout == b"installed")
 }
 
-/// Keeps an installed service from starting with the machine.
+/// Keeps an installed service from starting with the machine; update-rc.d(8) knows every init system of Debian.
 fn disable(service: &str) -> Result<()> {
-    if Path::new("/usr/bin/systemctl").exists() && !succeeds(&mut command("systemctl", ["disable", service]))? {
-        eprintln!("warning: `systemctl disable {service}` failed: the service may start with the next boot");
-    }
-    Ok(())
+    quiet(&mut command("update-rc.d", [service, "disable"]))
+        .with_context(|| format!("keeping {service} from starting at boot"))
 }
 
 /// `apt-get` that asks nothing and waits for another apt or dpkg to finish.
@@ -153,13 +151,15 @@ pub(crate) fn mirror(state: &State, codename: &str) -> Result<Mirror> {
     Ok(Mirror { url, proxy: proxy.filter(|value| !value.is_empty() && value != "DIRECT") })
 }
 
+/// The mirror of the release itself, else that of another release: an archive holds them all.
 fn mirror_in(targets: &str, codename: &str) -> Option<String> {
-    targets.lines().find_map(|target| {
+    let main = targets.lines().filter_map(|target| {
         let mut fields = target.splitn(3, '|');
         let (origin, release, url) = (fields.next()?, fields.next()?, fields.next()?);
         let fetchable = url.starts_with("http://") || url.starts_with("https://");
-        (origin == "Debian" && release == codename && fetchable && !url.contains("security")).then(|| url.to_owned())
-    })
+        (origin == "Debian" && fetchable && !release.ends_with("-security")).then_some((release != codename, url))
+    });
+    main.min_by_key(|(other, _)| *other).map(|(_, url)| url.to_owned())
 }
 
 #[cfg(test)]
@@ -171,9 +171,11 @@ mod tests {
         let targets = "Node Source|nodistro|https://deb.example/node/\n\
                        Debian|bookworm-security|http://deb.example/debian-security/\n\
                        Debian|bookworm|cdrom://[disc]/\n\
+                       Debian|trixie|http://other.example/debian/\n\
                        Debian|bookworm|http://deb.example/debian/\n";
         assert_eq!(mirror_in(targets, "bookworm").as_deref(), Some("http://deb.example/debian/"));
-        assert_eq!(mirror_in(targets, "trixie"), None);
+        assert_eq!(mirror_in(targets, "sid").as_deref(), Some("http://other.example/debian/"));
+        assert_eq!(mirror_in("Debian|bookworm-security|http://deb.example/s/\n", "bookworm"), None);
     }
 
     #[test]

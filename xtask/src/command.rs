@@ -55,12 +55,6 @@ pub(crate) fn shown(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Says whether the command ends well; what it writes is dropped.
-pub(crate) fn succeeds(command: &mut Command) -> Result<bool> {
-    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
-    Ok(status.with_context(|| format!("starting `{}`", line(command)))?.success())
-}
-
 /// The command as it could be typed into a shell.
 pub(crate) fn line(command: &Command) -> String {
     let mut line = quoted(&command.get_program().to_string_lossy());

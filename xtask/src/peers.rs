@@ -16,9 +16,9 @@ fn hybrid() -> bool {
     controllers.is_ok_and(|controllers| !controllers.trim().is_empty())
 }
 
-/// Gives this process a mount namespace in which the peers run; what they leave mounted goes when the last of them ends.
+/// Gives this process of root's a mount namespace in which the peers run; what they leave mounted goes when the last of them ends.
 pub(crate) fn enter_mount_namespace() -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS).context("making a mount namespace (the bench needs root)")?;
+    unshare(CloneFlags::CLONE_NEWNS).context("making a mount namespace")?;
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("making the mounts private")?;
     if hybrid() {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::command::{command, line};
-use crate::state::{State, environment};
+use crate::state::{State, environment, environment_names};
 
 /// How rbuild is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,13 @@ impl Rbuild {
 pub(crate) fn cargo(state: &State) -> Command {
     let mut cargo = command(environment("CARGO").unwrap_or_else(|| "cargo".into()), [""; 0]);
     cargo.current_dir(&state.workspace);
+    // What `cargo run` says about xtask would reach build scripts, some of which then compile their crates again.
+    for name in environment_names() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
+        {
+            cargo.env_remove(name);
+        }
+    }
     cargo
 }
 

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -16,8 +16,11 @@ use crate::state::State;
 /// The ports that are tried, in this order; 5000 is the port that docker-registry has by convention.
 const PORTS: std::ops::Range<u16> = 5000..5100;
 
-/// How long a start may take; it takes about 0.1 s.
-const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a start or a stop may take; each takes about 0.1 s.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How often a start or a stop is looked at.
+const POLL: Duration = Duration::from_millis(20);
 
 /// A registry that answers.
 #[derive(Debug, Clone, Copy)]
@@ -79,14 +82,15 @@ impl Registry {
     /// Waits until the registry answers, or its process has ended.
     fn wait(self, files: &Files) -> Result<()> {
         let begin = Instant::now();
-        while begin.elapsed() < START_TIMEOUT {
+        // A process that has ended has no command line, even while nobody has waited for it.
+        while begin.elapsed() < TIMEOUT && files.process().is_some() {
             if answers(self.address) {
                 return Ok(());
             }
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(POLL);
         }
-        let log = fs_err::read_to_string(&files.log).unwrap_or_default();
-        bail!("docker-registry did not answer on {} within {START_TIMEOUT:?}:\n{}", self.address, tail(&log))
+        let (waited, log) = (begin.elapsed(), fs_err::read_to_string(&files.log).unwrap_or_default());
+        bail!("docker-registry does not answer on {} after {waited:.1?}; its last words:\n{}", self.address, tail(&log))
     }
 }
 
@@ -133,6 +137,11 @@ pub(crate) fn stop(state: &State) -> Result<()> {
         return Ok(());
     };
     kill(process, Signal::SIGTERM).with_context(|| format!("stopping the registry (process {process})"))?;
+    let begin = Instant::now();
+    while files.process().is_some() {
+        ensure!(begin.elapsed() < TIMEOUT, "the registry (process {process}) does not end");
+        std::thread::sleep(POLL);
+    }
     fs_err::remove_file(&files.pid)?;
     println!("registry stopped");
     Ok(())

@@ -77,7 +77,12 @@ impl State {
 }
 
 /// A variable of the environment; an empty one counts as unset.
-#[expect(clippy::disallowed_methods, reason = "the one place of xtask that reads the environment")]
+#[expect(clippy::disallowed_methods, reason = "the one file of xtask that reads the environment")]
 pub(crate) fn environment(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// The names of all variables of the environment.
+pub(crate) fn environment_names() -> impl Iterator<Item = OsString> {
+    std::env::vars_os().map(|(name, _)| name)
 }

@@ -28,6 +28,9 @@ use workloads::{Start, WORKLOADS, Workload};
 /// What the largest row takes for both builders, with room to spare.
 const SCRATCH_BYTES: u64 = 4 << 30;
 
+/// How the names of scratch directories begin.
+const PREFIX: &str = "rbuild-bench-";
+
 /// Arguments of `cargo xtask bench`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -76,17 +79,34 @@ pub(crate) fn run(state: &State, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// Makes the directory in which everything that is measured lies; its name holds our process id, see [`sweep`].
 fn scratch(directory: &Path) -> Result<tempfile::TempDir> {
+    sweep(directory)?;
     let space =
         statvfs(directory).with_context(|| format!("looking at the scratch directory {}", directory.display()))?;
     let free = space.blocks_available() * space.fragment_size();
-    let (want, have) = (SCRATCH_BYTES >> 20, free >> 20);
-    let directory = directory.display();
     ensure!(
         free >= SCRATCH_BYTES,
-        "the bench needs {want} MiB in {directory}, which has {have}: name another with --scratch"
+        "the bench needs {} MiB in {}, which has {}: name another directory with --scratch",
+        SCRATCH_BYTES >> 20,
+        directory.display(),
+        free >> 20
     );
-    Ok(tempfile::Builder::new().prefix("rbuild-bench-").tempdir_in(directory.to_string())?)
+    let prefix = format!("{PREFIX}{}-", std::process::id());
+    Ok(tempfile::Builder::new().prefix(&prefix).tempdir_in(directory)?)
+}
+
+/// Removes what benches that were killed have left: on a tmpfs it takes memory.
+fn sweep(directory: &Path) -> Result<()> {
+    for entry in fs_err::read_dir(directory)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let process = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
+            fs_err::remove_dir_all(path)?;
+        }
+    }
+    Ok(())
 }
 
 impl Bench {
@@ -133,5 +153,23 @@ impl Bench {
         let commands = builder.build(store, workload, &image);
         measure::sample(&commands, store.environment(), &store.log())
             .with_context(|| format!("building with {}", builder.name()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_killed_benches_left_is_removed_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        // Beyond the largest process id that Linux gives, proc(5).
+        let left = format!("{PREFIX}4194305-x");
+        let names = [format!("{PREFIX}{}-x", std::process::id()), "other".to_owned(), left];
+        for name in &names {
+            fs_err::create_dir(directory.path().join(name)).unwrap();
+        }
+        sweep(directory.path()).unwrap();
+        assert_eq!(names.map(|name| directory.path().join(name).exists()), [true, true, false]);
     }
 }
