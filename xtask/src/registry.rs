@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -79,18 +80,20 @@ impl Registry {
         Ok(Some(digest).filter(|digest| output.status.success() && digest.starts_with("sha256:")))
     }
 
-    /// Waits until the registry answers, or its process has ended.
-    fn wait(self, files: &Files) -> Result<()> {
+    /// Waits until the registry answers; one that was started just now may also have ended.
+    fn wait(self, files: &Files, mut started: Option<&mut Child>) -> Result<()> {
         let begin = Instant::now();
-        // A process that has ended has no command line, even while nobody has waited for it.
-        while begin.elapsed() < TIMEOUT && files.process().is_some() {
+        let mut end = None;
+        while begin.elapsed() < TIMEOUT && end.is_none() {
             if answers(self.address) {
                 return Ok(());
             }
             std::thread::sleep(POLL);
+            end = started.as_mut().and_then(|child| child.try_wait().transpose()).transpose()?;
         }
-        let (waited, log) = (begin.elapsed(), fs_err::read_to_string(&files.log).unwrap_or_default());
-        bail!("docker-registry does not answer on {} after {waited:.1?}; its last words:\n{}", self.address, tail(&log))
+        let what = end.map_or_else(|| format!("no answer after {TIMEOUT:?}"), |status| status.to_string());
+        let log = fs_err::read_to_string(&files.log).unwrap_or_default();
+        bail!("docker-registry on {}: {what}; its last words:\n{}", self.address, tail(&log))
     }
 }
 
@@ -100,7 +103,7 @@ pub(crate) fn start(state: &State) -> Result<Registry> {
     let last = files.last_address();
     if let (Some(_), Some(address)) = (files.process(), last) {
         let registry = Registry { address };
-        registry.wait(&files)?;
+        registry.wait(&files, None)?;
         return Ok(registry);
     }
     let address = choose_address(last).context("finding a free port for the registry")?;
@@ -114,7 +117,7 @@ pub(crate) fn start(state: &State) -> Result<Registry> {
     fs_err::write(&files.config, format!("{config:#}\n"))?;
     let log = fs_err::File::create(&files.log)?;
     // setsid(1) takes the registry out of our terminal and process group: it outlives this program.
-    let child = command("setsid", ["docker-registry", "serve"])
+    let mut child = command("setsid", ["docker-registry", "serve"])
         .arg(&files.config)
         .current_dir("/")
         .stdout(log.try_clone()?.into_file())
@@ -124,13 +127,14 @@ pub(crate) fn start(state: &State) -> Result<Registry> {
     fs_err::write(&files.pid, format!("{}\n", child.id()))?;
     fs_err::write(&files.address, format!("{address}\n"))?;
     let registry = Registry { address };
-    registry.wait(&files)?;
+    registry.wait(&files, Some(&mut child))?;
     println!("registry started on {address}");
     Ok(registry)
 }
 
 /// Stops the registry that [`start`] started.
 pub(crate) fn stop(state: &State) -> Result<()> {
+    let _lock = state.lock()?;
     let files = Files::new(state)?;
     let Some(process) = files.process() else {
         println!("the registry is not running");
