@@ -206,6 +206,23 @@ impl Active {
         tree.finish()
     }
 
+    /// Like [`Active::adopt_root`], with the metadata that the directory of a committed snapshot has: that of the topmost
+    /// layer below shows what the whole stack's root is.
+    pub fn adopt_root_of(&self, lower: &Path) -> Result<(), Error> {
+        let found = rustix::fs::stat(lower).map_err(Error::io("read the metadata of", lower))?;
+        let written = Error::io("set the metadata of", &self.upper);
+        let upper = &self.upper;
+        let (uid, gid) = (rustix::fs::Uid::from_raw(found.st_uid), rustix::fs::Gid::from_raw(found.st_gid));
+        rustix::fs::chown(upper, Some(uid), Some(gid))
+            .and_then(|()| rustix::fs::chmod(upper, Mode::from_raw_mode(found.st_mode & 0o7777)))
+            .and_then(|()| {
+                let modified = rustix::fs::Timespec { tv_sec: found.st_mtime, tv_nsec: found.st_mtime_nsec.cast_signed() };
+                let times = rustix::fs::Timestamps { last_access: modified, last_modification: modified };
+                rustix::fs::utimensat(rustix::fs::CWD, upper, &times, rustix::fs::AtFlags::empty())
+            })
+            .map_err(written)
+    }
+
     /// Commits the tree under `id`. When another process was first, its snapshot is returned and this one deleted.
     pub fn commit(self, id: &SnapshotId) -> Result<Snapshot, Error> {
         let target = self.snapshots.place(id)?;

@@ -53,7 +53,7 @@ pub fn list(store: &Store) -> Result<Vec<Tag>, snapshot::Error> {
 
 /// Takes every name away.
 pub fn clear(store: &Store) -> Result<(), snapshot::Error> {
-    store.remove_records(KIND)
+    store.record_keys(KIND)?.iter().try_for_each(|key| store.remove_record(KIND, key))
 }
 
 /// A name may hold what a file name may not.

@@ -26,12 +26,9 @@ pub struct Process {
     pub env: Vec<(OsString, OsString)>,
     /// The working directory, which must exist in the root.
     pub cwd: PathBuf,
-    /// The user id.
-    pub uid: u32,
-    /// The group id.
-    pub gid: u32,
-    /// The supplementary group ids.
-    pub groups: Vec<u32>,
+    /// `name|uid[:group|gid]` by the root's own `/etc/passwd` and `/etc/group`; root when empty. `HOME` is set from
+    /// there where `env` has none.
+    pub user: String,
     /// The host name, which also goes into `/etc/hosts`.
     pub hostname: String,
     /// What of the network the step sees.

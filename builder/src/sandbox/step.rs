@@ -2,13 +2,15 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, execve, setgroups, setresgid, setresuid};
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, accessat, openat2, stat};
 use rustix::io::Errno;
+
+use crate::accounts::{Accounts, User};
 
 use super::spec::{Attempt, Failure, Spec};
 use super::system;
@@ -18,6 +20,8 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// The exit code of a program that is not there, and of one that cannot be executed.
 const NOT_FOUND: u8 = 127;
 const NOT_EXECUTABLE: u8 = 126;
+/// The most that is read of `/etc/passwd` and `/etc/group`, in bytes.
+const MOST_ACCOUNTS: u64 = 4 << 20;
 
 /// Becomes the step's process. Returns the exit code that stands for a program that could not be executed, after a
 /// sentence on standard error; an `Err` where the process could not be made what the step asks for.
@@ -28,10 +32,17 @@ pub(super) fn execute(spec: &Spec, stdin: Option<&File>) -> Result<u8, Failure> 
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
     enter_directory(Path::new(&spec.cwd))?;
-    become_user(spec)?;
+    let user = accounts()?.user(&spec.user).map_err(|source| {
+        Failure::new(&format!("become the user `{}`", spec.user), io::Error::new(io::ErrorKind::NotFound, source))
+    })?;
+    become_user(&user)?;
     system::default_signals();
     system::close_on_exec().attempt(|| "close descriptors".to_owned())?;
-    let (code, sentence) = run_program(&spec.argv, &spec.env);
+    let mut env = spec.env.clone();
+    if !env.iter().any(|(name, _)| name == "HOME") {
+        env.push(("HOME".into(), user.home.into()));
+    }
+    let (code, sentence) = run_program(&spec.argv, &env);
     let told = writeln!(io::stderr(), "rbuild: {sentence}");
     Ok(if told.is_ok() { code } else { NOT_EXECUTABLE })
 }
@@ -45,10 +56,29 @@ fn enter_directory(path: &Path) -> Result<(), Failure> {
         .attempt(|| format!("enter the working directory `{}`", path.display()))
 }
 
-fn become_user(spec: &Spec) -> Result<(), Failure> {
-    let (uid, gid) = (Uid::from_raw(spec.uid), Gid::from_raw(spec.gid));
-    let groups: Vec<Gid> = spec.groups.iter().copied().map(Gid::from_raw).collect();
-    setgroups(&groups).attempt(|| format!("become a member of the groups {:?}", spec.groups))?;
+/// The root's users and groups. What is no regular file, or not there, defines none.
+fn accounts() -> Result<Accounts, Failure> {
+    Ok(Accounts { passwd: text("/etc/passwd")?, group: text("/etc/group")? })
+}
+
+fn text(path: &str) -> Result<String, Failure> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(String::new()),
+        Err(error) => return Err(Failure::new(&format!("open `{path}`"), error)),
+    };
+    let mut bytes = Vec::new();
+    let regular = file.metadata().map(|found| found.is_file());
+    let read = regular.and_then(|yes| if yes { file.take(MOST_ACCOUNTS).read_to_end(&mut bytes) } else { Ok(0) });
+    read.attempt(|| format!("read `{path}`"))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn become_user(user: &User) -> Result<(), Failure> {
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
+    setgroups(&groups).attempt(|| format!("become a member of the groups {:?}", user.groups))?;
     setresgid(gid, gid, gid).attempt(|| format!("take the group id {gid}"))?;
     setresuid(uid, uid, uid).attempt(|| format!("take the user id {uid}"))
 }

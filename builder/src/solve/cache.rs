@@ -31,5 +31,5 @@ pub fn put(store: &Store, key: &CacheKey, record: &Record) -> Result<(), snapsho
 
 /// Forgets every step.
 pub fn clear(store: &Store) -> Result<(), snapshot::Error> {
-    store.remove_records(KIND)
+    store.record_keys(KIND)?.iter().try_for_each(|key| store.remove_record(KIND, key))
 }

@@ -88,7 +88,7 @@ impl<'a> Placement<'a> {
         let tree = if needs.directory {
             let active = world.store.snapshots().prepare()?;
             if let Some(top) = base.dirs(world)?.last() {
-                active.adopt_root(top)?;
+                active.adopt_root_of(top)?;
             }
             Some((TreeWriter::new(active.upper(), world.store.snapshots().flavour())?, active))
         } else {

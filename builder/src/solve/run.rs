@@ -21,7 +21,7 @@ pub(super) fn run(world: &World<'_>, op: &RunOp, base: &Tree, tree: &Tree, step:
     lowers.reverse();
     let active = world.store.snapshots().prepare()?;
     if let Some(top) = lowers.first() {
-        active.adopt_root(top)?;
+        active.adopt_root_of(top)?;
     }
     let script = op.script.as_ref().map(write_script).transpose()?;
     let mounts: Vec<Mount> = script.iter().map(|(_, mount)| mount.clone()).collect();
@@ -44,7 +44,7 @@ fn process(op: &RunOp) -> Process {
         argv: op.argv.iter().map(OsString::from).collect(),
         env: env.collect(),
         cwd: op.cwd.clone(),
-        uid: 0, gid: 0, groups: vec![],
+        user: op.user.clone(),
         hostname: HOSTNAME.into(),
         network: match op.network {
             Network::Default | Network::Host => crate::sandbox::Network::Host,

@@ -32,12 +32,8 @@ pub(crate) struct Run {
     env: Vec<String>,
     #[arg(long, default_value = "/")]
     cwd: PathBuf,
-    #[arg(long, default_value_t = 0)]
-    uid: u32,
-    #[arg(long, default_value_t = 0)]
-    gid: u32,
-    #[arg(long, value_delimiter = ',')]
-    groups: Vec<u32>,
+    #[arg(long, default_value = "")]
+    user: String,
     #[arg(long, default_value = "step")]
     hostname: String,
     /// Give the step no network.
@@ -126,9 +122,7 @@ impl Run {
             argv: self.argv.clone(),
             env: env.map(|pair| pair.map(|(name, value)| (name.into(), value.into()))).collect::<Result<_, _>>()?,
             cwd: self.cwd.clone(),
-            uid: self.uid,
-            gid: self.gid,
-            groups: self.groups.clone(),
+            user: self.user.clone(),
             hostname: self.hostname.clone(),
             network: if self.no_network { Network::None } else { Network::Host },
             stdin: self.stdin.clone().map(String::into_bytes),
