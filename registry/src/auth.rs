@@ -28,6 +28,9 @@ use crate::{Action, Error, Exchange};
 use challenge::Challenge;
 use token::Token;
 
+/// Why a request without credentials fails.
+const UNKNOWN: &str = "no credentials are known for this registry";
+
 /// What is known about authentication, for all registries and threads.
 #[derive(Default)]
 pub(crate) struct Auth {
@@ -103,7 +106,7 @@ impl Auth {
         let credential = host.credential(transport, access)?;
         let problem = match (&asked, credential) {
             (None, _) => Some("the registry asks for an authentication that is neither Basic nor Bearer"),
-            (Some(Challenge::Basic), None) => Some("no credentials are known for this registry"),
+            (Some(Challenge::Basic), None) => Some(UNKNOWN),
             (Some(Challenge::Basic), Some(Credential::Password { .. })) => {
                 sent.filter(|sent| is_basic(sent)).map(|_| "the registry refuses the credentials")
             }
@@ -114,13 +117,19 @@ impl Auth {
             (Some(Challenge::Bearer { .. }), _) => None,
         };
         if let Some(problem) = problem {
-            let exchange = Exchange { action: access.action.clone(), url: shown(&response.url), attempts: 1 };
-            return Err(Error::Unauthorized { exchange: Box::new(exchange), problem, answer: response.answer() });
+            return Err(unauthorized(access, response, problem));
         }
         // Another thread may have fetched a newer token meanwhile: only the refused one goes.
         host.tokens.retain(|token| Some(&token.header) != sent);
         host.challenge = asked;
         Ok(())
+    }
+
+    /// The error of a 401 that came in spite of all that could be sent.
+    pub(crate) fn refused(&self, access: &Access, response: Response) -> Error {
+        let has_credential = matches!(lock(&self.host(access)).credential, Some(Some(_)));
+        let problem = if has_credential { "the registry refuses the credentials" } else { UNKNOWN };
+        unauthorized(access, response, problem)
     }
 
     fn host(&self, access: &Access) -> Arc<Mutex<Host>> {
@@ -139,6 +148,11 @@ impl Host {
         self.credential = Some(found.clone());
         Ok(found)
     }
+}
+
+fn unauthorized(access: &Access, response: Response, problem: &'static str) -> Error {
+    let exchange = Exchange { action: access.action.clone(), url: shown(&response.url), attempts: 1 };
+    Error::Unauthorized { exchange: Box::new(exchange), problem, answer: response.answer() }
 }
 
 /// Makes a Basic header (RFC 7617).

@@ -99,8 +99,7 @@ pub(crate) struct Target {
 
 impl Target {
     pub(crate) fn new(reference: &Reference) -> Result<Self, Error> {
-        let refuse =
-            |problem| Error::Reference { reference: reference.whole().escape_default().to_string(), problem };
+        let refuse = |problem| Error::Reference { reference: reference.whole().escape_default().to_string(), problem };
         let registry = authority(reference.registry())
             .ok_or_else(|| refuse("its registry is not `host`, `host:port` or `[address]:port`"))?;
         if !is_repository(reference.repository()) {
@@ -266,10 +265,7 @@ mod tests {
 
     #[test]
     fn the_error_names_the_mistake() {
-        assert_eq!(
-            parse("x\u{1b}[31m").unwrap_err().to_string(),
-            "`x\\u{1b}[31m` is not an image reference"
-        );
+        assert_eq!(parse("x\u{1b}[31m").unwrap_err().to_string(), "`x\\u{1b}[31m` is not an image reference");
         assert_eq!(
             parse("https://ghcr.io/x").unwrap_err().to_string(),
             "`https://ghcr.io/x` is not an image reference: it begins with a scheme; write `host/repository:tag`"

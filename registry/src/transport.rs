@@ -54,7 +54,10 @@ pub(crate) enum Body<'a> {
     Empty,
     Bytes(&'a [u8]),
     /// Opened anew for every try.
-    Stream { size: u64, open: &'a dyn Fn() -> Result<Box<dyn Read + Send>, Error> },
+    Stream {
+        size: u64,
+        open: &'a dyn Fn() -> Result<Box<dyn Read + Send>, Error>,
+    },
 }
 
 impl<'a> Request<'a> {
@@ -77,13 +80,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Transport {
     pub(crate) fn new(options: Options) -> Result<Self, Error> {
         let rules = Rules::new(&options)?;
-        Ok(Self {
-            options,
-            rules,
-            direct: Mutex::default(),
-            proxied: Mutex::default(),
-            bases: Mutex::default(),
-        })
+        Ok(Self { options, rules, direct: Mutex::default(), proxied: Mutex::default(), bases: Mutex::default() })
     }
 
     /// Starts the tries of one request.
@@ -135,7 +132,11 @@ impl Transport {
         }
         match ask(plain) {
             Ok(response) => {
-                if response.wants_tls(https) { ask(https).map(|_| https.clone()) } else { Ok(plain.clone()) }
+                if response.wants_tls(https) {
+                    ask(https).map(|_| https.clone())
+                } else {
+                    Ok(plain.clone())
+                }
             }
             Err(error) if error.is_connect() => Err(error),
             // Something listens and does not speak http.
@@ -181,9 +182,7 @@ impl Transport {
             // Some registries want a length even of nothing (411).
             Body::Empty => builder.body(Vec::new()),
             Body::Bytes(bytes) => builder.body(bytes.to_vec()).timeout(self.time_for(bytes.len() as u64)),
-            Body::Stream { size, open } => {
-                builder.body(HttpBody::sized(open()?, *size)).timeout(self.time_for(*size))
-            }
+            Body::Stream { size, open } => builder.body(HttpBody::sized(open()?, *size)).timeout(self.time_for(*size)),
         };
         match builder.send() {
             Ok(inner) => Ok(Response::new(inner, url.clone(), self.pace())),

@@ -113,14 +113,23 @@ mod tests {
     fn a_bearer_challenge_has_realm_service_and_scope() {
         let text = r#"Bearer realm="https://a.test/token",service="r.test",scope="repository:x:pull,push""#;
         assert_eq!(find(&[text]), bearer("https://a.test/token", Some("r.test"), "repository:x:pull,push"));
-        assert_eq!(find(&["bearer  REALM = https://a.test/t?x=1 , y=\"\\\"\""]), bearer("https://a.test/t?x=1", None, ""));
+        assert_eq!(
+            find(&["bearer  REALM = https://a.test/t?x=1 , y=\"\\\"\""]),
+            bearer("https://a.test/t?x=1", None, "")
+        );
         assert_eq!(find(&[r#"Bearer realm="/token""#]), bearer("https://r.test/token", None, ""));
     }
 
     #[test]
     fn bearer_is_preferred_wherever_it_stands() {
-        assert_eq!(find(&[r#"Basic realm="x, y", Bearer realm="https://a.test/""#]), bearer("https://a.test/", None, ""));
-        assert_eq!(find(&["Negotiate", "Basic", r#"Bearer realm="https://a.test/""#]), bearer("https://a.test/", None, ""));
+        assert_eq!(
+            find(&[r#"Basic realm="x, y", Bearer realm="https://a.test/""#]),
+            bearer("https://a.test/", None, "")
+        );
+        assert_eq!(
+            find(&["Negotiate", "Basic", r#"Bearer realm="https://a.test/""#]),
+            bearer("https://a.test/", None, "")
+        );
         assert_eq!(find(&[r#"Basic realm="x""#]), Some(Challenge::Basic));
         assert_eq!(find(&["basic"]), Some(Challenge::Basic));
         assert_eq!(find(&["Bearer", "Basic"]), Some(Challenge::Basic));
@@ -128,7 +137,17 @@ mod tests {
 
     #[test]
     fn what_is_no_challenge_is_none() {
-        for text in ["", "Negotiate", "=", "x=y", "Bearer realm=\"https://a.test", "Bearer realm=\"https://[\"", ",,,", "\"", "Bearer realm=\"\\"] {
+        for text in [
+            "",
+            "Negotiate",
+            "=",
+            "x=y",
+            "Bearer realm=\"https://a.test",
+            "Bearer realm=\"https://[\"",
+            ",,,",
+            "\"",
+            "Bearer realm=\"\\",
+        ] {
             assert_eq!(find(&[text]), None, "{text}");
         }
         assert_eq!(find(&[]), None);

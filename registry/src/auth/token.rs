@@ -12,7 +12,7 @@ use serde::Deserialize;
 use url::Url;
 use url::form_urlencoded::Serializer;
 
-use super::{Access, Scopes, basic, header};
+use super::{Access, Scopes, UNKNOWN, basic, header};
 use crate::credentials::Credential;
 use crate::origin::shown;
 use crate::transport::{Body, Request, Response, Transport};
@@ -142,11 +142,7 @@ fn read(access: &Access, response: Response, is_anonymous: bool) -> Result<Answe
     }
     match response.refusal(&access.action) {
         Error::Unauthorized { exchange, answer, .. } | Error::Denied { exchange, answer } => {
-            let problem = if is_anonymous {
-                "no credentials are known for this registry"
-            } else {
-                "the token service refuses the credentials"
-            };
+            let problem = if is_anonymous { UNKNOWN } else { "the token service refuses the credentials" };
             Err(Error::Unauthorized { exchange, problem, answer })
         }
         // A token service that is not there is no statement about the image.

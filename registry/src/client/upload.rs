@@ -176,7 +176,8 @@ impl<'a> Upload<'a> {
             if response.status() != StatusCode::NO_CONTENT {
                 return Err(response.refusal(&access.action));
             }
-            let last = response.header(RANGE.as_str()).and_then(|range| range.trim_start_matches("bytes=").strip_prefix("0-"));
+            let last =
+                response.header(RANGE.as_str()).and_then(|range| range.trim_start_matches("bytes=").strip_prefix("0-"));
             let Some(last) = last.and_then(|last| last.parse::<u64>().ok()) else { return Ok(None) };
             let next = if response.header(LOCATION.as_str()).is_some() {
                 Location { chunk: at.chunk, ..location(self.client, access, &response)? }

@@ -56,10 +56,9 @@ fn docker_hub_has_many_names_and_one_credential() {
 
 #[test]
 fn the_longest_namespace_wins() {
-    let credentials = load(
-        r#"{"auths": {"q.io": {"auth": "YTph"}, "q.io/org": {"auth": "Yjpi"}, "q.io/org/x": {"auth": "Yzpj"}}}"#,
-    )
-    .unwrap();
+    let credentials =
+        load(r#"{"auths": {"q.io": {"auth": "YTph"}, "q.io/org": {"auth": "Yjpi"}, "q.io/org/x": {"auth": "Yzpj"}}}"#)
+            .unwrap();
     assert_eq!(credentials.find("q.io", "other").unwrap(), password("a", "a"));
     assert_eq!(credentials.find("q.io", "organ/x").unwrap(), password("a", "a"));
     assert_eq!(credentials.find("q.io", "org/y").unwrap(), password("b", "b"));
@@ -120,12 +119,9 @@ fn a_helper_that_knows_nothing_is_no_error() {
 
 #[test]
 fn a_helper_that_fails_is_an_error_without_its_output() {
-    for script in [
-        "echo hunter2; exit 3",
-        "echo hunter2",
-        r#"echo '{"Username":"hunter2"}'"#,
-        "exec head -c 100000 /dev/zero",
-    ] {
+    for script in
+        ["echo hunter2; exit 3", "echo hunter2", r#"echo '{"Username":"hunter2"}'"#, "exec head -c 100000 /dev/zero"]
+    {
         let problem = run(shell(script), "a.io").unwrap_err();
         assert!(!problem.contains("hunter2"), "{problem}");
     }
