@@ -34,8 +34,11 @@ const UNKNOWN: &str = "no credentials are known for this registry";
 /// What is known about authentication, for all registries and threads.
 #[derive(Default)]
 pub(crate) struct Auth {
-    hosts: Mutex<HashMap<(String, String), Arc<Mutex<Host>>>>,
+    hosts: Mutex<HashMap<Key, Arc<Mutex<Host>>>>,
 }
+
+/// Base URL and repository.
+type Key = (String, String);
 
 /// One thing that a caller wants of one repository.
 #[derive(Debug, Clone)]
@@ -52,8 +55,9 @@ pub(crate) struct Access {
 struct Host {
     /// The last challenge; none as long as the registry has not asked.
     challenge: Option<Challenge>,
-    /// The stored credential, once looked up.
-    credential: Option<Option<Credential>>,
+    /// Whether the stored credential was looked up.
+    is_looked_up: bool,
+    credential: Option<Credential>,
     tokens: Vec<Token>,
 }
 
@@ -85,7 +89,8 @@ impl Auth {
                     return Ok(Some(token.header.clone()));
                 }
                 let scopes = access.scopes.union(&scope);
-                let token = token::fetch(transport, access, &token::Service { realm, service, scopes }, credential)?;
+                let token =
+                    token::fetch(transport, access, &token::Service { realm, name: service, scopes }, credential)?;
                 host.tokens.push(token.clone());
                 Ok(Some(token.header))
             }
@@ -127,7 +132,7 @@ impl Auth {
 
     /// The error of a 401 that came in spite of all that could be sent.
     pub(crate) fn refused(&self, access: &Access, response: Response) -> Error {
-        let has_credential = matches!(lock(&self.host(access)).credential, Some(Some(_)));
+        let has_credential = lock(&self.host(access)).credential.is_some();
         let problem = if has_credential { "the registry refuses the credentials" } else { UNKNOWN };
         unauthorized(access, response, problem)
     }
@@ -141,12 +146,11 @@ impl Auth {
 impl Host {
     /// The stored credential for the repository, looked up once: a helper may take seconds.
     fn credential(&mut self, transport: &Transport, access: &Access) -> Result<Option<Credential>, Error> {
-        if let Some(known) = &self.credential {
-            return Ok(known.clone());
+        if !self.is_looked_up {
+            self.credential = transport.options.credentials.find(&access.target.registry, &access.target.repository)?;
+            self.is_looked_up = true;
         }
-        let found = transport.options.credentials.find(&access.target.registry, &access.target.repository)?;
-        self.credential = Some(found.clone());
-        Ok(found)
+        Ok(self.credential.clone())
     }
 }
 

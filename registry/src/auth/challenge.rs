@@ -104,31 +104,31 @@ mod tests {
         Challenge::find(&headers, &"https://r.test/v2/".parse().unwrap())
     }
 
-    fn bearer(realm: &str, service: Option<&str>, scope: &str) -> Option<Challenge> {
+    fn bearer(realm: &str, service: Option<&str>, scope: &str) -> Challenge {
         let scope = Scopes::parse(scope);
-        Some(Challenge::Bearer { realm: realm.parse().unwrap(), service: service.map(str::to_owned), scope })
+        Challenge::Bearer { realm: realm.parse().unwrap(), service: service.map(str::to_owned), scope }
     }
 
     #[test]
     fn a_bearer_challenge_has_realm_service_and_scope() {
         let text = r#"Bearer realm="https://a.test/token",service="r.test",scope="repository:x:pull,push""#;
-        assert_eq!(find(&[text]), bearer("https://a.test/token", Some("r.test"), "repository:x:pull,push"));
+        assert_eq!(find(&[text]), Some(bearer("https://a.test/token", Some("r.test"), "repository:x:pull,push")));
         assert_eq!(
             find(&["bearer  REALM = https://a.test/t?x=1 , y=\"\\\"\""]),
-            bearer("https://a.test/t?x=1", None, "")
+            Some(bearer("https://a.test/t?x=1", None, ""))
         );
-        assert_eq!(find(&[r#"Bearer realm="/token""#]), bearer("https://r.test/token", None, ""));
+        assert_eq!(find(&[r#"Bearer realm="/token""#]), Some(bearer("https://r.test/token", None, "")));
     }
 
     #[test]
     fn bearer_is_preferred_wherever_it_stands() {
         assert_eq!(
             find(&[r#"Basic realm="x, y", Bearer realm="https://a.test/""#]),
-            bearer("https://a.test/", None, "")
+            Some(bearer("https://a.test/", None, ""))
         );
         assert_eq!(
             find(&["Negotiate", "Basic", r#"Bearer realm="https://a.test/""#]),
-            bearer("https://a.test/", None, "")
+            Some(bearer("https://a.test/", None, ""))
         );
         assert_eq!(find(&[r#"Basic realm="x""#]), Some(Challenge::Basic));
         assert_eq!(find(&["basic"]), Some(Challenge::Basic));

@@ -33,7 +33,7 @@ pub(super) fn blob(shared: &Shared, head: &Head, repository: &str, digest: &str)
 }
 
 /// All of the upload: POST begins, PATCH adds, PUT ends, GET tells.
-pub(super) fn upload(shared: &Shared, head: &Head, repository: &str, id: &str, body: Vec<u8>) -> Reply {
+pub(super) fn upload(shared: &Shared, head: &Head, repository: &str, id: &str, body: &[u8]) -> Reply {
     let mut store = lock(&shared.store);
     if head.method == "POST" && id.is_empty() {
         return begin(&mut store, head, repository);
@@ -43,8 +43,8 @@ pub(super) fn upload(shared: &Shared, head: &Head, repository: &str, id: &str, b
         return Reply::error(404, "BLOB_UPLOAD_UNKNOWN");
     }
     match head.method.as_str() {
-        "PATCH" => patch(&mut store, head, repository, id, &body),
-        "PUT" => finish(&mut store, head, repository, id, &body),
+        "PATCH" => patch(&mut store, head, repository, id, body),
+        "PUT" => finish(&mut store, head, repository, id, body),
         "GET" => progress(&mut store, 204, repository, id),
         _ => Reply::error(405, "UNSUPPORTED"),
     }

@@ -73,7 +73,7 @@ impl Reply {
             head.push_str("\r\n");
         }
         match length {
-            Some(length) => head.push_str(&format!("content-length: {length}\r\n\r\n")),
+            Some(length) => head.extend(["content-length: ", &length.to_string(), "\r\n\r\n"]),
             None => head.push_str("connection: close\r\n\r\n"),
         }
         to.write_all(head.as_bytes())

@@ -84,7 +84,7 @@ fn route(shared: &Shared, head: &Head, body: Vec<u8>) -> Reply {
     for part in ["/blobs/uploads/", "/blobs/", "/manifests/", "/tags/list"] {
         let Some((repository, rest)) = path.split_once(part) else { continue };
         return match part {
-            "/blobs/uploads/" => blobs::upload(shared, head, repository, rest, body),
+            "/blobs/uploads/" => blobs::upload(shared, head, repository, rest, &body),
             "/blobs/" => blobs::blob(shared, head, repository, rest),
             "/manifests/" => manifests::manifest(shared, head, repository, rest, body),
             _ => manifests::tags(shared, head, repository),
@@ -105,7 +105,7 @@ fn send(mut stream: &TcpStream, head: &Head, reply: &Reply, faults: &[Fault]) ->
             Fault::Endless => {
                 reply.write_head(&mut stream, None)?;
                 loop {
-                    stream.write_all(&[b'x'; 64 * 1024])?;
+                    stream.write_all(&[b'x'; 16 * 1024])?;
                 }
             }
             _ => {}

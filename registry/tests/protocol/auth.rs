@@ -23,7 +23,7 @@ fn token_registry(uses: Option<u32>) -> Registry {
 }
 
 #[track_caller]
-fn problem(error: Error) -> &'static str {
+fn problem(error: &Error) -> &'static str {
     let text = format!("{error} {error:?}");
     assert!(!text.contains("hunter2") && !text.contains(&secret()), "{text}");
     let Error::Unauthorized { problem, .. } = error else { panic!("{error}") };
@@ -59,13 +59,13 @@ fn missing_and_wrong_passwords_are_told_apart() {
         registry.put_image("x", "1", &config("linux/amd64"), &[]);
         let reference = registry.reference("x:1");
         let error = client().manifest(&reference).unwrap_err();
-        assert!(problem(error).contains("credentials"));
+        assert!(problem(&error).contains("credentials"));
         let wrong = Credentials::default().with_password(&registry.host(), "user", "wrong");
         let client = Client::new(Options { credentials: wrong, ..quick() }).unwrap();
-        assert!(problem(client.manifest(&reference).unwrap_err()).ends_with("refuses the credentials"));
+        assert!(problem(&client.manifest(&reference).unwrap_err()).ends_with("refuses the credentials"));
     }
     let error = client().manifest(&basic_registry().reference("x:1")).unwrap_err();
-    assert_eq!(problem(error), "no credentials are known for this registry");
+    assert_eq!(problem(&error), "no credentials are known for this registry");
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn the_realm_may_be_another_host_and_gets_the_password_alone() {
     registry.put_image("x", "1", &config("linux/amd64"), &[]);
     // The registry does not know the other's tokens: what counts is who is asked what.
     let error = client_of(&registry).manifest(&registry.reference("x:1")).unwrap_err();
-    problem(error);
+    problem(&error);
     assert!(service.take_log().iter().all(|entry| entry.path == "/token" && has_secret(entry)));
     assert!(registry.take_log().iter().all(|entry| !entry.headers.values().any(|v| v.contains(&secret()))));
 }
@@ -225,7 +225,7 @@ fn a_redirect_carries_no_credentials_and_its_401_gets_none() {
         let client = Client::new(Options { credentials: known, ..quick() }).unwrap();
         let error = client.pull_blob(&registry.reference("x"), &descriptor(b"abc"), &mut Vec::new()).unwrap_err();
         assert!(!error.to_string().contains("s3cret"), "{error}");
-        problem(error);
+        problem(&error);
         let log = storage.take_log();
         assert!(log.len() == 1 && log.iter().all(|entry| entry.header("authorization").is_none()), "{log:?}");
     }
@@ -238,14 +238,14 @@ fn an_upload_elsewhere_carries_no_credentials() {
     registry.fault(When::path("uploads/").method("POST").always(), Fault::SetHeader("location", location));
     let client = client_of(&registry);
     let error = client.push_blob(&registry.reference("x"), &descriptor(b"abc"), None, &opener(b"abc")).unwrap_err();
-    problem(error);
+    problem(&error);
     assert!(storage.take_log().iter().all(|entry| !has_secret(entry)));
 }
 
 #[test]
 fn answers_of_a_token_service_that_are_none_are_refused() {
     for (status, body) in [
-        (200, "".to_owned()),
+        (200, String::new()),
         (200, "{}".to_owned()),
         (200, r#"{"token":""}"#.to_owned()),
         (200, r#"{"token":"hunter2\nx"}"#.to_owned()),
@@ -279,7 +279,7 @@ fn a_challenge_that_cannot_be_met_is_named() {
     let registry = basic_registry();
     registry.fault(When::path("x").always(), Fault::SetHeader("www-authenticate", "Negotiate".into()));
     let error = client_of(&registry).manifest(&registry.reference("x:1")).unwrap_err();
-    assert!(problem(error).contains("neither Basic nor Bearer"));
+    assert!(problem(&error).contains("neither Basic nor Bearer"));
 }
 
 #[test]
