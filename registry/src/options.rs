@@ -46,7 +46,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(10), answer: Duration::from_secs(30), slowest: 16 * 1024 }
+        Self { connect: Duration::from_secs(10), answer: Duration::from_secs(25), slowest: 16 * 1024 }
     }
 }
 
@@ -69,7 +69,7 @@ impl Default for Retry {
             attempts: 5,
             first_wait: Duration::from_millis(500),
             longest_wait: Duration::from_secs(8),
-            budget: Duration::from_secs(45),
+            budget: Duration::from_secs(30),
         }
     }
 }

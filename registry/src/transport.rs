@@ -127,6 +127,8 @@ impl Transport {
                 Ok(_) => Ok(https.clone()),
                 // A certificate that does not hold is no reason to fall back to no certificate at all.
                 Err(error) if error.is_certificate() => Err(error),
+                // With a port of its own, the host has one door for both schemes.
+                Err(error) if error.is_connect() && https.port().is_some() => Err(error),
                 Err(_) => ask(plain).map(|_| plain.clone()),
             };
         }
@@ -261,22 +263,24 @@ fn forbidden(request: &Request<'_>, from: &Url, to: &Url, problem: &'static str)
 /// The error of a request that got no whole answer.
 pub(crate) fn unreachable(action: &Action, url: &Url, source: Box<dyn StdError + Send + Sync>) -> Error {
     let exchange = Box::new(Exchange { action: action.clone(), url: shown(url), attempts: 1 });
-    if tls_error(&*source).is_some() {
+    // A TLS error later than in the handshake is a broken connection like others.
+    let is_handshake = source.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect);
+    if is_handshake && find_cause::<rustls::Error>(&*source).is_some() {
         return Error::Untrusted { exchange, source };
     }
     Error::Unreachable { exchange, source }
 }
 
-/// Finds the TLS error in a chain of causes.
-pub(crate) fn tls_error<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e rustls::Error> {
+/// Finds the first error of a type in a chain of causes.
+pub(crate) fn find_cause<'e, E: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e E> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<rustls::Error>() {
+        if let Some(found) = error.downcast_ref::<E>() {
             return Some(found);
         }
         // `io::Error::source` passes over the error that it wraps.
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if let Some(found) = inner.and_then(|inner| tls_error(inner)) {
+        if let Some(found) = inner.and_then(|inner| find_cause(inner)) {
             return Some(found);
         }
         next = error.source();

@@ -163,3 +163,20 @@ fn the_user_agent_is_the_callers() {
     let error = client.has_blob(&registry.reference("x"), &digest(b"")).unwrap_err();
     assert!(matches!(error, Error::Setup { .. }), "{error}");
 }
+
+#[test]
+fn a_blob_may_go_by_another_algorithm() {
+    use sha2::{Digest as _, Sha512};
+    let registry = Registry::start().unwrap();
+    let bytes = content(1000);
+    let hex = Sha512::digest(&bytes).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+    let mut by_sha512 = descriptor(&bytes);
+    by_sha512.set_digest(format!("sha512:{hex}").parse().unwrap());
+    registry.put_wrong_blob("x", by_sha512.digest(), &bytes);
+    let mut out = Vec::new();
+    client().pull_blob(&registry.reference("x"), &by_sha512, &mut out).unwrap();
+    assert_eq!(out, bytes);
+    by_sha512.set_digest("blake3:00".parse().unwrap());
+    let error = client().pull_blob(&registry.reference("x"), &by_sha512, &mut out).unwrap_err();
+    assert!(matches!(error, Error::Algorithm { .. }), "{error}");
+}

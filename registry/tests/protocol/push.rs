@@ -256,3 +256,28 @@ fn the_digest_that_a_registry_states_is_compared() {
     let error = push(&registry, b"abc", None).unwrap_err();
     assert!(matches!(error, Error::WrongDigest { .. }), "{error}");
 }
+
+#[test]
+fn a_refusal_before_the_end_of_the_body_is_heard() {
+    // As nginx does when a body is too large: answer at once, then read on for a while.
+    let registry = Registry::start().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let location = format!("http://{}/upload", listener.local_addr().unwrap());
+    registry.fault(When::path("uploads/").method("POST").always(), Fault::SetHeader("location", location));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut buffer = [0; 4096];
+            drop(stream.read(&mut buffer));
+            drop(io::Write::write_all(
+                &mut stream,
+                b"HTTP/1.1 413 Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+            ));
+            drop(io::copy(&mut stream.take(2_000_000), &mut io::sink()));
+        }
+    });
+    for size in [3_000_000, 9_000_000] {
+        let error = push(&registry, &content(size), None).unwrap_err();
+        assert!(matches!(&error, Error::Refused { answer, .. } if answer.status == 413), "{size}: {error}");
+    }
+}

@@ -22,24 +22,20 @@ struct Real {
 }
 
 impl Real {
-    fn start(has_password: bool) -> Self {
+    /// `more` goes to the end of the configuration; `DIR` in it is the directory, which has `files`.
+    fn start(more: &str, files: &[(&str, &[u8])]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
         drop(listener);
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
-        fs_err::write(at("htpasswd"), HTPASSWD).unwrap();
-        let auth = if has_password {
-            format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", at("htpasswd").display())
-        } else {
-            String::new()
-        };
-        let storage = at("storage");
+        for (name, bytes) in files {
+            fs_err::write(at(name), bytes).unwrap();
+        }
         let text = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {host}\n{auth}",
-            storage.display()
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: DIR/storage\nhttp:\n  addr: {host}\n{more}"
         );
-        fs_err::write(at("config.yml"), text).unwrap();
+        fs_err::write(at("config.yml"), text.replace("DIR", directory.path().to_str().unwrap())).unwrap();
         let mut command = Command::new("docker-registry");
         command.arg("serve").arg(at("config.yml")).stdout(Stdio::null()).stderr(Stdio::null());
         let process = command.spawn().expect("this test needs a registry: apt-get install docker-registry");
@@ -75,7 +71,7 @@ impl Drop for Real {
 
 #[test]
 fn an_image_goes_there_and_comes_back() {
-    let real = Real::start(false);
+    let real = Real::start("", &[]);
     let client = real.client(None);
     let reference = real.reference("a/b:1");
     assert!(matches!(client.manifest(&reference), Err(Error::NotFound { .. })));
@@ -108,7 +104,8 @@ fn an_image_goes_there_and_comes_back() {
 
 #[test]
 fn a_password_is_asked_for() {
-    let real = Real::start(true);
+    let auth = "auth:\n  htpasswd:\n    realm: test\n    path: DIR/htpasswd\n";
+    let real = Real::start(auth, &[("htpasswd", HTPASSWD.as_bytes())]);
     let reference = real.reference("x:1");
     for (password, expected) in [(None, "no credentials are known"), (Some("wrong"), "refuses the credentials")] {
         let error = real.client(password).manifest(&reference).unwrap_err();
@@ -124,7 +121,7 @@ fn a_password_is_asked_for() {
 
 #[test]
 fn a_blob_that_was_changed_in_its_store_is_found() {
-    let real = Real::start(false);
+    let real = Real::start("", &[]);
     let client = real.client(None);
     let (reference, bytes) = (real.reference("x"), content(100_000));
     client.push_blob(&reference, &descriptor(&bytes), None, &opener(&bytes)).unwrap();
@@ -139,4 +136,26 @@ fn a_blob_that_was_changed_in_its_store_is_found() {
     fs_err::write(&path, &bytes[..70_000]).unwrap();
     let error = client.pull_blob(&reference, &descriptor(&bytes), &mut Vec::new()).unwrap_err();
     assert!(matches!(error, Error::WrongSize { .. } | Error::Unreachable { .. }), "{error}");
+}
+
+#[test]
+fn a_certificate_that_nobody_vouches_for_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout"])
+        .arg(at("key"))
+        .arg("-out")
+        .arg(at("cert"))
+        .stderr(Stdio::null())
+        .status()
+        .expect("this test makes a certificate: apt-get install openssl");
+    assert!(made.success());
+    let (cert, key) = (fs_err::read(at("cert")).unwrap(), fs_err::read(at("key")).unwrap());
+    let tls = "  tls:\n    certificate: DIR/cert\n    key: DIR/key\n";
+    let real = Real::start(tls, &[("cert", &cert), ("key", &key)]);
+    // Loopback is asked in plain http first; this registry says that it wants TLS.
+    let error = real.client(Some("hunter2")).manifest(&real.reference("x:1")).unwrap_err();
+    assert!(matches!(&error, Error::Untrusted { exchange, .. } if exchange.url.starts_with("https://")), "{error}");
 }
