@@ -5,6 +5,8 @@ use std::time::Duration;
 use crate::Credentials;
 
 /// Settings of a [`Client`](crate::Client); the default pulls anonymously over https.
+///
+/// Proxies are those of the system (`https_proxy` and its kin, read by the HTTP library), never for loopback hosts.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Value of the `User-Agent` header of every request.

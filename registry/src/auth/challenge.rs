@@ -97,6 +97,8 @@ fn take_value(text: &str) -> Option<(String, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn find(texts: &[&str]) -> Option<Challenge> {
@@ -152,5 +154,16 @@ mod tests {
         }
         assert_eq!(find(&[]), None);
         assert_eq!(find(&[&format!("Basic {}", "x".repeat(10_000))]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_makes_it_panic(text in r#"\PC{0,80}|(Bearer|Basic|[a-z]{1,4})( ?[a-z]{1,6}=("[^"]{0,20}"?|[a-z:/.]{0,20}),?){0,5}"#) {
+            parse(&text);
+            if let Ok(value) = text.parse() {
+                let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, value)]);
+                Challenge::find(&headers, &"https://r.test/v2/".parse().unwrap());
+            }
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! The client, and the registry in memory beside it, against the distribution project's own registry.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,10 @@ struct Real {
 impl Real {
     /// `more` goes to the end of the configuration; `DIR` in it is the directory, which has `files`.
     fn start(more: &str, files: &[(&str, &[u8])]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // An address of its own: the ports that are freed here go to no other test.
+        static NUMBER: AtomicU8 = AtomicU8::new(1);
+        let address = Ipv4Addr::new(127, 77, 0, NUMBER.fetch_add(1, Ordering::Relaxed));
+        let listener = TcpListener::bind((address, 0)).unwrap();
         let host = listener.local_addr().unwrap().to_string();
         drop(listener);
         let directory = tempfile::tempdir().unwrap();
@@ -39,9 +43,10 @@ impl Real {
         let mut command = Command::new("docker-registry");
         command.arg("serve").arg(at("config.yml")).stdout(Stdio::null()).stderr(Stdio::null());
         let process = command.spawn().expect("this test needs a registry: apt-get install docker-registry");
-        let real = Self { process, host, directory };
+        let mut real = Self { process, host, directory };
         let end = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(&real.host).is_err() {
+            assert!(real.process.try_wait().unwrap().is_none(), "docker-registry has ended");
             assert!(Instant::now() < end, "docker-registry does not listen");
             thread::sleep(Duration::from_millis(20));
         }
