@@ -28,11 +28,17 @@ use crate::{Action, Error, Exchange};
 use challenge::Challenge;
 use token::Token;
 
+/// Why a request without credentials fails.
+const UNKNOWN: &str = "no credentials are known for this registry";
+
 /// What is known about authentication, for all registries and threads.
 #[derive(Default)]
 pub(crate) struct Auth {
-    hosts: Mutex<HashMap<(String, String), Arc<Mutex<Host>>>>,
+    hosts: Mutex<HashMap<Key, Arc<Mutex<Host>>>>,
 }
+
+/// Base URL and repository.
+type Key = (String, String);
 
 /// One thing that a caller wants of one repository.
 #[derive(Debug, Clone)]
@@ -49,8 +55,9 @@ pub(crate) struct Access {
 struct Host {
     /// The last challenge; none as long as the registry has not asked.
     challenge: Option<Challenge>,
-    /// The stored credential, once looked up.
-    credential: Option<Option<Credential>>,
+    /// Whether the stored credential was looked up.
+    is_looked_up: bool,
+    credential: Option<Credential>,
     tokens: Vec<Token>,
 }
 
@@ -82,7 +89,8 @@ impl Auth {
                     return Ok(Some(token.header.clone()));
                 }
                 let scopes = access.scopes.union(&scope);
-                let token = token::fetch(transport, access, &token::Service { realm, service, scopes }, credential)?;
+                let token =
+                    token::fetch(transport, access, &token::Service { realm, name: service, scopes }, credential)?;
                 host.tokens.push(token.clone());
                 Ok(Some(token.header))
             }
@@ -103,7 +111,7 @@ impl Auth {
         let credential = host.credential(transport, access)?;
         let problem = match (&asked, credential) {
             (None, _) => Some("the registry asks for an authentication that is neither Basic nor Bearer"),
-            (Some(Challenge::Basic), None) => Some("no credentials are known for this registry"),
+            (Some(Challenge::Basic), None) => Some(UNKNOWN),
             (Some(Challenge::Basic), Some(Credential::Password { .. })) => {
                 sent.filter(|sent| is_basic(sent)).map(|_| "the registry refuses the credentials")
             }
@@ -114,13 +122,19 @@ impl Auth {
             (Some(Challenge::Bearer { .. }), _) => None,
         };
         if let Some(problem) = problem {
-            let exchange = Exchange { action: access.action.clone(), url: shown(&response.url), attempts: 1 };
-            return Err(Error::Unauthorized { exchange: Box::new(exchange), problem, answer: response.answer() });
+            return Err(unauthorized(access, response, problem));
         }
         // Another thread may have fetched a newer token meanwhile: only the refused one goes.
         host.tokens.retain(|token| Some(&token.header) != sent);
         host.challenge = asked;
         Ok(())
+    }
+
+    /// The error of a 401 that came in spite of all that could be sent.
+    pub(crate) fn refused(&self, access: &Access, response: Response) -> Error {
+        let has_credential = lock(&self.host(access)).credential.is_some();
+        let problem = if has_credential { "the registry refuses the credentials" } else { UNKNOWN };
+        unauthorized(access, response, problem)
     }
 
     fn host(&self, access: &Access) -> Arc<Mutex<Host>> {
@@ -132,13 +146,17 @@ impl Auth {
 impl Host {
     /// The stored credential for the repository, looked up once: a helper may take seconds.
     fn credential(&mut self, transport: &Transport, access: &Access) -> Result<Option<Credential>, Error> {
-        if let Some(known) = &self.credential {
-            return Ok(known.clone());
+        if !self.is_looked_up {
+            self.credential = transport.options.credentials.find(&access.target.registry, &access.target.repository)?;
+            self.is_looked_up = true;
         }
-        let found = transport.options.credentials.find(&access.target.registry, &access.target.repository)?;
-        self.credential = Some(found.clone());
-        Ok(found)
+        Ok(self.credential.clone())
     }
+}
+
+fn unauthorized(access: &Access, response: Response, problem: &'static str) -> Error {
+    let exchange = Exchange { action: access.action.clone(), url: shown(&response.url), attempts: 1 };
+    Error::Unauthorized { exchange: Box::new(exchange), problem, answer: response.answer() }
 }
 
 /// Makes a Basic header (RFC 7617).

@@ -95,8 +95,7 @@ impl Client {
     /// has to begin again with a new writer. `urls` of the descriptor are not followed.
     pub fn pull_blob(&self, reference: &Reference, descriptor: &Descriptor, out: &mut dyn Write) -> Result<(), Error> {
         let digest = descriptor.digest().clone();
-        let access =
-            self.access(reference, Scopes::pull, |repository| Action::PullBlob { repository, digest })?;
+        let access = self.access(reference, Scopes::pull, |repository| Action::PullBlob { repository, digest })?;
         pull::pull(self, &access, descriptor, out)
     }
 
@@ -120,8 +119,7 @@ impl Client {
         open: &dyn Fn() -> io::Result<Box<dyn Read + Send>>,
     ) -> Result<Pushed, Error> {
         let digest = descriptor.digest().clone();
-        let access =
-            self.access(reference, Scopes::push, |repository| Action::PushBlob { repository, digest })?;
+        let access = self.access(reference, Scopes::push, |repository| Action::PushBlob { repository, digest })?;
         push::push(self, &access, descriptor, mount_from, open)
     }
 
@@ -188,9 +186,11 @@ impl Client {
         loop {
             let sent = if is_home { self.auth.authorization(&self.transport, access)? } else { None };
             let response = self.transport.send(request, sent.clone())?;
-            let asks = response.status() == StatusCode::UNAUTHORIZED && is_home && !response.is_foreign;
-            if is_asked || !asks {
+            if response.status() != StatusCode::UNAUTHORIZED || !is_home || response.is_foreign {
                 return read(response);
+            }
+            if is_asked {
+                return Err(self.auth.refused(access, response));
             }
             self.auth.challenged(&self.transport, access, response, sent.as_ref())?;
             is_asked = true;
@@ -235,7 +235,8 @@ fn stated_digest(response: &Response, action: &Action) -> Result<Option<Digest>,
     let Some(text) = response.header(CONTENT_DIGEST.as_str()).filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
-    let malformed = |_| malformed(action, format!("the header `Docker-Content-Digest: {}` is no digest", text.escape_default()));
+    let malformed =
+        |_| malformed(action, format!("the header `Docker-Content-Digest: {}` is no digest", text.escape_default()));
     text.parse().map(Some).map_err(malformed)
 }
 

@@ -32,7 +32,7 @@ pub struct Credentials {
 pub(crate) enum Credential {
     /// User name and password, for Basic and for the token service.
     Password { username: String, password: String },
-    /// An OAuth2 refresh token, for the token service alone.
+    /// An `OAuth2` refresh token, for the token service alone.
     IdentityToken(String),
     /// A ready bearer token, for the registry alone.
     RegistryToken(String),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use oci_spec::distribution::ParseError;
 use oci_spec::image::Digest;
 
-use crate::transport::tls_error;
+use crate::transport::find_cause;
 
 /// Every failure of this crate. A variant names what was attempted; it never shows a query, a credential or userinfo.
 #[derive(Debug, thiserror::Error)]
@@ -241,16 +241,19 @@ impl Error {
         }
     }
 
-    /// Says whether no connection came about.
+    /// Says whether nobody listens: the other scheme would find nobody either.
     pub(crate) fn is_connect(&self) -> bool {
+        use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
         let Self::Unreachable { source, .. } = self else { return false };
-        source.downcast_ref::<reqwest::Error>().is_some_and(|error| error.is_connect() || error.is_timeout())
+        let is_silent = |kind| matches!(kind, ConnectionRefused | HostUnreachable | NetworkUnreachable | TimedOut);
+        source.downcast_ref::<reqwest::Error>().is_some_and(|error| error.is_timeout() || error.is_dns())
+            || find_cause::<io::Error>(&**source).is_some_and(|error| is_silent(error.kind()))
     }
 
     /// Says whether the peer speaks TLS and its certificate is not trusted.
     pub(crate) fn is_certificate(&self) -> bool {
         let Self::Untrusted { source, .. } = self else { return false };
-        matches!(tls_error(&**source), Some(rustls::Error::InvalidCertificate(_)))
+        matches!(find_cause(&**source), Some(rustls::Error::InvalidCertificate(_)))
     }
 
     /// Notes how many tries were made.

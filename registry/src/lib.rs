@@ -35,3 +35,5 @@ pub use credentials::Credentials;
 pub use error::{Action, Answer, AnswerError, Error, Exchange};
 pub use oci_spec::distribution::Reference;
 pub use options::{Options, Retry, Timeouts};
+#[cfg(feature = "testing")]
+pub mod testing;

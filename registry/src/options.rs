@@ -5,6 +5,8 @@ use std::time::Duration;
 use crate::Credentials;
 
 /// Settings of a [`Client`](crate::Client); the default pulls anonymously over https.
+///
+/// Proxies are those of the system (`https_proxy` and its kin, read by the HTTP library), never for loopback hosts.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Value of the `User-Agent` header of every request.
@@ -46,7 +48,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(10), answer: Duration::from_secs(30), slowest: 16 * 1024 }
+        Self { connect: Duration::from_secs(10), answer: Duration::from_secs(25), slowest: 16 * 1024 }
     }
 }
 
@@ -69,7 +71,7 @@ impl Default for Retry {
             attempts: 5,
             first_wait: Duration::from_millis(500),
             longest_wait: Duration::from_secs(8),
-            budget: Duration::from_secs(45),
+            budget: Duration::from_secs(30),
         }
     }
 }

@@ -18,7 +18,8 @@ impl Rules {
     pub(crate) fn new(options: &Options) -> Result<Self, Error> {
         let mut insecure = Vec::new();
         for host in &options.insecure {
-            insecure.push(authority(host).ok_or_else(|| Error::InsecureHost { host: host.escape_default().to_string() })?);
+            insecure
+                .push(authority(host).ok_or_else(|| Error::InsecureHost { host: host.escape_default().to_string() })?);
         }
         Ok(Self { insecure })
     }
@@ -79,8 +80,9 @@ fn is_local(url: &Url) -> bool {
     is_loopback(url)
         || match url.host() {
             Some(Host::Ipv4(address)) => is_near(address),
-            Some(Host::Ipv6(address)) => to_v4(address)
-                .map_or(address.is_unspecified() || address.is_unicast_link_local(), is_near),
+            Some(Host::Ipv6(address)) => {
+                to_v4(address).map_or(address.is_unspecified() || address.is_unicast_link_local(), is_near)
+            }
             Some(Host::Domain(_)) | None => false,
         }
 }

@@ -3,7 +3,7 @@
 //! [`Reference`] itself is `oci_spec`'s. Its parser lets through what no registry accepts (tags in other alphabets,
 //! digests in upper case, `Name/x` as a repository of Docker Hub) and refuses IPv6 hosts; [`parse`] is the gate that
 //! does neither. A `Reference` can also be put together without any parser, so the client checks each part again
-//! before it becomes part of a URL ([`Target`]).
+//! before it becomes part of a URL (`Target`).
 
 use std::net::Ipv6Addr;
 
@@ -35,7 +35,8 @@ pub fn parse(text: &str) -> Result<Reference, Error> {
     if text.contains("://") {
         return Err(refuse("it begins with a scheme; write `host/repository:tag`"));
     }
-    if text.strip_prefix("sha256:").unwrap_or(text).len() == 64 && is_hex(text.trim_start_matches("sha256:")) {
+    let digits = text.strip_prefix("sha256:").unwrap_or(text);
+    if digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(refuse("64 hexadecimal digits are an image ID, which no registry can find"));
     }
     let (registry, text_of_default_host) = take_registry(text);
@@ -99,8 +100,7 @@ pub(crate) struct Target {
 
 impl Target {
     pub(crate) fn new(reference: &Reference) -> Result<Self, Error> {
-        let refuse =
-            |problem| Error::Reference { reference: reference.whole().escape_default().to_string(), problem };
+        let refuse = |problem| Error::Reference { reference: reference.whole().escape_default().to_string(), problem };
         let registry = authority(reference.registry())
             .ok_or_else(|| refuse("its registry is not `host`, `host:port` or `[address]:port`"))?;
         if !is_repository(reference.repository()) {
@@ -185,12 +185,10 @@ pub(crate) fn is_tag(tag: &str) -> bool {
         && tag.bytes().all(|b| is_word(b) || b == b'.' || b == b'-')
 }
 
-fn is_hex(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_hexdigit())
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -266,10 +264,7 @@ mod tests {
 
     #[test]
     fn the_error_names_the_mistake() {
-        assert_eq!(
-            parse("x\u{1b}[31m").unwrap_err().to_string(),
-            "`x\\u{1b}[31m` is not an image reference"
-        );
+        assert_eq!(parse("x\u{1b}[31m").unwrap_err().to_string(), "`x\\u{1b}[31m` is not an image reference");
         assert_eq!(
             parse("https://ghcr.io/x").unwrap_err().to_string(),
             "`https://ghcr.io/x` is not an image reference: it begins with a scheme; write `host/repository:tag`"
@@ -299,5 +294,20 @@ mod tests {
     fn docker_hub_is_one_registry_with_an_api_host_of_its_own() {
         let target = Target::new(&parse("index.docker.io/library/x").unwrap()).unwrap();
         assert_eq!((target.registry.as_str(), target.authority.as_str()), ("docker.io", "registry-1.docker.io"));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_parses_parses_again_and_is_fit_for_a_url(
+            text in "[a-zA-Z0-9./:@_-]{0,40}|\\PC{0,40}|(localhost(:[0-9]{1,5})?/)?[a-z]{1,8}(/[a-z._-]{1,8}){0,3}(:[a-zA-Z0-9._-]{1,8})?"
+        ) {
+            if let Ok(reference) = parse(&text) {
+                prop_assert_eq!(parse(&reference.whole()).unwrap(), reference.clone());
+                let target = Target::new(&reference).unwrap();
+                let url = url::Url::parse(&format!("https://{}/v2/{}/", target.authority, target.repository));
+                let path = format!("/v2/{}/", target.repository);
+                prop_assert!(url.is_err() || url.is_ok_and(|url| url.path() == path && url.username().is_empty()));
+            }
+        }
     }
 }

@@ -105,7 +105,7 @@ mod tests {
         backoff.progress();
         assert!(backoff.again_after_any());
         let started = Instant::now();
-        assert!(!Backoff { failures: 1, ..Backoff::new(&limits) }.wait(Some(Duration::from_secs(3600))));
+        assert!(!Backoff { failures: 1, ..Backoff::new(&limits) }.wait(Some(Duration::from_hours(1))));
         assert!(!Backoff { failures: 1, ..Backoff::new(&limits) }.wait(Some(Duration::MAX)));
         assert!(started.elapsed() < Duration::from_secs(1));
     }

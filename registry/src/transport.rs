@@ -54,7 +54,10 @@ pub(crate) enum Body<'a> {
     Empty,
     Bytes(&'a [u8]),
     /// Opened anew for every try.
-    Stream { size: u64, open: &'a dyn Fn() -> Result<Box<dyn Read + Send>, Error> },
+    Stream {
+        size: u64,
+        open: &'a dyn Fn() -> Result<Box<dyn Read + Send>, Error>,
+    },
 }
 
 impl<'a> Request<'a> {
@@ -77,13 +80,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Transport {
     pub(crate) fn new(options: Options) -> Result<Self, Error> {
         let rules = Rules::new(&options)?;
-        Ok(Self {
-            options,
-            rules,
-            direct: Mutex::default(),
-            proxied: Mutex::default(),
-            bases: Mutex::default(),
-        })
+        Ok(Self { options, rules, direct: Mutex::default(), proxied: Mutex::default(), bases: Mutex::default() })
     }
 
     /// Starts the tries of one request.
@@ -130,12 +127,18 @@ impl Transport {
                 Ok(_) => Ok(https.clone()),
                 // A certificate that does not hold is no reason to fall back to no certificate at all.
                 Err(error) if error.is_certificate() => Err(error),
+                // With a port of its own, the host has one door for both schemes.
+                Err(error) if error.is_connect() && https.port().is_some() => Err(error),
                 Err(_) => ask(plain).map(|_| plain.clone()),
             };
         }
         match ask(plain) {
             Ok(response) => {
-                if response.wants_tls(https) { ask(https).map(|_| https.clone()) } else { Ok(plain.clone()) }
+                if response.wants_tls(https) {
+                    ask(https).map(|_| https.clone())
+                } else {
+                    Ok(plain.clone())
+                }
             }
             Err(error) if error.is_connect() => Err(error),
             // Something listens and does not speak http.
@@ -181,9 +184,7 @@ impl Transport {
             // Some registries want a length even of nothing (411).
             Body::Empty => builder.body(Vec::new()),
             Body::Bytes(bytes) => builder.body(bytes.to_vec()).timeout(self.time_for(bytes.len() as u64)),
-            Body::Stream { size, open } => {
-                builder.body(HttpBody::sized(open()?, *size)).timeout(self.time_for(*size))
-            }
+            Body::Stream { size, open } => builder.body(HttpBody::sized(open()?, *size)).timeout(self.time_for(*size)),
         };
         match builder.send() {
             Ok(inner) => Ok(Response::new(inner, url.clone(), self.pace())),
@@ -262,22 +263,24 @@ fn forbidden(request: &Request<'_>, from: &Url, to: &Url, problem: &'static str)
 /// The error of a request that got no whole answer.
 pub(crate) fn unreachable(action: &Action, url: &Url, source: Box<dyn StdError + Send + Sync>) -> Error {
     let exchange = Box::new(Exchange { action: action.clone(), url: shown(url), attempts: 1 });
-    if tls_error(&*source).is_some() {
+    // A TLS error later than in the handshake is a broken connection like others.
+    let is_handshake = source.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect);
+    if is_handshake && find_cause::<rustls::Error>(&*source).is_some() {
         return Error::Untrusted { exchange, source };
     }
     Error::Unreachable { exchange, source }
 }
 
-/// Finds the TLS error in a chain of causes.
-pub(crate) fn tls_error<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e rustls::Error> {
+/// Finds the first error of a type in a chain of causes.
+pub(crate) fn find_cause<'e, E: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e E> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<rustls::Error>() {
+        if let Some(found) = error.downcast_ref::<E>() {
             return Some(found);
         }
         // `io::Error::source` passes over the error that it wraps.
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if let Some(found) = inner.and_then(|inner| tls_error(inner)) {
+        if let Some(found) = inner.and_then(|inner| find_cause(inner)) {
             return Some(found);
         }
         next = error.source();

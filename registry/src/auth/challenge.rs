@@ -97,6 +97,8 @@ fn take_value(text: &str) -> Option<(String, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn find(texts: &[&str]) -> Option<Challenge> {
@@ -104,23 +106,32 @@ mod tests {
         Challenge::find(&headers, &"https://r.test/v2/".parse().unwrap())
     }
 
-    fn bearer(realm: &str, service: Option<&str>, scope: &str) -> Option<Challenge> {
+    fn bearer(realm: &str, service: Option<&str>, scope: &str) -> Challenge {
         let scope = Scopes::parse(scope);
-        Some(Challenge::Bearer { realm: realm.parse().unwrap(), service: service.map(str::to_owned), scope })
+        Challenge::Bearer { realm: realm.parse().unwrap(), service: service.map(str::to_owned), scope }
     }
 
     #[test]
     fn a_bearer_challenge_has_realm_service_and_scope() {
         let text = r#"Bearer realm="https://a.test/token",service="r.test",scope="repository:x:pull,push""#;
-        assert_eq!(find(&[text]), bearer("https://a.test/token", Some("r.test"), "repository:x:pull,push"));
-        assert_eq!(find(&["bearer  REALM = https://a.test/t?x=1 , y=\"\\\"\""]), bearer("https://a.test/t?x=1", None, ""));
-        assert_eq!(find(&[r#"Bearer realm="/token""#]), bearer("https://r.test/token", None, ""));
+        assert_eq!(find(&[text]), Some(bearer("https://a.test/token", Some("r.test"), "repository:x:pull,push")));
+        assert_eq!(
+            find(&["bearer  REALM = https://a.test/t?x=1 , y=\"\\\"\""]),
+            Some(bearer("https://a.test/t?x=1", None, ""))
+        );
+        assert_eq!(find(&[r#"Bearer realm="/token""#]), Some(bearer("https://r.test/token", None, "")));
     }
 
     #[test]
     fn bearer_is_preferred_wherever_it_stands() {
-        assert_eq!(find(&[r#"Basic realm="x, y", Bearer realm="https://a.test/""#]), bearer("https://a.test/", None, ""));
-        assert_eq!(find(&["Negotiate", "Basic", r#"Bearer realm="https://a.test/""#]), bearer("https://a.test/", None, ""));
+        assert_eq!(
+            find(&[r#"Basic realm="x, y", Bearer realm="https://a.test/""#]),
+            Some(bearer("https://a.test/", None, ""))
+        );
+        assert_eq!(
+            find(&["Negotiate", "Basic", r#"Bearer realm="https://a.test/""#]),
+            Some(bearer("https://a.test/", None, ""))
+        );
         assert_eq!(find(&[r#"Basic realm="x""#]), Some(Challenge::Basic));
         assert_eq!(find(&["basic"]), Some(Challenge::Basic));
         assert_eq!(find(&["Bearer", "Basic"]), Some(Challenge::Basic));
@@ -128,10 +139,31 @@ mod tests {
 
     #[test]
     fn what_is_no_challenge_is_none() {
-        for text in ["", "Negotiate", "=", "x=y", "Bearer realm=\"https://a.test", "Bearer realm=\"https://[\"", ",,,", "\"", "Bearer realm=\"\\"] {
+        for text in [
+            "",
+            "Negotiate",
+            "=",
+            "x=y",
+            "Bearer realm=\"https://a.test",
+            "Bearer realm=\"https://[\"",
+            ",,,",
+            "\"",
+            "Bearer realm=\"\\",
+        ] {
             assert_eq!(find(&[text]), None, "{text}");
         }
         assert_eq!(find(&[]), None);
         assert_eq!(find(&[&format!("Basic {}", "x".repeat(10_000))]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_makes_it_panic(text in r#"\PC{0,80}|(Bearer|Basic|[a-z]{1,4})( ?[a-z]{1,6}=("[^"]{0,20}"?|[a-z:/.]{0,20}),?){0,5}"#) {
+            parse(&text);
+            if let Ok(value) = text.parse() {
+                let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, value)]);
+                Challenge::find(&headers, &"https://r.test/v2/".parse().unwrap());
+            }
+        }
     }
 }

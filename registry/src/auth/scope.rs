@@ -77,10 +77,10 @@ mod tests {
         assert_eq!(push.texts(), ["repository:a/b:pull,push"]);
         assert_eq!(push.union(&Scopes::pull("c")).texts(), ["repository:a/b:pull,push", "repository:c:pull"]);
         assert_eq!(Scopes::parse("repository:a/b:push,pull"), push);
-        assert_eq!(Scopes::parse("registry:catalog:* repository:c:pull").texts(), [
-            "registry:catalog:*",
-            "repository:c:pull"
-        ]);
+        assert_eq!(
+            Scopes::parse("registry:catalog:* repository:c:pull").texts(),
+            ["registry:catalog:*", "repository:c:pull"]
+        );
     }
 
     #[test]

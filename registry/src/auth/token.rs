@@ -1,6 +1,6 @@
 //! Tokens: asked of the service that a registry names, kept until shortly before they expire.
 //!
-//! With a password (or anonymously) this is a GET, with a stored identity token the OAuth2 POST, both as the Docker
+//! With a password (or anonymously) this is a GET, with a stored identity token the `OAuth2` POST, both as the Docker
 //! Registry token protocol has them. The request never leaves the service's origin, because it holds a secret.
 
 use std::fmt;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use url::Url;
 use url::form_urlencoded::Serializer;
 
-use super::{Access, Scopes, basic, header};
+use super::{Access, Scopes, UNKNOWN, basic, header};
 use crate::credentials::Credential;
 use crate::origin::shown;
 use crate::transport::{Body, Request, Response, Transport};
@@ -36,7 +36,8 @@ pub(super) struct Token {
 /// Whom to ask for a token, and for what.
 pub(super) struct Service {
     pub(super) realm: Url,
-    pub(super) service: Option<String>,
+    /// The name it goes by in its own requests.
+    pub(super) name: Option<String>,
     pub(super) scopes: Scopes,
 }
 
@@ -110,8 +111,8 @@ pub(super) fn fetch(
 
 fn add_query(url: &mut Url, service: &Service, account: Option<&str>) {
     let mut query = url.query_pairs_mut();
-    if let Some(service) = &service.service {
-        query.append_pair("service", service);
+    if let Some(name) = &service.name {
+        query.append_pair("service", name);
     }
     for scope in service.scopes.texts() {
         query.append_pair("scope", &scope);
@@ -124,7 +125,7 @@ fn add_query(url: &mut Url, service: &Service, account: Option<&str>) {
 fn oauth_form(service: &Service, refresh_token: &str) -> Vec<u8> {
     let mut form = Serializer::new(String::new());
     form.append_pair("grant_type", "refresh_token").append_pair("client_id", "rbuild");
-    form.append_pair("service", service.service.as_deref().unwrap_or_default());
+    form.append_pair("service", service.name.as_deref().unwrap_or_default());
     form.append_pair("scope", &service.scopes.texts().join(" ")).append_pair("refresh_token", refresh_token);
     form.finish().into_bytes()
 }
@@ -142,11 +143,7 @@ fn read(access: &Access, response: Response, is_anonymous: bool) -> Result<Answe
     }
     match response.refusal(&access.action) {
         Error::Unauthorized { exchange, answer, .. } | Error::Denied { exchange, answer } => {
-            let problem = if is_anonymous {
-                "no credentials are known for this registry"
-            } else {
-                "the token service refuses the credentials"
-            };
+            let problem = if is_anonymous { UNKNOWN } else { "the token service refuses the credentials" };
             Err(Error::Unauthorized { exchange, problem, answer })
         }
         // A token service that is not there is no statement about the image.

@@ -79,7 +79,11 @@ impl Client {
     pub(super) fn put_manifest(&self, access: &Access, media_type: &str, bytes: &[u8]) -> Result<Digest, Error> {
         let action = &access.action;
         if bytes.len() as u64 > MANIFEST_LIMIT {
-            return Err(Error::TooLarge { action: Box::new(action.clone()), what: "the manifest", limit: MANIFEST_LIMIT });
+            return Err(Error::TooLarge {
+                action: Box::new(action.clone()),
+                what: "the manifest",
+                limit: MANIFEST_LIMIT,
+            });
         }
         let digest = match &access.target.digest {
             Some(digest) => digest::check(bytes, digest, action).map(|()| digest.clone())?,
@@ -194,7 +198,11 @@ mod tests {
             ("", "{}".to_owned()),
             ("", String::new()),
         ] {
-            assert!(media_type(content_type, text.as_bytes()).is_err(), "{content_type} {}", &text[..text.len().min(80)]);
+            assert!(
+                media_type(content_type, text.as_bytes()).is_err(),
+                "{content_type} {}",
+                &text[..text.len().min(80)]
+            );
         }
     }
 }

@@ -56,12 +56,7 @@ pub(super) fn pull(
 }
 
 /// Makes one request for what is missing, and writes what comes.
-fn go_on(
-    client: &Client,
-    access: &Access,
-    descriptor: &Descriptor,
-    progress: &mut Progress<'_>,
-) -> Result<(), Error> {
+fn go_on(client: &Client, access: &Access, descriptor: &Descriptor, progress: &mut Progress<'_>) -> Result<(), Error> {
     if progress.done > 0 && progress.done == progress.size {
         return Ok(());
     }

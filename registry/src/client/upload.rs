@@ -109,14 +109,17 @@ impl<'a> Upload<'a> {
         Content::new(inner, action, self.descriptor, failure)
     }
 
-    /// PUT of everything.
+    /// PUT of everything. What is small is sent from memory: then a refusal that comes before the end of the body is
+    /// heard, and not only that the connection broke.
     fn whole(&self, begun: Location, failure: &Failure) -> Result<(), Error> {
+        if self.descriptor.size() <= CHUNK {
+            let mut bytes = Vec::new();
+            let read = self.content(failure)?.read_to_end(&mut bytes);
+            read.map_err(|source| Error::Read { action: Box::new(self.access.action.clone()), source })?;
+            return self.finish(begun, if bytes.is_empty() { Body::Empty } else { Body::Bytes(&bytes) });
+        }
         let open = || self.content(failure).map(|content| Box::new(content) as Box<dyn Read + Send>);
-        let body = match self.descriptor.size() {
-            0 => Body::Empty,
-            size => Body::Stream { size, open: &open },
-        };
-        self.finish(begun, body)
+        self.finish(begun, Body::Stream { size: self.descriptor.size(), open: &open })
     }
 
     /// PATCH for each chunk, then PUT of nothing.
@@ -176,7 +179,8 @@ impl<'a> Upload<'a> {
             if response.status() != StatusCode::NO_CONTENT {
                 return Err(response.refusal(&access.action));
             }
-            let last = response.header(RANGE.as_str()).and_then(|range| range.trim_start_matches("bytes=").strip_prefix("0-"));
+            let last =
+                response.header(RANGE.as_str()).and_then(|range| range.trim_start_matches("bytes=").strip_prefix("0-"));
             let Some(last) = last.and_then(|last| last.parse::<u64>().ok()) else { return Ok(None) };
             let next = if response.header(LOCATION.as_str()).is_some() {
                 Location { chunk: at.chunk, ..location(self.client, access, &response)? }

@@ -107,9 +107,7 @@ impl CredentialFile {
             return Ok(Some(credential));
         }
         let name = format!("{registry}/{repository}");
-        let around = |key: &str| {
-            name.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
+        let around = |key: &str| name.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         let found = self.auths.iter().filter(|(key, _)| around(key)).max_by_key(|(key, _)| key.len());
         Ok(found.map(|(_, credential)| credential.clone()))
     }

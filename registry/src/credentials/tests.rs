@@ -12,8 +12,8 @@ fn load(text: &str) -> Result<Credentials, Error> {
     Credentials::from_files([directory.path().join("missing.json"), path])
 }
 
-fn password(username: &str, password: &str) -> Option<Credential> {
-    Some(Credential::Password { username: username.into(), password: password.into() })
+fn password(username: &str, password: &str) -> Credential {
+    Credential::Password { username: username.into(), password: password.into() }
 }
 
 fn shell(script: &str) -> Command {
@@ -35,8 +35,8 @@ fn auths_hold_a_pair_in_base64_or_in_two_fields_or_a_token() {
         }, "psFormat": "x"}"#,
     )
     .unwrap();
-    assert_eq!(credentials.find("a.io", "x").unwrap(), password("user", "pa:ss"));
-    assert_eq!(credentials.find("b.io:5000", "x").unwrap(), password("u", "p"));
+    assert_eq!(credentials.find("a.io", "x").unwrap(), Some(password("user", "pa:ss")));
+    assert_eq!(credentials.find("b.io:5000", "x").unwrap(), Some(password("u", "p")));
     assert_eq!(credentials.find("b.io", "x").unwrap(), None);
     assert_eq!(credentials.find("c.io", "x").unwrap(), Some(Credential::IdentityToken("refresh".into())));
     assert_eq!(credentials.find("d.io", "x").unwrap(), Some(Credential::RegistryToken("bearer".into())));
@@ -49,27 +49,26 @@ fn auths_hold_a_pair_in_base64_or_in_two_fields_or_a_token() {
 fn docker_hub_has_many_names_and_one_credential() {
     for key in ["https://index.docker.io/v1/", "index.docker.io", "docker.io", "registry-1.docker.io"] {
         let credentials = load(&format!(r#"{{"auths": {{"{key}": {{"auth": "dTpw"}}}}}}"#)).unwrap();
-        assert_eq!(credentials.find("docker.io", "library/x").unwrap(), password("u", "p"), "{key}");
+        assert_eq!(credentials.find("docker.io", "library/x").unwrap(), Some(password("u", "p")), "{key}");
         assert_eq!(credentials.find("ghcr.io", "library/x").unwrap(), None, "{key}");
     }
 }
 
 #[test]
 fn the_longest_namespace_wins() {
-    let credentials = load(
-        r#"{"auths": {"q.io": {"auth": "YTph"}, "q.io/org": {"auth": "Yjpi"}, "q.io/org/x": {"auth": "Yzpj"}}}"#,
-    )
-    .unwrap();
-    assert_eq!(credentials.find("q.io", "other").unwrap(), password("a", "a"));
-    assert_eq!(credentials.find("q.io", "organ/x").unwrap(), password("a", "a"));
-    assert_eq!(credentials.find("q.io", "org/y").unwrap(), password("b", "b"));
-    assert_eq!(credentials.find("q.io", "org/x/z").unwrap(), password("c", "c"));
+    let credentials =
+        load(r#"{"auths": {"q.io": {"auth": "YTph"}, "q.io/org": {"auth": "Yjpi"}, "q.io/org/x": {"auth": "Yzpj"}}}"#)
+            .unwrap();
+    assert_eq!(credentials.find("q.io", "other").unwrap(), Some(password("a", "a")));
+    assert_eq!(credentials.find("q.io", "organ/x").unwrap(), Some(password("a", "a")));
+    assert_eq!(credentials.find("q.io", "org/y").unwrap(), Some(password("b", "b")));
+    assert_eq!(credentials.find("q.io", "org/x/z").unwrap(), Some(password("c", "c")));
 }
 
 #[test]
 fn what_is_set_by_hand_wins_over_files() {
     let credentials = load(r#"{"auths": {"a.io": {"auth": "dTpw"}}}"#).unwrap().with_password("a.io", "me", "mine");
-    assert_eq!(credentials.find("a.io", "x").unwrap(), password("me", "mine"));
+    assert_eq!(credentials.find("a.io", "x").unwrap(), Some(password("me", "mine")));
 }
 
 #[test]
@@ -106,8 +105,8 @@ fn debug_shows_no_secret() {
 #[test]
 fn a_helper_is_asked_for_the_registry() {
     let script = r#"read -r server || true; printf '{"ServerURL":"x","Username":"%s","Secret":"s"}' "$server""#;
-    assert_eq!(run(shell(script), "a.io").unwrap(), password("a.io", "s"));
-    assert_eq!(run(shell(script), "docker.io").unwrap(), password("https://index.docker.io/v1/", "s"));
+    assert_eq!(run(shell(script), "a.io").unwrap(), Some(password("a.io", "s")));
+    assert_eq!(run(shell(script), "docker.io").unwrap(), Some(password("https://index.docker.io/v1/", "s")));
     let script = r#"echo '{"Username":"<token>","Secret":"refresh"}'"#;
     assert_eq!(run(shell(script), "a.io").unwrap(), Some(Credential::IdentityToken("refresh".into())));
 }
@@ -120,12 +119,9 @@ fn a_helper_that_knows_nothing_is_no_error() {
 
 #[test]
 fn a_helper_that_fails_is_an_error_without_its_output() {
-    for script in [
-        "echo hunter2; exit 3",
-        "echo hunter2",
-        r#"echo '{"Username":"hunter2"}'"#,
-        "exec head -c 100000 /dev/zero",
-    ] {
+    for script in
+        ["echo hunter2; exit 3", "echo hunter2", r#"echo '{"Username":"hunter2"}'"#, "exec head -c 100000 /dev/zero"]
+    {
         let problem = run(shell(script), "a.io").unwrap_err();
         assert!(!problem.contains("hunter2"), "{problem}");
     }

@@ -178,7 +178,9 @@ fn envelope(text: &[u8]) -> Vec<AnswerError> {
 /// Makes foreign text fit for a line of a terminal: one line, no control or direction characters, not long.
 fn plain(value: &serde_json::Value) -> String {
     let text = value.as_str().unwrap_or_default();
-    let is_odd = |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let is_odd = |c: char| {
+        c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     let mut short: String = text.chars().take(TEXT_LIMIT).map(|c| if is_odd(c) { ' ' } else { c }).collect();
     if text.chars().nth(TEXT_LIMIT).is_some() {
         short.push('…');
