@@ -18,42 +18,42 @@ pub(super) struct Directives {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CheckOptions {
     /// The checks that are not made.
-    pub skip: Skip,
+    pub skip: Checks,
     /// The experimental checks that are made.
-    pub experimental: Skip,
+    pub experimental: Checks,
     /// A finding fails the build.
     pub error: bool,
 }
 
 /// Some checks or all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Skip {
+pub enum Checks {
     /// Every check.
     All,
     /// The checks of these names.
     Only(BTreeSet<String>),
 }
 
-impl Default for Skip {
+impl Default for Checks {
     fn default() -> Self {
-        Skip::Only(BTreeSet::new())
+        Checks::Only(BTreeSet::new())
     }
 }
 
-impl Skip {
+impl Checks {
     /// Whether the check of this name is meant.
     pub fn has(&self, name: &str) -> bool {
         match self {
-            Skip::All => true,
-            Skip::Only(names) => names.contains(name),
+            Checks::All => true,
+            Checks::Only(names) => names.contains(name),
         }
     }
 
     fn parse(list: &str) -> Self {
         if list.trim() == "all" {
-            return Skip::All;
+            return Checks::All;
         }
-        Skip::Only(list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect())
+        Checks::Only(list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect())
     }
 }
 
@@ -78,8 +78,8 @@ impl CheckOptions {
         for part in text.split(';').map(str::trim).filter(|part| !part.is_empty()) {
             let (key, value) = part.split_once('=').ok_or_else(|| CheckOptionError::NoValue(quoted(part)))?;
             match key.trim() {
-                "skip" => options.skip = Skip::parse(value),
-                "experimental" => options.experimental = Skip::parse(value),
+                "skip" => options.skip = Checks::parse(value),
+                "experimental" => options.experimental = Checks::parse(value),
                 "error" => {
                     options.error =
                         boolean(value.trim()).ok_or_else(|| CheckOptionError::NotBoolean(quoted(value.trim())))?;

@@ -27,7 +27,7 @@ mod tests;
 mod words;
 
 pub use ast::{Arguments, Node, Separator, Tree, parse_tree};
-pub use directive::{CheckOptions, Skip};
+pub use directive::{CheckOptionError, CheckOptions, Checks};
 pub use error::{Errors, ParseError, Problem};
 pub use expand::{ExpandError, Expanded};
 pub use instruction::{

@@ -37,7 +37,7 @@ impl<'n> Flags<'n> {
     ) -> Result<Self, ParseError> {
         let mut flags = Flags { span: node.span, given: Vec::new() };
         for text in &node.flags {
-            let text = text.trim_start_matches("--");
+            let text = text.strip_prefix("--").unwrap_or(text);
             let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
             let Some((name, takes)) = known.iter().find(|(known, _)| *known == name).copied() else {
                 let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
@@ -58,7 +58,7 @@ impl<'n> Flags<'n> {
         }
         match (takes, value) {
             (Takes::Switch, None) => Ok(()),
-            (_, None) | (Takes::Switch, Some("")) => Err(Problem::FlagWithoutValue { flag }),
+            (_, None | Some("")) => Err(Problem::FlagWithoutValue { flag }),
             (Takes::Switch, Some(value)) if truth(value).is_none() => {
                 Err(Problem::NotBoolean { flag, value: quoted(value) })
             }
@@ -66,9 +66,9 @@ impl<'n> Flags<'n> {
         }
     }
 
-    /// The value of a flag that has one; an empty value counts as none.
+    /// The value of a flag, if it is given.
     pub(super) fn value(&self, name: &str) -> Option<&'n str> {
-        self.values(name).find(|value| !value.is_empty())
+        self.values(name).next()
     }
 
     /// The same, to be expanded.

@@ -130,6 +130,12 @@ fn unknown(node: &Node) -> ParseError {
     if node.keyword.chars().any(|character| character.is_whitespace() || character.is_control()) {
         return error.hinted("the keyword is followed by a space that is not an ordinary one");
     }
+    if node.keyword.starts_with("//") {
+        return error.hinted("comments begin with `#`");
+    }
+    if node.keyword.starts_with(['&', '|', ';', '-']) {
+        return error.hinted("does the line above lack the escape character at its end?");
+    }
     error.suggesting(suggest::nearest(&node.keyword, &KEYWORDS))
 }
 

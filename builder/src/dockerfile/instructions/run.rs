@@ -43,7 +43,7 @@ fn mount(text: &str, escape: char, span: Span) -> Result<MountOptions, ParseErro
 }
 
 fn network(flags: &Flags<'_>) -> Result<Network, ParseError> {
-    match flags.values("network").next() {
+    match flags.value("network") {
         None | Some("default") => Ok(Network::Default),
         Some("none") => Ok(Network::None),
         Some("host") => Ok(Network::Host),
@@ -52,7 +52,7 @@ fn network(flags: &Flags<'_>) -> Result<Network, ParseError> {
 }
 
 fn insecure(flags: &Flags<'_>) -> Result<bool, ParseError> {
-    match flags.values("security").next() {
+    match flags.value("security") {
         None | Some("sandbox") => Ok(false),
         Some("insecure") => Ok(true),
         Some(value) => Err(not_one_of(flags.span, "security", value, "`sandbox`, `insecure`")),

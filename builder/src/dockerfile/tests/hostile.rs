@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::Random;
 use crate::dockerfile::expand::{self, ExpandError};
+use crate::dockerfile::lint::{self, Known};
 use crate::dockerfile::{Problem, parse, parse_tree, parse_trigger};
 
 /// Runs the work and checks that it took less than two seconds of this thread's own time: machines may be busy.
@@ -113,6 +114,30 @@ fn patterns_cannot_take_for_ever() {
     }
 }
 
+/// What the checks are told of the world.
+const NOTHING_MISSING: Known<'_> = Known { environment: &|_| Some(Vec::new()), is_reference: &|_| true };
+
+#[test]
+fn a_hundred_thousand_instructions_are_checked() {
+    let files = [
+        format!("FROM a\n{}", "COPY a b\nRUN chown -R 1 /c\n".repeat(50_000)),
+        format!("FROM a\n{}", "ENV a$b=$c\nLABEL d $e\n".repeat(50_000)),
+        (0..100_000).fold(String::new(), format_stage),
+    ];
+    let least = [0, 100_000, 100_000];
+    for (text, least) in files.into_iter().zip(least) {
+        let parsed = soon(|| parse(text.as_bytes())).expect("valid");
+        let findings = soon(|| lint::check(&parsed, &NOTHING_MISSING));
+        assert!(findings.len() >= least, "{}", findings.len());
+    }
+}
+
+fn format_stage(mut text: String, stage: usize) -> String {
+    let before = stage.saturating_sub(1);
+    writeln!(text, "FROM s{before} As s{stage}").expect("a String");
+    text
+}
+
 #[test]
 fn bytes_that_are_no_text_are_errors_of_their_lines() {
     let errors = parse(b"FROM a\nRUN \xff\nRUN \0\n").expect_err("neither is text");
@@ -206,7 +231,10 @@ fn whatever_is_put_together_is_read_or_refused() {
         for _ in 0..random.below(40) {
             text.push_str(random.pick(&PIECES));
         }
-        accepted += usize::from(parse(text.as_bytes()).is_ok());
+        if let Ok(parsed) = parse(text.as_bytes()) {
+            accepted += 1;
+            lint::check(&parsed, &NOTHING_MISSING);
+        }
         let _either = parse_tree(text.as_bytes()).map(|tree| tree.to_sexpr());
         let _either = parse_trigger(&text);
         let escape = if random.below(2) == 0 { '\\' } else { '`' };

@@ -1,0 +1,115 @@
+//! Variables that nothing defines.
+
+use std::collections::BTreeSet;
+
+use super::{Finding, GUESSED, Known, Rule, parents};
+use crate::dockerfile::error::quoted;
+use crate::dockerfile::expand::{Expanded, expand_body, expand_noting_unset};
+use crate::dockerfile::instruction::{Command, CopyFiles, CopySource, Dockerfile, Instruction, Word};
+use crate::dockerfile::suggest;
+
+/// The names that are defined at some point of a stage; nothing while the base image's are not known.
+type Names = Option<BTreeSet<String>>;
+
+/// Files of more stages are not checked: each stage has its own set of names, and no person wrote such a file.
+const MOST_STAGES: usize = 1000;
+
+pub(super) fn check(dockerfile: &Dockerfile, known: &Known<'_>, findings: &mut Vec<Finding>) {
+    if dockerfile.stages.len() > MOST_STAGES {
+        return;
+    }
+    let mut ends: Vec<Names> = Vec::new();
+    let parents = parents(&dockerfile.stages);
+    for (index, (stage, parent)) in dockerfile.stages.iter().zip(parents).enumerate() {
+        let mut names = match parent {
+            Some(parent) => ends[parent].clone(),
+            None => base_names(&stage.base, index, known),
+        };
+        if let Some(names) = &mut names {
+            for instruction in &stage.instructions {
+                report(instruction, dockerfile.escape, names, findings);
+                define(&instruction.command, names);
+            }
+        }
+        ends.push(names);
+    }
+}
+
+/// What the base image sets; `PATH` is there in any case.
+fn base_names(base: &Word, index: usize, known: &Known<'_>) -> Names {
+    let names = if base.0 == "scratch" { Vec::new() } else { (known.environment)(index)? };
+    Some(names.into_iter().chain(["PATH".to_owned()]).collect())
+}
+
+fn define(command: &Command, names: &mut BTreeSet<String>) {
+    match command {
+        Command::Env(pairs) => names.extend(pairs.iter().map(|(name, _)| name.0.clone())),
+        Command::Arg(args) => names.extend(args.iter().map(|arg| arg.name.clone())),
+        _ => {}
+    }
+}
+
+fn report(instruction: &Instruction, escape: char, names: &BTreeSet<String>, findings: &mut Vec<Finding>) {
+    // The values do not matter, but an empty one could end the expansion.
+    let lookup = |name: &str| names.contains(name).then(|| "x".to_owned());
+    let mut unset = BTreeSet::new();
+    for text in texts(&instruction.command) {
+        let expanded = match text {
+            Text::Word(word) => expand_noting_unset(word, escape, &lookup),
+            Text::Body(body) => expand_body(body, &lookup),
+        };
+        // What cannot be expanded is the build's error.
+        unset.extend(expanded.unwrap_or_else(|_| Expanded::default()).unset);
+    }
+    for name in unset {
+        let candidates = names.iter().map(String::as_str).filter(|_| findings.len() < GUESSED);
+        let message = match suggest::nearest(&name, &candidates.collect::<Vec<_>>()) {
+            Some(meant) => format!("`${name}` is not defined; did you mean `${meant}`?"),
+            None => format!("`${}` is not defined", quoted(&name)),
+        };
+        findings.push(Finding::new(Rule::UndefinedVar, instruction.span, message));
+    }
+}
+
+/// Text that is expanded.
+enum Text<'i> {
+    Word(&'i str),
+    Body(&'i str),
+}
+
+/// What is expanded in an instruction before it is done. The commands of `RUN` are not: a shell reads those.
+fn texts(command: &Command) -> Vec<Text<'_>> {
+    match command {
+        Command::Env(pairs) | Command::Label(pairs) => words(pairs.iter().flat_map(|(name, value)| [name, value])),
+        Command::Arg(args) => words(args.iter().filter_map(|arg| arg.default.as_ref())),
+        Command::Expose(list) | Command::Volume(list) => words(list.iter()),
+        Command::Stopsignal(word) | Command::User(word) | Command::Workdir(word) => vec![Text::Word(&word.0)],
+        Command::Copy(copy) => files(&copy.files),
+        Command::Add(add) => {
+            let mut all = files(&add.files);
+            all.extend(add.checksum.iter().map(|word| Text::Word(&word.0)));
+            all
+        }
+        Command::Run(run) => run.mounts.iter().map(|mount| Text::Word(mount.text())).collect(),
+        Command::Cmd(_)
+        | Command::Entrypoint(_)
+        | Command::Healthcheck(_)
+        | Command::Maintainer(_)
+        | Command::Onbuild(_)
+        | Command::Shell(_) => Vec::new(),
+    }
+}
+
+fn words<'i>(words: impl IntoIterator<Item = &'i Word>) -> Vec<Text<'i>> {
+    words.into_iter().map(|word| Text::Word(word.0.as_str())).collect()
+}
+
+fn files(files: &CopyFiles) -> Vec<Text<'_>> {
+    let flags = [&files.chown, &files.chmod].into_iter().flatten().chain(&files.exclude);
+    let mut all = words(flags.chain([&files.destination]));
+    all.extend(files.sources.iter().filter_map(|source| match source {
+        CopySource::Path(path) => Some(Text::Word(path.0.as_str())),
+        CopySource::Heredoc(heredoc) => heredoc.expand.then_some(Text::Body(heredoc.body.as_str())),
+    }));
+    all
+}
