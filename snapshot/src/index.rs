@@ -104,6 +104,16 @@ impl LayerIndex {
         found
     }
 
+    /// Drops the fractions of seconds, which do not survive in a layer.
+    #[cfg(test)]
+    pub(crate) fn cut_times(&mut self) {
+        for node in self.nodes.values_mut() {
+            if let Node::Entry { entry, .. } = node {
+                entry.metadata.mtime.nanoseconds = 0;
+            }
+        }
+    }
+
     fn answer(&self, path: &Path) -> Answer<'_> {
         if is_root(path) {
             return self.nodes.get(Path::new(".")).map_or(Answer::Implied, Answer::Node);
