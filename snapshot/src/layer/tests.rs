@@ -85,7 +85,8 @@ fn golden_digests() {
         sha256:5e0f782fa0dda3ef4e164a8db25609e763bb596a6541f0963b8380c613d4bb1b
         sha256:6a77f9faf576019e80e39b002649e5553763512157032bc5dd01ce8bbc19c381
         706
-    "#]].assert_eq(&format!("{}\n{}\n{}\n", layer.diff_id, layer.blob.digest(), layer.blob.size()));
+    "#]]
+    .assert_eq(&format!("{}\n{}\n{}\n", layer.diff_id, layer.blob.digest(), layer.blob.size()));
     let mut fixed = large();
     for item in fixed.values_mut() {
         if let Item::Entry(entry, _) = item {
@@ -97,7 +98,8 @@ fn golden_digests() {
         sha256:444a42e35f00dca26278ced49948fdda8eba92cee74c844a9bd62e49f73bcb98
         sha256:7f65d39ad4749a9007e395e4e66580f6258a737db8b0e2795de011873125db11
         18766554
-    "#]].assert_eq(&format!("{}\n{}\n{}\n", layer.diff_id, layer.blob.digest(), layer.blob.size()));
+    "#]]
+    .assert_eq(&format!("{}\n{}\n{}\n", layer.diff_id, layer.blob.digest(), layer.blob.size()));
 }
 
 #[test]
