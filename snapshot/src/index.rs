@@ -126,7 +126,7 @@ impl LayerIndex {
     }
 
     /// Whether a directory above `path` hides what the layers below have at `path`.
-    fn hides(&self, path: &Path) -> bool {
+    pub(crate) fn hides(&self, path: &Path) -> bool {
         above(path).any(|directory| self.nodes.get(directory).is_some_and(Node::hides_below))
     }
 

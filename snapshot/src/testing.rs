@@ -294,3 +294,50 @@ impl RawTar {
 pub(crate) fn bytes_of(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
 }
+
+/// An overlay mount that no namespace sees: it ends with this value.
+pub(crate) struct Mounted {
+    fd: std::os::fd::OwnedFd,
+    /// The lowest layer: overlayfs cannot list what is gone.
+    _empty: tempfile::TempDir,
+}
+
+impl Mounted {
+    pub(crate) fn path(&self) -> PathBuf {
+        use std::os::fd::AsRawFd;
+        PathBuf::from(format!("/proc/self/fd/{}/.", self.fd.as_raw_fd()))
+    }
+}
+
+/// Mounts the trees of a stack, read-only.
+pub(crate) fn overlay(stack: &Stack) -> Mounted {
+    let lowers: Vec<PathBuf> = stack.trees.iter().map(|tree| tree.dir.clone()).collect();
+    mount_overlay(&lowers, None, Flavour::UserXattr)
+}
+
+/// Mounts `lowers`, bottom first, below an upper and a work directory.
+pub(crate) fn mount_overlay(lowers: &[PathBuf], upper: Option<(&Path, &Path)>, flavour: Flavour) -> Mounted {
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
+        fsopen,
+    };
+    let needs = "this test mounts overlayfs: run it as root, or under `unshare --user --map-root-user --mount`";
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).expect(needs);
+    let empty = tempfile::tempdir().unwrap();
+    let mut lowers: Vec<&Path> = lowers.iter().rev().map(PathBuf::as_path).collect();
+    // Without an upper directory overlayfs wants two lower ones.
+    lowers.push(empty.path());
+    for lower in lowers {
+        fsconfig_set_string(&context, "lowerdir+", lower).unwrap();
+    }
+    if let Some((upper, work)) = upper {
+        fsconfig_set_string(&context, "upperdir", upper).unwrap();
+        fsconfig_set_string(&context, "workdir", work).unwrap();
+    }
+    if flavour == Flavour::UserXattr {
+        fsconfig_set_flag(&context, "userxattr").unwrap();
+    }
+    fsconfig_create(&context).expect(needs);
+    let fd = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).expect(needs);
+    Mounted { fd, _empty: empty }
+}

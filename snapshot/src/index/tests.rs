@@ -78,59 +78,80 @@ fn layers_cover_each_other() {
 
 #[test]
 fn whiteouts_remove() {
-    check(&[&["a/", "a/b/", "a/b/c x", "d x", "e x"], &["-a/b", "-d", "-never"], &["a/b/"]], &expect![[r#"
+    check(
+        &[&["a/", "a/b/", "a/b/c x", "d x", "e x"], &["-a/b", "-d", "-never"], &["a/b/"]],
+        &expect![[r#"
         a/ 755
         a/b/ 755
-        e 1 bytes in 0:e"#]]);
+        e 1 bytes in 0:e"#]],
+    );
 }
 
 #[test]
 fn opaque_directories_hide() {
-    check(&[&["a/ 700", "a/b/", "a/b/c x", "k"], &["a/ 711", "a/!", "a/new"], &["a/b/!"]], &expect![[r#"
+    check(
+        &[&["a/ 700", "a/b/", "a/b/c x", "k"], &["a/ 711", "a/!", "a/new"], &["a/b/!"]],
+        &expect![[r#"
         a/ 711
         a/b/ 755
         a/new 0 bytes in 1:a/new
-        k 0 bytes in 0:k"#]]);
-    check(&[&["a/ 700", "a/b x"], &["a/!", "a/c"]], &expect![[r#"
+        k 0 bytes in 0:k"#]],
+    );
+    check(
+        &[&["a/ 700", "a/b x"], &["a/!", "a/c"]],
+        &expect![[r#"
         a/ 700
-        a/c 0 bytes in 1:a/c"#]]);
+        a/c 0 bytes in 1:a/c"#]],
+    );
     check(&[&["a/", "b"], &["/!", "c"]], &expect!["c 0 bytes in 1:c"]);
 }
 
 #[test]
 fn implied_directories_are_transparent() {
-    check(&[&["usr/ 700", "usr/bin/ 711"], &["usr/bin/x", "opt/y/z"]], &expect![[r#"
+    check(
+        &[&["usr/ 700", "usr/bin/ 711"], &["usr/bin/x", "opt/y/z"]],
+        &expect![[r#"
         opt/ 755
         opt/y/ 755
         opt/y/z 0 bytes in 1:opt/y/z
         usr/ 700
         usr/bin/ 711
-        usr/bin/x 0 bytes in 1:usr/bin/x"#]]);
-    check(&[&["usr x"], &["usr/bin"]], &expect![[r#"
+        usr/bin/x 0 bytes in 1:usr/bin/x"#]],
+    );
+    check(
+        &[&["usr x"], &["usr/bin"]],
+        &expect![[r#"
         usr/ 755
-        usr/bin 0 bytes in 1:usr/bin"#]]);
+        usr/bin 0 bytes in 1:usr/bin"#]],
+    );
 }
 
 #[test]
 fn hard_links_lead_to_their_bytes() {
-    check(&[&["a one", "b == a", "c == b"], &["d == a", "x/e == b"], &["-a", "f == d"]], &expect![[r#"
+    check(
+        &[&["a one", "b == a", "c == b"], &["d == a", "x/e == b"], &["-a", "f == d"]],
+        &expect![[r#"
         b 3 bytes in 0:a
         c 3 bytes in 0:a
         d 3 bytes in 0:a
         f 3 bytes in 0:a
         x/ 755
-        x/e 3 bytes in 0:a"#]]);
+        x/e 3 bytes in 0:a"#]],
+    );
 }
 
 #[test]
 fn names_sort_before_what_is_below_their_neighbours() {
-    check(&[&["a/", "a/b", "a-b", "a.b", "a/b-c", "a\u{1}"]], &expect![[r#"
+    check(
+        &[&["a/", "a/b", "a-b", "a.b", "a/b-c", "a\u{1}"]],
+        &expect![[r#"
         a/ 755
         a/b 0 bytes in 0:a/b
         a/b-c 0 bytes in 0:a/b-c
         a 0 bytes in 0:a
         a-b 0 bytes in 0:a-b
-        a.b 0 bytes in 0:a.b"#]]);
+        a.b 0 bytes in 0:a.b"#]],
+    );
 }
 
 #[test]
@@ -149,30 +170,48 @@ fn order_and_repetition() {
         // The later one stands.
         (&["a one", "a"][..], expect!["a 644 File { size: 0 } opaque=false"]),
         (&["a/", "a/b", "a", "a/"], expect!["a 755 Directory opaque=true"]),
-        (&["a/ 700", "a/b", "a/ 711"], expect![[r#"
+        (
+            &["a/ 700", "a/b", "a/ 711"],
+            expect![[r#"
             a 711 Directory opaque=false
-            a/b 644 File { size: 0 } opaque=false"#]]),
+            a/b 644 File { size: 0 } opaque=false"#]],
+        ),
         // A whiteout spares its own layer, in whatever order.
         (&["-a", "a x"], expect!["a 644 File { size: 1 } opaque=false"]),
         (&["a x", "-a"], expect!["a 644 File { size: 1 } opaque=false"]),
-        (&["-a", "a/", "a/b"], expect![[r#"
+        (
+            &["-a", "a/", "a/b"],
+            expect![[r#"
             a 755 Directory opaque=true
-            a/b 644 File { size: 0 } opaque=false"#]]),
-        (&["-a", "a/b"], expect![[r#"
+            a/b 644 File { size: 0 } opaque=false"#]],
+        ),
+        (
+            &["-a", "a/b"],
+            expect![[r#"
             a 755 Directory opaque=true
-            a/b 644 File { size: 0 } opaque=false"#]]),
-        (&["a/b", "-a"], expect![[r#"
+            a/b 644 File { size: 0 } opaque=false"#]],
+        ),
+        (
+            &["a/b", "-a"],
+            expect![[r#"
             a 755 Directory opaque=true
-            a/b 644 File { size: 0 } opaque=false"#]]),
+            a/b 644 File { size: 0 } opaque=false"#]],
+        ),
         (&["a/!", "a/ 700"], expect!["a 700 Directory opaque=true"]),
         // The bytes of a replaced file live on in its links.
-        (&["a one", "b == a", "c == a", "a"], expect![[r#"
+        (
+            &["a one", "b == a", "c == a", "a"],
+            expect![[r#"
             a 644 File { size: 0 } opaque=false
             b 644 File { size: 3 } opaque=false
-            c HardLink { target: "b" }"#]]),
-        (&["a/b one", "c == a/b", "a"], expect![[r#"
+            c HardLink { target: "b" }"#]],
+        ),
+        (
+            &["a/b one", "c == a/b", "a"],
+            expect![[r#"
             a 644 File { size: 0 } opaque=false
-            c 644 File { size: 3 } opaque=false"#]]),
+            c 644 File { size: 3 } opaque=false"#]],
+        ),
     ] {
         let index = layer(changes);
         let lines: Vec<String> = index
