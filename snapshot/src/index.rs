@@ -104,6 +104,16 @@ impl LayerIndex {
         found
     }
 
+    /// Drops the fractions of seconds, which do not survive in a layer.
+    #[cfg(test)]
+    pub(crate) fn cut_times(&mut self) {
+        for node in self.nodes.values_mut() {
+            if let Node::Entry { entry, .. } = node {
+                entry.metadata.mtime.nanoseconds = 0;
+            }
+        }
+    }
+
     fn answer(&self, path: &Path) -> Answer<'_> {
         if is_root(path) {
             return self.nodes.get(Path::new(".")).map_or(Answer::Implied, Answer::Node);
@@ -116,7 +126,7 @@ impl LayerIndex {
     }
 
     /// Whether a directory above `path` hides what the layers below have at `path`.
-    fn hides(&self, path: &Path) -> bool {
+    pub(crate) fn hides(&self, path: &Path) -> bool {
         above(path).any(|directory| self.nodes.get(directory).is_some_and(Node::hides_below))
     }
 

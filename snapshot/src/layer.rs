@@ -14,6 +14,7 @@ use crate::{ChangeSink, Error};
 
 mod decompress;
 mod header;
+mod member;
 mod pax;
 mod pipeline;
 mod read;

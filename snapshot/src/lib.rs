@@ -21,6 +21,8 @@ pub mod sink;
 pub mod snapshotter;
 pub mod store;
 mod temp;
+#[cfg(test)]
+mod testing;
 pub mod tree;
 pub mod unpack;
 mod xattr;

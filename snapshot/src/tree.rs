@@ -100,6 +100,14 @@ impl TreeWriter {
         self.directories.insert(directory.to_owned(), metadata);
     }
 
+    /// Takes back the whiteout of `path`.
+    pub(crate) fn remove_whiteout(&mut self, path: &Path) -> Result<(), Error> {
+        let (parent, name) = self.place(path)?;
+        rustix::fs::unlinkat(&parent, name, AtFlags::empty()).map_err(Error::io("remove the whiteout of", path))?;
+        self.parent = Some(parent.into_kept());
+        Ok(())
+    }
+
     /// Opens the directory that `path` goes into, making what is missing.
     fn place<'a>(&mut self, path: &'a Path) -> Result<(Parent, &'a OsStr), Error> {
         let (directory, name) = split(path).ok_or_else(|| Error::NotDirectory { path: path.to_owned() })?;

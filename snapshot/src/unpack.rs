@@ -45,6 +45,7 @@ impl Unpacked {
     /// Adds what comes from the layers below (`below`, whose trees are `below_dirs`, bottom first) and commits.
     pub fn settle(mut self, below: &View, below_dirs: &[PathBuf], id: &SnapshotId) -> Result<Snapshot, Error> {
         self.copy_links(below, below_dirs)?;
+        self.drop_idle_whiteouts(below)?;
         if let Some(Node::Opaque | Node::Entry { opaque: true, .. }) = self.index.nodes().get(Path::new(".")) {
             self.hide_below(below)?;
         }
@@ -80,6 +81,16 @@ impl Unpacked {
                 self.tree.entry(path, &found.entry, &mut io::empty())?;
             }
             copied.insert(target, path);
+        }
+        Ok(())
+    }
+
+    /// Takes back the whiteouts that remove nothing: overlayfs lists one as a file where it merges no directories.
+    fn drop_idle_whiteouts(&mut self, below: &View) -> Result<(), Error> {
+        let index = Arc::clone(&self.index);
+        let whiteouts = index.nodes().iter().filter(|(_, node)| **node == Node::Whiteout);
+        for (path, _) in whiteouts.filter(|(path, _)| index.hides(path) || below.lookup(path).is_none()) {
+            self.tree.remove_whiteout(path)?;
         }
         Ok(())
     }

@@ -127,10 +127,17 @@ fn time(value: &[u8]) -> Result<Mtime, &'static str> {
 mod tests {
     use super::*;
 
+    /// Makes a record with its right length.
+    fn record(body: &str) -> Vec<u8> {
+        let rest = body.len() + 2;
+        let length = (rest + 1..rest + 9).find(|length| length.to_string().len() + rest == *length).unwrap();
+        format!("{length} {body}\n").into_bytes()
+    }
+
     #[test]
     fn records_are_read() {
-        let extended =
-            parse(b"9 path=a\n11 size=12\n14 mtime=-1.5\n28 SCHILY.xattr.user.a=\n\n=\n12 atime=1.\n").unwrap();
+        let records = ["path=a", "size=12", "mtime=-1.5", "SCHILY.xattr.user.a=\n\n=", "atime=1.", "comment="];
+        let extended = parse(&records.map(record).concat()).unwrap();
         assert_eq!(extended.path.as_deref(), Some(&b"a"[..]));
         assert_eq!(extended.size, Some(12));
         assert_eq!(extended.mtime, Some(Mtime { seconds: -2, nanoseconds: 500_000_000 }));
@@ -138,40 +145,45 @@ mod tests {
     }
 
     #[test]
-    fn malformed_records_are_refused() {
-        for records in [
-            &b"x"[..],
-            b"9 path=a",
-            b"9 path=a\n\0",
-            b"8 path=a\n",
-            b"10 path=a\n",
-            b"99999999999999999999 path=a\n",
-            b"-9 path=a\n",
-            b"+9 path=a\n",
-            b"0 \n",
-            b"3 \n",
-            b"4 =\n",
-            b"6 path\n",
-            b" 9 path=a\n",
-            b"8 path=\n",
-            b"10 path=a\0\n",
-            b"10 size=-1\n",
-            b"10 size=0x\n",
-            b"18 uid=4294967296\n",
-            b"11 mtime=x\n",
-            b"12 mtime=1e\n",
-            b"17 SCHILY.xattr.=\n",
-            b"22 GNU.sparse.major=1\n",
-        ] {
-            assert!(parse(records).is_err(), "{}", records.escape_ascii());
+    fn times_are_cut_to_nanoseconds() {
+        let read = |text: &str| time(text.as_bytes()).map(|mtime| (mtime.seconds, mtime.nanoseconds));
+        assert_eq!(read("1"), Ok((1, 0)));
+        assert_eq!(read("1."), Ok((1, 0)));
+        assert_eq!(read("1.0000000019"), Ok((1, 1)));
+        assert_eq!(read("-1"), Ok((-1, 0)));
+        assert_eq!(read("-0.25"), Ok((-1, 750_000_000)));
+        for wrong in ["", "-", ".5", "--1", "1e3", "1.x", "99999999999999999999"] {
+            assert!(read(wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
-    fn global_headers_may_comment() {
-        check_global(b"14 comment=abc\n").unwrap();
-        for records in [&b"9 path=a\n"[..], b"10 size=1\n", b"21 GNU.sparse.name=x\n", b"junk"] {
-            assert!(check_global(records).is_err());
+    fn malformed_records_are_refused() {
+        let bodies =
+            ["=", "=x", "path", "path=", "path=a\0", "linkpath=", "size=-1", "size=0x1", "size=", "uid=4294967296"];
+        let more = ["mtime=x", "SCHILY.xattr.=", "GNU.sparse.major=1", "SCHILY.realsize=5"];
+        for body in bodies.iter().chain(&more) {
+            assert!(parse(&record(body)).is_err(), "{body}");
         }
+        let good = record("path=a");
+        assert!(parse(&good).is_ok());
+        for (at, wrong) in [(0, b'8'), (0, b'x'), (0, b' '), (1, b'0'), (good.len() - 1, b' ')] {
+            let mut bad = good.clone();
+            bad[at] = wrong;
+            assert!(parse(&bad).is_err(), "{}", bad.escape_ascii());
+        }
+        for wrong in [&good[..good.len() - 1], &[&good, &b"\0"[..]].concat(), b"x", b"0 \n", b"3 \n", b"+9 path=a\n"] {
+            assert!(parse(wrong).is_err(), "{}", wrong.escape_ascii());
+        }
+        assert!(parse(b"99999999999999999999 path=a\n").is_err());
+    }
+
+    #[test]
+    fn global_headers_may_comment() {
+        check_global(&record("comment=abc")).unwrap();
+        for body in ["path=a", "size=1", "uid=0", "GNU.sparse.name=x", "SCHILY.xattr.user.x=1"] {
+            assert!(check_global(&record(body)).is_err(), "{body}");
+        }
+        assert!(check_global(b"junk").is_err());
     }
 }

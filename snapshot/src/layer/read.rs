@@ -3,21 +3,15 @@
 //! Readers of tar disagree, and attackers live on that (CVE-2025-62518): this one takes an archive as GNU tar does, or
 //! refuses it. Paths are made relative and normal by their text; what they lead to is the sink's concern.
 
-use std::ffi::OsStr;
 use std::io::{self, BufReader, Read};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 
-use super::header::{BLOCK, OPAQUE, WHITEOUT, padding};
+use super::header::{BLOCK, padding};
+use super::member::{Change, Header, Member, SIZE};
 use super::pax::{self, Extended};
-use crate::entry::{Entry, Kind, Metadata, Mtime};
-use crate::{ChangeSink, Error, xattr};
+use crate::{ChangeSink, Error};
 
 /// The largest PAX or long-name header in bytes: sixteen attributes of the largest size that the VFS has.
 const EXTENDED_MAX: u64 = 1024 * 1024;
-
-/// The longest path in bytes: Linux's `PATH_MAX`, less its NUL.
-const PATH_MAX: usize = 4095;
 
 /// How much a layer may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,23 +127,6 @@ where
     }
     stream.drain()?;
     Ok(())
-}
-
-/// One member of the archive, understood.
-struct Member {
-    path: PathBuf,
-    change: Change,
-    /// Bytes that follow in the stream.
-    size: u64,
-}
-
-enum Change {
-    Entry(Entry),
-    HardLink(PathBuf),
-    Whiteout(PathBuf),
-    Opaque(PathBuf),
-    /// Overlay's own mark, which must not become one.
-    Dropped,
 }
 
 fn pass<S: ChangeSink>(member: Member, content: &mut dyn Read, sink: &mut S) -> Result<(), S::Error> {
@@ -283,194 +260,4 @@ impl Stream<'_> {
         let rest = io::copy(&mut (&mut self.inner).take(left.saturating_add(1)), &mut io::sink());
         self.announce(rest.map_err(TarError::Read)?)
     }
-}
-
-type Range = std::ops::Range<usize>;
-const NAME: Range = 0..100;
-const MODE: Range = 100..108;
-const UID: Range = 108..116;
-const GID: Range = 116..124;
-const SIZE: Range = 124..136;
-const MTIME: Range = 136..148;
-const SUM: Range = 148..156;
-const KIND: usize = 156;
-const LINK: Range = 157..257;
-const MAGIC: Range = 257..265;
-const MAJOR: Range = 329..337;
-const MINOR: Range = 337..345;
-const PREFIX: Range = 345..500;
-
-struct Header([u8; BLOCK]);
-
-impl Header {
-    fn kind(&self) -> u8 {
-        self.0[KIND]
-    }
-
-    /// Whether the sum of the bytes, as signed or unsigned numbers (both exist), is the one that the header says.
-    fn has_right_sum(&self) -> bool {
-        let Some(said) = self.number(SUM) else { return false };
-        let bytes = self.0.iter().enumerate().map(|(at, byte)| if SUM.contains(&at) { b' ' } else { *byte });
-        let (unsigned, signed) = bytes.fold((0, 0), |(unsigned, signed), byte| {
-            (unsigned + i64::from(byte), signed + i64::from(byte.cast_signed()))
-        });
-        i64::try_from(said).is_ok_and(|said| said == unsigned || said == signed)
-    }
-
-    /// Reads a field as a number that is not negative.
-    fn number(&self, field: Range) -> Option<u64> {
-        u64::try_from(self.signed(field)?).ok()
-    }
-
-    /// Reads a field: octal digits between spaces and NULs, or GNU's base-256 (two's complement after the first bit).
-    fn signed(&self, field: Range) -> Option<i64> {
-        let field = &self.0[field];
-        if field[0] & 0x80 != 0 {
-            // 0x80 and 0xff are the only first bytes whose numbers fit.
-            let (first, rest) = field.split_at(field.len() - 8);
-            let value = i64::from_be_bytes(rest.try_into().ok()?);
-            let fill = if value < 0 { 0xff } else { 0 };
-            return match first {
-                [] => Some((value << 1) >> 1),
-                [lead, middle @ ..] => {
-                    let lead_fits = *lead == if value < 0 { 0xff } else { 0x80 };
-                    (lead_fits && middle.iter().all(|byte| *byte == fill)).then_some(value)
-                }
-            };
-        }
-        let digits = field.trim_ascii_start();
-        let end = digits.iter().position(|byte| matches!(byte, 0 | b' ')).unwrap_or(digits.len());
-        let (digits, rest) = digits.split_at(end);
-        if !rest.iter().all(|byte| matches!(byte, 0 | b' ')) || !digits.iter().all(|byte| matches!(byte, b'0'..=b'7')) {
-            return None;
-        }
-        Some(digits.iter().fold(0, |value, digit| value * 8 + i64::from(digit - b'0')))
-    }
-
-    /// Returns a text field up to its first NUL.
-    fn text(&self, field: Range) -> &[u8] {
-        let field = &self.0[field];
-        &field[..field.iter().position(|byte| *byte == 0).unwrap_or(field.len())]
-    }
-
-    /// Returns the name: only POSIX's ustar has a prefix (GNU and star keep other things there).
-    fn name(&self) -> Vec<u8> {
-        let prefix = if &self.0[MAGIC] == b"ustar\x0000" { self.text(PREFIX) } else { &[] };
-        let name = self.text(NAME);
-        if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
-    }
-
-    /// Understands the header together with what extended it.
-    fn member(&self, extended: Extended) -> Result<Member, TarError> {
-        let name = extended.path.clone().unwrap_or_else(|| self.name());
-        let link = extended.linkpath.clone().unwrap_or_else(|| self.text(LINK).to_vec());
-        let wrong = |field| TarError::Field { entry: lossy(&name), field };
-        let is_file = matches!(self.kind(), b'0' | b'7' | 0) && !name.ends_with(b"/");
-        let size = match extended.size {
-            Some(size) => size,
-            None => self.number(SIZE).ok_or_else(|| wrong("size"))?,
-        };
-        // Only regular files have data, whatever the field says (GNU tar, Go and Python agree).
-        let size = if is_file { size } else { 0 };
-        let path = clean(&name)?;
-        if let Some(change) = whiteout(&path, &name)? {
-            return Ok(Member { path, change, size });
-        }
-        let device = || {
-            let part = |field| self.number(field).and_then(|number| u32::try_from(number).ok());
-            part(MAJOR).zip(part(MINOR)).ok_or_else(|| wrong("device number"))
-        };
-        let kind = match self.kind() {
-            _ if is_file => Kind::File { size },
-            b'0' | b'7' | 0 | b'5' => Kind::Directory,
-            b'1' => {
-                let change = Change::HardLink(clean(&link)?);
-                return Ok(Member { path, change, size });
-            }
-            b'2' if link.is_empty() || link.len() > PATH_MAX => return Err(wrong("link target")),
-            b'2' => Kind::Symlink { target: link },
-            b'3' if device()? == (0, 0) => return Ok(Member { path, change: Change::Dropped, size }),
-            b'3' => device().map(|(major, minor)| Kind::CharDevice { major, minor })?,
-            b'4' => device().map(|(major, minor)| Kind::BlockDevice { major, minor })?,
-            b'6' => Kind::Fifo,
-            other => return Err(TarError::Kind { entry: lossy(&name), kind: char::from(other) }),
-        };
-        if path == Path::new(".") && kind != Kind::Directory {
-            return Err(TarError::Name { entry: lossy(&name), reason: "the root is a directory" });
-        }
-        let metadata = self.metadata(extended, &kind).map_err(wrong)?;
-        Ok(Member { path, change: Change::Entry(Entry { kind, metadata }), size })
-    }
-
-    /// Reads mode, owner, time and attributes; the error is the field that is wrong.
-    fn metadata(&self, extended: Extended, kind: &Kind) -> Result<Metadata, &'static str> {
-        let id = |said: Option<u32>, field: Range, name| {
-            // The largest number means "leave it" to chown(2): nobody's id.
-            let id = said.or_else(|| u32::try_from(self.number(field)?).ok());
-            id.filter(|id| *id != u32::MAX).ok_or(name)
-        };
-        let mut xattrs = extended.xattrs;
-        xattrs.retain(|name, _| xattr::belongs(name, kind));
-        if xattrs.values().any(|value| value.len() > xattr::VALUE_MAX) {
-            return Err("extended attribute");
-        }
-        let mtime = match extended.mtime {
-            Some(mtime) => mtime,
-            None => Mtime { seconds: self.signed(MTIME).ok_or("mtime")?, nanoseconds: 0 },
-        };
-        let mode = self.number(MODE).ok_or("mode")?;
-        Ok(Metadata {
-            mode: u32::try_from(mode & 0o7777).map_err(|_| "mode")?,
-            uid: id(extended.uid, UID, "uid")?,
-            gid: id(extended.gid, GID, "gid")?,
-            mtime,
-            xattrs,
-        })
-    }
-}
-
-fn lossy(name: &[u8]) -> String {
-    String::from_utf8_lossy(name).into_owned()
-}
-
-/// Makes a path of the archive relative and normal by its text, as containerd's `filepath.Clean` does: a leading `/`
-/// is dropped, `..` takes back the name before it, and one that would leave the root is refused.
-fn clean(name: &[u8]) -> Result<PathBuf, TarError> {
-    let refused = |reason| TarError::Name { entry: lossy(name), reason };
-    if name.is_empty() {
-        return Err(refused("it is empty"));
-    }
-    if name.contains(&0) || name.len() > PATH_MAX {
-        return Err(refused("it is longer than 4095 bytes or holds a NUL"));
-    }
-    let mut path = PathBuf::new();
-    for part in name.split(|byte| *byte == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." if path.pop() => {}
-            b".." => return Err(TarError::Escapes { entry: lossy(name) }),
-            _ if part.len() > 255 => return Err(refused("a component is longer than 255 bytes")),
-            _ => path.push(OsStr::from_bytes(part)),
-        }
-    }
-    Ok(if path.as_os_str().is_empty() { PathBuf::from(".") } else { path })
-}
-
-/// Recognises whiteouts (OCI image spec, layer.md). Names below one, or that would remove `.` or `..`, are refused.
-fn whiteout(path: &Path, name: &[u8]) -> Result<Option<Change>, TarError> {
-    let refused = || TarError::Whiteout { entry: lossy(name) };
-    let directory = path.parent().unwrap_or(Path::new(""));
-    if directory.iter().any(|part| part.as_bytes().starts_with(WHITEOUT.as_bytes())) {
-        return Err(refused());
-    }
-    let last = path.file_name().unwrap_or_default().as_bytes();
-    let Some(hidden) = last.strip_prefix(WHITEOUT.as_bytes()) else { return Ok(None) };
-    if last == OPAQUE.as_bytes() {
-        let root = directory.as_os_str().is_empty();
-        return Ok(Some(Change::Opaque(if root { PathBuf::from(".") } else { directory.to_owned() })));
-    }
-    if matches!(hidden, b"" | b"." | b"..") || hidden.starts_with(WHITEOUT.as_bytes()) {
-        return Err(refused());
-    }
-    Ok(Some(Change::Whiteout(directory.join(OsStr::from_bytes(hidden)))))
 }

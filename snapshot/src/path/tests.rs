@@ -64,7 +64,7 @@ fn trees_are_removed_whatever_their_shape() {
         deep = open_directory(deep.as_fd(), OsStr::new("deeper")).unwrap();
     }
     fs_err::create_dir_all(top.join("closed/child/x")).unwrap();
-    fs_err::set_permissions(top.join("closed"), PermissionsExt::from_mode(0)).unwrap();
+    fs_err::set_permissions(top.join("closed"), PermissionsExt::from_mode(0o000)).unwrap();
     remove_tree(&top).unwrap();
     assert!(!top.exists());
     assert_eq!(fs_err::read_to_string(directory.path().join("outside")).unwrap(), "outside");
