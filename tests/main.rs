@@ -1,1 +1,2 @@
 //! The end-to-end tests.
+mod sandbox;

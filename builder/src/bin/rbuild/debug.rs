@@ -124,8 +124,10 @@ impl Run {
             let begun = Instant::now();
             code = sandbox.run(&root, &process, &mounts, &cancel, &mut show)?.code;
             times.push(begun.elapsed());
-            fs_err::remove_dir_all(&self.work)?;
-            fs_err::create_dir(&self.work)?;
+            if self.repeat.is_some() {
+                fs_err::remove_dir_all(&self.work)?;
+                fs_err::create_dir(&self.work)?;
+            }
         }
         if self.repeat.is_some() {
             times.sort();
