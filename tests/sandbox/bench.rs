@@ -11,35 +11,35 @@ use tempfile::TempDir;
 /// The plain user of the tests; has subordinate ids.
 const USER: &str = "rbuild-test";
 /// The exit code of `rbuild debug` when the sandbox failed, not the step.
-pub const SANDBOX_FAILED: i32 = 125;
+pub(crate) const SANDBOX_FAILED: i32 = 125;
 
 /// Who runs a step on which rung.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rung {
-    pub name: &'static str,
+pub(crate) struct Rung {
+    pub(crate) name: &'static str,
     /// As [`USER`] rather than as root.
-    pub as_user: bool,
+    pub(crate) as_user: bool,
 }
 
 /// A directory with a root of busybox, for one rung.
-pub struct Bench {
-    pub rung: Rung,
+pub(crate) struct Bench {
+    pub(crate) rung: Rung,
     directory: TempDir,
     /// What the command line of each step has in addition.
-    pub options: Vec<String>,
+    pub(crate) options: Vec<String>,
 }
 
 /// How a step ended and what it wrote.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Outcome {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Outcome {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// Runs `test` on every rung.
-pub fn on_every_rung(test: impl Fn(&mut Bench)) {
-    let rungs: &[Rung] = if rustix_is_root() {
+pub(crate) fn on_every_rung(test: impl Fn(&mut Bench)) {
+    let rungs: &[Rung] = if is_root() {
         &[
             Rung { name: "root", as_user: false },
             Rung { name: "range", as_user: false },
@@ -51,15 +51,15 @@ pub fn on_every_rung(test: impl Fn(&mut Bench)) {
     for &rung in rungs {
         let mut bench = Bench::new(rung);
         test(&mut bench);
-        assert!(!mounted(bench.path("")), "a mount is left on {rung:?}");
+        assert!(!mounted(bench.directory.path()), "a mount is left on {rung:?}");
     }
 }
 
-pub fn rustix_is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     nix::unistd::Uid::effective().is_root()
 }
 
-fn mounted(directory: PathBuf) -> bool {
+fn mounted(directory: &Path) -> bool {
     let mounts = fs_err::read_to_string("/proc/self/mountinfo").unwrap();
     mounts.contains(directory.to_str().unwrap())
 }
@@ -79,17 +79,17 @@ impl Bench {
     }
 
     /// A path in the directory of the bench.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// An option for every step to come.
-    pub fn option(&mut self, option: impl Into<String>) {
+    pub(crate) fn option(&mut self, option: impl Into<String>) {
         self.options.push(option.into());
     }
 
     /// Empties the upper directory, and gives everything to who runs the step.
-    pub fn renew(&self) {
+    pub(crate) fn renew(&self) {
         let upper = self.path("upper");
         if upper.exists() {
             fs_err::remove_dir_all(&upper).unwrap();
@@ -99,7 +99,7 @@ impl Bench {
     }
 
     /// Gives the whole directory to who runs the step.
-    pub fn give(&self) {
+    pub(crate) fn give(&self) {
         if self.rung.as_user {
             let owner = format!("{USER}:");
             run(Command::new("chown").args(["-hR", &owner]).arg(self.directory.path()));
@@ -119,7 +119,7 @@ impl Bench {
     }
 
     /// The command line of a step that runs `argv`, once.
-    pub fn command(&self, argv: &[impl AsRef<OsStr>]) -> Command {
+    pub(crate) fn command(&self, argv: &[impl AsRef<OsStr>]) -> Command {
         self.renew_work();
         let mut command = self.rbuild();
         command.args(["debug", "run", "--rung", self.rung.name]);
@@ -130,7 +130,7 @@ impl Bench {
     }
 
     /// `rbuild` as who runs the steps.
-    pub fn rbuild(&self) -> Command {
+    pub(crate) fn rbuild(&self) -> Command {
         let mut command = if self.rung.as_user {
             let mut command = Command::new("setpriv");
             command.args(["--reuid", USER, "--regid", USER, "--clear-groups"]).arg(reachable_rbuild());
@@ -143,24 +143,24 @@ impl Bench {
     }
 
     /// Runs `argv` in the root.
-    pub fn run(&self, argv: &[impl AsRef<OsStr>]) -> Outcome {
+    pub(crate) fn run(&self, argv: &[impl AsRef<OsStr>]) -> Outcome {
         outcome(&mut self.command(argv))
     }
 
     /// Runs a shell script in the root.
-    pub fn sh(&self, script: &str) -> Outcome {
+    pub(crate) fn sh(&self, script: &str) -> Outcome {
         self.run(&["/bin/sh", "-c", script])
     }
 
     /// Runs a shell script that must succeed without a word on standard error; returns its output.
-    pub fn text(&self, script: &str) -> String {
+    pub(crate) fn text(&self, script: &str) -> String {
         let outcome = self.sh(script);
         assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""), "{script} on {:?}", self.rung);
         outcome.stdout
     }
 
     /// What is in the upper directory, sorted.
-    pub fn upper(&self) -> Vec<String> {
+    pub(crate) fn upper(&self) -> Vec<String> {
         let mut found = Vec::new();
         list(&self.path("upper"), "", &mut found);
         found.sort();
@@ -168,7 +168,7 @@ impl Bench {
     }
 
     /// The modification time of the upper directory itself.
-    pub fn upper_time(&self) -> (i64, i64) {
+    pub(crate) fn upper_time(&self) -> (i64, i64) {
         let metadata = fs_err::metadata(self.path("upper")).unwrap();
         (metadata.mtime(), metadata.mtime_nsec())
     }
@@ -186,7 +186,7 @@ fn list(directory: &Path, prefix: &str, found: &mut Vec<String>) {
 }
 
 /// Runs a command to its end.
-pub fn outcome(command: &mut Command) -> Outcome {
+pub(crate) fn outcome(command: &mut Command) -> Outcome {
     let output = command.output().unwrap();
     Outcome {
         code: output.status.code().unwrap_or(-1),
@@ -196,11 +196,10 @@ pub fn outcome(command: &mut Command) -> Outcome {
 }
 
 /// The processes of the machine whose command line has `mark` in it.
-pub fn processes(mark: &str) -> Vec<u32> {
+pub(crate) fn processes(mark: &str) -> Vec<u32> {
     let pids = fs_err::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     pids.filter(|pid: &u32| {
         let line = fs_err::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        // Its own tests run under the same mark: only what runs in a step counts.
         String::from_utf8_lossy(&line).replace('\0', " ").contains(mark)
     })
     .collect()

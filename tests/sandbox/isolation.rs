@@ -4,7 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use super::bench::{SANDBOX_FAILED, on_every_rung, outcome, rustix_is_root};
+use super::bench::{SANDBOX_FAILED, is_root, on_every_rung, outcome};
 
 /// A directory of the host that an image points to, and that must stay empty.
 fn canary(bench: &super::bench::Bench) -> std::path::PathBuf {
@@ -130,7 +130,7 @@ fn devices_of_the_host_cannot_be_reached_or_changed() {
 
 #[test]
 fn a_device_node_can_be_made_where_ids_are_real() {
-    if rustix_is_root() {
+    if is_root() {
         on_every_rung(|bench| {
             let made = bench.sh("mknod /zero c 1 5").code == 0;
             assert_eq!(made, bench.rung.name == "root");
@@ -234,7 +234,7 @@ fn the_doctor_names_the_rung_that_a_step_gets_and_leaves_nothing() {
         fs_err::create_dir(bench.path("store")).unwrap();
         bench.give();
         let told = outcome(bench.rbuild().args(["debug", "doctor"]).arg(bench.path("store")));
-        let as_root = rustix_is_root() && !bench.rung.as_user;
+        let as_root = is_root() && !bench.rung.as_user;
         let expected = if as_root { "rung: Some(\n        Root," } else { "rung: Some(\n        Range," };
         assert!(told.stdout.contains(expected), "{told:?}");
         assert_eq!(as_root, told.stdout.contains("obstacle: None"), "{told:?}");

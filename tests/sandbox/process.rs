@@ -121,7 +121,7 @@ fn standard_input_is_the_given_text_or_nothing() {
 fn both_outputs_arrive_whole() {
     on_every_rung(|bench| {
         let outcome = bench.sh("seq 1 50000; seq 1 50000 >&2; printf end");
-        let lines: String = (1..=50_000).map(|line| format!("{line}\n")).collect();
+        let lines = (1..=50_000).map(|line| line.to_string() + "\n").collect::<String>();
         assert_eq!(outcome.code, 0);
         assert!(outcome.stdout == format!("{lines}end") && outcome.stderr == lines);
     });
