@@ -11,4 +11,5 @@ mod interrupts;
 mod outputs;
 mod real;
 mod rootless;
+mod sandbox;
 mod steps;

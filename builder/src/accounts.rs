@@ -128,7 +128,8 @@ mod tests {
 
     fn accounts() -> Accounts {
         Accounts {
-            passwd: "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n77:x:5:6::/odd:\nbroken\n".into(),
+            passwd: "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n77:x:5:6::/odd:\nbroken\n"
+                .into(),
             group: "root:x:0:\nstaff:x:50:app,other\napp:x:1001:app\nweb:x:33:other, app\n".into(),
         }
     }
@@ -160,9 +161,13 @@ mod tests {
 
     #[test]
     fn owners_are_read_as_the_dockerfile_reference_says() {
-        for (spec, owner) in
-            [("app", (1000, 1001)), ("1000", (1000, 1000)), ("10:11", (10, 11)), ("app:staff", (1000, 50)), (":web", (0, 33))]
-        {
+        for (spec, owner) in [
+            ("app", (1000, 1001)),
+            ("1000", (1000, 1000)),
+            ("10:11", (10, 11)),
+            ("app:staff", (1000, 50)),
+            (":web", (0, 33)),
+        ] {
             assert_eq!(accounts().owner(spec), Ok(owner), "{spec}");
         }
     }

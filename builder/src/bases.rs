@@ -88,11 +88,16 @@ fn pin(client: &registry::Client, name: &ImageName, span: Span) -> Result<Pinned
     let shown = || name.reference.clone();
     let reference = Reference::from_str(&name.reference).expect("the graph made it from a reference");
     let platform: Platform = name.platform.parse()?;
-    let resolved = client
-        .resolve(&reference, &oci_platform(&platform))
-        .map_err(|source| BaseError::Resolve { reference: shown(), span, source: Box::new(source) })?;
-    let config: ImageConfig = serde_json::from_slice(&resolved.config)
-        .map_err(|source| BaseError::Config { reference: shown(), span, source })?;
+    let resolved = client.resolve(&reference, &oci_platform(&platform)).map_err(|source| BaseError::Resolve {
+        reference: shown(),
+        span,
+        source: Box::new(source),
+    })?;
+    let config: ImageConfig = serde_json::from_slice(&resolved.config).map_err(|source| BaseError::Config {
+        reference: shown(),
+        span,
+        source,
+    })?;
     let layers = resolved.manifest.layers();
     if layers.len() != config.rootfs.diff_ids.len() {
         let (layers, diff_ids) = (layers.len(), config.rootfs.diff_ids.len());

@@ -94,7 +94,8 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
         reporter.warn(format!("line {}: {}", warning.span.start, warning.message));
     }
     let selection = select(&parsed.dockerfile, &build.request)?;
-    let client = registry::Client::new(machine.registry.clone()).map_err(|source| BuildError::Client(Box::new(source)))?;
+    let client =
+        registry::Client::new(machine.registry.clone()).map_err(|source| BuildError::Client(Box::new(source)))?;
     let images = bases::resolve(&client, &selection.images, &reporter)?;
     let graph = lower(&selection, &images)?;
 
@@ -137,6 +138,8 @@ fn options(build: &Build) -> solve::Options {
         no_cache: build.no_cache,
         compression: Compression::default(),
         epoch: build.epoch.clone(),
-        export_layers: build.outputs.is_empty() || build.outputs.iter().any(Output::wants_layers) || !build.tags.is_empty(),
+        export_layers: build.outputs.is_empty()
+            || build.outputs.iter().any(Output::wants_layers)
+            || !build.tags.is_empty(),
     }
 }

@@ -105,7 +105,8 @@ mod tests {
 
     #[test]
     fn times_come_from_the_layers() {
-        let image = assemble(config(&[false, true, false]), vec![layer("a"), layer("b")], &[Some("1"), Some("2")], None);
+        let image =
+            assemble(config(&[false, true, false]), vec![layer("a"), layer("b")], &[Some("1"), Some("2")], None);
         let config: ImageConfig = serde_json::from_slice(&image.config).unwrap();
         let times: Vec<_> = config.history.iter().map(|entry| entry.created.as_deref().unwrap()).collect();
         assert_eq!((times, config.created.as_deref()), (vec!["1", "1", "2"], Some("2")));

@@ -216,7 +216,8 @@ impl Active {
         rustix::fs::chown(upper, Some(uid), Some(gid))
             .and_then(|()| rustix::fs::chmod(upper, Mode::from_raw_mode(found.st_mode & 0o7777)))
             .and_then(|()| {
-                let modified = rustix::fs::Timespec { tv_sec: found.st_mtime, tv_nsec: found.st_mtime_nsec.cast_signed() };
+                let modified =
+                    rustix::fs::Timespec { tv_sec: found.st_mtime, tv_nsec: found.st_mtime_nsec.cast_signed() };
                 let times = rustix::fs::Timestamps { last_access: modified, last_modification: modified };
                 rustix::fs::utimensat(rustix::fs::CWD, upper, &times, rustix::fs::AtFlags::empty())
             })

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::dockerfile::{
-    Add, ArgDeclaration, Command, CommandLine, Copy, CopyFiles, CopySource as Source, Healthcheck as Check, Instruction,
-    Ports, Run, Word,
+    Add, ArgDeclaration, Command, CommandLine, Copy, CopyFiles, CopySource as Source, Healthcheck as Check,
+    Instruction, Ports, Run, Word,
 };
 use crate::graph::config::{Empty, Healthcheck};
 use crate::graph::lower::{Lowering, StageState};
@@ -194,9 +194,8 @@ fn healthcheck(state: &mut StageState, check: &Check) -> Result<(), Problem> {
     let check = match check {
         Check::None => Healthcheck { test: vec!["NONE".into()], ..Healthcheck::default() },
         Check::Check { command, interval, timeout, start_period, start_interval, retries } => {
-            let nanoseconds = |d: &Option<std::time::Duration>| {
-                d.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
-            };
+            let nanoseconds =
+                |d: &Option<std::time::Duration>| d.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX));
             let test = match command {
                 CommandLine::Shell(line) => vec!["CMD-SHELL".into(), line.clone()],
                 CommandLine::Exec(words) => std::iter::once("CMD".to_owned()).chain(words.iter().cloned()).collect(),
@@ -237,7 +236,9 @@ fn shell(state: &mut StageState, words: &[String]) -> Result<(), Problem> {
 fn stopsignal(state: &mut StageState, word: &Word) -> Result<(), Problem> {
     let signal = state.scope.expand(word)?;
     let known = signal.parse::<u8>().is_ok_and(|n| (1..=64).contains(&n))
-        || (!signal.is_empty() && signal.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-".contains(&b)) && !signal.starts_with(|c: char| c.is_ascii_digit()));
+        || (!signal.is_empty()
+            && signal.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-".contains(&b))
+            && !signal.starts_with(|c: char| c.is_ascii_digit()));
     if !known {
         let reason = "write a signal's name (`SIGTERM`) or number (1 to 64)";
         return Err(Problem::BadValue { what: "STOPSIGNAL", value: signal, reason });
@@ -323,11 +324,8 @@ fn copy_op(state: &StageState, files: &CopyFiles, unpack: bool) -> Result<CopyOp
         sources.push(match source {
             Source::Path(word) => CopySource::Path(state.scope.expand(word)?),
             Source::Heredoc(heredoc) => {
-                let content = if heredoc.expand {
-                    state.scope.expand_heredoc(&heredoc.body)?
-                } else {
-                    heredoc.body.clone()
-                };
+                let content =
+                    if heredoc.expand { state.scope.expand_heredoc(&heredoc.body)? } else { heredoc.body.clone() };
                 CopySource::Inline { name: heredoc.name.clone(), content }
             }
         });

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::dockerfile::{Instruction, Span, Stage};
 use crate::dockerfile::parse_trigger;
+use crate::dockerfile::{Instruction, Span, Stage};
 use crate::graph::config::{DEFAULT_PATH, History, ImageConfig};
 use crate::graph::instructions::makes_layer;
 use crate::graph::platform::Platform;
@@ -16,11 +16,9 @@ use crate::graph::{Graph, GraphError, Op, PinnedImage, Problem, Vertex, VertexId
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 
 /// Lowers the stages of a selection, given the images that it names.
-pub fn lower(
-    selection: &Selection<'_>,
-    images: &HashMap<ImageName, Arc<PinnedImage>>,
-) -> Result<Graph, GraphError> {
-    let mut lowering = Lowering { selection, images, vertices: Vec::new(), sources: HashMap::new(), stages: BTreeMap::new() };
+pub fn lower(selection: &Selection<'_>, images: &HashMap<ImageName, Arc<PinnedImage>>) -> Result<Graph, GraphError> {
+    let mut lowering =
+        Lowering { selection, images, vertices: Vec::new(), sources: HashMap::new(), stages: BTreeMap::new() };
     for (&index, base) in &selection.bases {
         let stage = lowering.stage(index, base)?;
         lowering.stages.insert(index, stage);
@@ -98,7 +96,18 @@ impl Lowering<'_> {
         if scope.get("PATH").is_none() {
             scope.set("PATH", DEFAULT_PATH);
         }
-        Ok(StageState { tip, config, scope, args: Vec::new(), cmd_set: false, platform, index, name, step: 1, steps: 0 })
+        Ok(StageState {
+            tip,
+            config,
+            scope,
+            args: Vec::new(),
+            cmd_set: false,
+            platform,
+            index,
+            name,
+            step: 1,
+            steps: 0,
+        })
     }
 
     fn scratch(&mut self, span: Span) -> VertexId {

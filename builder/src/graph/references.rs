@@ -121,7 +121,11 @@ impl Selection<'_> {
     /// What `--from=word` in stage `index` means: an earlier stage by name or number, else an image.
     pub fn from(&self, index: usize, word: &str) -> Result<Base, Problem> {
         if word.contains('$') {
-            return Err(Problem::BadValue { what: "--from", value: word.into(), reason: "variables are not expanded here; name a stage or use a stage `FROM $NAME AS x`" });
+            return Err(Problem::BadValue {
+                what: "--from",
+                value: word.into(),
+                reason: "variables are not expanded here; name a stage or use a stage `FROM $NAME AS x`",
+            });
         }
         let stages = &self.dockerfile.stages;
         let number = word.parse::<usize>().ok().filter(|n| *n < stages.len());
@@ -142,24 +146,26 @@ fn stage_named(stages: &[Stage], name: &str) -> Option<usize> {
 }
 
 fn image(name: &str, platform: &Platform) -> Result<ImageName, Problem> {
-    let reference: Reference = name
-        .parse()
-        .map_err(|error: oci_spec::distribution::ParseError| Problem::BadReference { name: name.into(), reason: error.to_string() })?;
+    let reference: Reference = name.parse().map_err(|error: oci_spec::distribution::ParseError| {
+        Problem::BadReference { name: name.into(), reason: error.to_string() }
+    })?;
     Ok(ImageName { reference: reference.whole(), platform: platform.to_string() })
 }
 
 fn target(dockerfile: &Dockerfile, request: &Request) -> Result<usize, GraphError> {
     let last = dockerfile.stages.len() - 1;
     let Some(name) = &request.target else { return Ok(last) };
-    stage_named(&dockerfile.stages, name).or_else(|| name.parse().ok().filter(|&index| index <= last)).ok_or_else(|| {
-        let known: Vec<String> = dockerfile
-            .stages
-            .iter()
-            .enumerate()
-            .map(|(index, stage)| format!("`{}`", stage.name.clone().unwrap_or_else(|| index.to_string())))
-            .collect();
-        Problem::UnknownTarget { name: name.clone(), known: known.join(", ") }.at(dockerfile.stages[last].span)
-    })
+    stage_named(&dockerfile.stages, name).or_else(|| name.parse().ok().filter(|&index| index <= last)).ok_or_else(
+        || {
+            let known: Vec<String> = dockerfile
+                .stages
+                .iter()
+                .enumerate()
+                .map(|(index, stage)| format!("`{}`", stage.name.clone().unwrap_or_else(|| index.to_string())))
+                .collect();
+            Problem::UnknownTarget { name: name.clone(), known: known.join(", ") }.at(dockerfile.stages[last].span)
+        },
+    )
 }
 
 /// The global scope: platform arguments first, then the `ARG`s before the first `FROM`, each as `--build-arg` says or

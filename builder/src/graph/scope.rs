@@ -1,7 +1,7 @@
 //! The variables that are known at one point of a Dockerfile, and expansion with them.
 
-use crate::dockerfile::expand;
 use crate::dockerfile::Word;
+use crate::dockerfile::expand;
 use crate::graph::Problem;
 use crate::graph::platform::Platform;
 
@@ -54,8 +54,7 @@ impl Scope {
     /// Expands a word to one string.
     pub fn expand(&self, word: &Word) -> Result<String, Problem> {
         let lookup = |name: &str| self.get(name).map(str::to_owned);
-        expand::expand(&word.0, self.escape, &lookup)
-            .map_err(|source| Problem::Expand { word: word.0.clone(), source })
+        expand::expand(&word.0, self.escape, &lookup).map_err(|source| Problem::Expand { word: word.0.clone(), source })
     }
 
     /// Expands the body of a heredoc that becomes a file.

@@ -135,11 +135,11 @@ fn gather_file(scratch: &OwnedFd, name: &str, content: &[u8]) -> Result<OwnedFd,
 }
 
 fn hosts(hostname: &str) -> String {
-    let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
-    if !hostname.is_empty() && hostname != "localhost" {
-        hosts.push_str(&format!("127.0.1.1\t{hostname}\n"));
+    let local = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+    if hostname.is_empty() || hostname == "localhost" {
+        return local.to_owned();
     }
-    hosts
+    format!("{local}127.0.1.1\t{hostname}\n")
 }
 
 fn gather_extra(mount: &ExtraMount) -> Result<Extra, Failure> {

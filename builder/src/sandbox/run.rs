@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Seek, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -104,7 +104,39 @@ fn verdict(report: &[u8], status: Option<std::process::ExitStatus>) -> Result<(i
 struct Running {
     child: Option<Child>,
     channel: UnixStream,
-    outputs: [(Stream, File); 2],
+    outputs: [Output; 2],
+}
+
+/// The reading end of one output.
+struct Output {
+    stream: Stream,
+    pipe: File,
+    /// Whether the other end is open.
+    open: bool,
+}
+
+impl Output {
+    fn new(stream: Stream, pipe: OwnedFd) -> Self {
+        Self { stream, pipe: File::from(pipe), open: true }
+    }
+
+    /// Hands over one chunk, if there is any. Tells whether there was.
+    fn drain_once(&mut self, buffer: &mut [u8], output: &mut dyn FnMut(Stream, &[u8])) -> io::Result<bool> {
+        match self.pipe.read(buffer) {
+            Ok(0) => self.open = false,
+            Ok(count) => {
+                output(self.stream, &buffer[..count]);
+                return Ok(true);
+            }
+            Err(error) if is_temporary(&error) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(false)
+    }
+}
+
+fn is_temporary(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 impl Running {
@@ -128,7 +160,7 @@ impl Running {
             .stderr(Stdio::from(their_stderr))
             .spawn()
             .map_err(|source| SandboxError::Program { source })?;
-        let outputs = [(Stream::Stdout, File::from(stdout)), (Stream::Stderr, File::from(stderr))];
+        let outputs = [Output::new(Stream::Stdout, stdout), Output::new(Stream::Stderr, stderr)];
         let running = Self { child: Some(child), channel, outputs };
         let mut descriptors = vec![spec.as_raw_fd()];
         descriptors.extend(stdin.as_ref().map(AsRawFd::as_raw_fd));
@@ -146,19 +178,16 @@ impl Running {
     fn watch(&mut self, cancel: &Cancel, output: &mut dyn FnMut(Stream, &[u8])) -> io::Result<Vec<u8>> {
         let mut report = Vec::new();
         let mut buffer = vec![0; CHUNK];
-        let mut open = [true, true];
         let mut patience: Option<Timespec> = None;
         loop {
-            let ready = self.wait(cancel, open, patience.as_ref())?;
+            let ready = self.wait(cancel, patience.as_ref())?;
             if ready.nothing {
                 self.kill()?;
             }
-            for index in 0..2 {
-                if ready.outputs[index] {
-                    open[index] = self.drain_once(index, &mut buffer, output)?;
-                }
+            for (stream, _) in self.outputs.iter_mut().zip(ready.outputs).filter(|(_, ready)| *ready) {
+                stream.drain_once(&mut buffer, output)?;
             }
-            if ready.cancelled && patience.is_none() {
+            if ready.cancelled {
                 patience = Some(Timespec { tv_sec: PATIENCE, tv_nsec: 0 });
                 self.hang_up()?;
             }
@@ -166,22 +195,17 @@ impl Running {
                 break;
             }
         }
-        for index in 0..2 {
-            while open[index] && self.drain_once(index, &mut buffer, output)? {
-                if !readable(self.outputs[index].1.as_fd())? {
-                    break;
-                }
-            }
+        for stream in &mut self.outputs {
+            while stream.open && stream.drain_once(&mut buffer, output)? {}
         }
         Ok(report)
     }
 
-    fn wait(&self, cancel: &Cancel, open: [bool; 2], patience: Option<&Timespec>) -> io::Result<Ready> {
-        let watched = |index: usize| if open[index] { PollFlags::IN } else { PollFlags::empty() };
+    /// Waits for anything to happen; after `patience`, when cancelled, for that long at most.
+    fn wait(&self, cancel: &Cancel, patience: Option<&Timespec>) -> io::Result<Ready> {
         let mut descriptors = vec![PollFd::new(&self.channel, PollFlags::IN)];
-        descriptors.extend(
-            (0..2).filter(|&index| open[index]).map(|index| PollFd::new(&self.outputs[index].1, watched(index))),
-        );
+        let open = self.outputs.iter().filter(|output| output.open);
+        descriptors.extend(open.map(|output| PollFd::new(&output.pipe, PollFlags::IN)));
         let wakeup = cancel.wakeup();
         if patience.is_none() {
             descriptors.push(PollFd::new(&wakeup, PollFlags::IN));
@@ -191,32 +215,10 @@ impl Running {
             result => result?,
         };
         let mut flags = descriptors.iter().map(|descriptor| !descriptor.revents().is_empty());
-        let mut ready = Ready { nothing: count == 0, ..Ready::default() };
-        ready.channel = flags.next().unwrap_or_default();
-        for index in (0..2).filter(|&index| open[index]) {
-            ready.outputs[index] = flags.next().unwrap_or_default();
-        }
-        ready.cancelled = flags.next().unwrap_or_default();
-        Ok(ready)
-    }
-
-    /// Hands over one chunk; tells whether there can be more.
-    fn drain_once(
-        &mut self,
-        index: usize,
-        buffer: &mut [u8],
-        output: &mut dyn FnMut(Stream, &[u8]),
-    ) -> io::Result<bool> {
-        let (stream, file) = &mut self.outputs[index];
-        match file.read(buffer) {
-            Ok(0) => Ok(false),
-            Ok(count) => {
-                output(*stream, &buffer[..count]);
-                Ok(true)
-            }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(true),
-            Err(error) => Err(error),
-        }
+        let mut next = || flags.next().unwrap_or_default();
+        let channel = next();
+        let outputs = [self.outputs[0].open && next(), self.outputs[1].open && next()];
+        Ok(Ready { nothing: count == 0, channel, outputs, cancelled: next() })
     }
 
     /// Reads what the init has said; tells whether it has closed the channel.
@@ -229,7 +231,7 @@ impl Running {
                 report.extend_from_slice(&buffer[..count]);
                 Ok(false)
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
+            Err(error) if is_temporary(&error) => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(true),
             Err(error) => Err(error),
         }
@@ -271,11 +273,6 @@ struct Ready {
     channel: bool,
     outputs: [bool; 2],
     cancelled: bool,
-}
-
-fn readable(descriptor: BorrowedFd<'_>) -> io::Result<bool> {
-    let mut ready = [PollFd::new(&descriptor, PollFlags::IN)];
-    Ok(poll(&mut ready, Some(&Timespec::default()))? > 0)
 }
 
 /// Puts `bytes` into memory that cannot change, and opens it for reading alone.

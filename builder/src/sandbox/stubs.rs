@@ -30,6 +30,9 @@ pub(super) fn remove(upper: &Path, made: &Made) -> Result<(), SandboxError> {
     let ended: Vec<Option<State>> = made.directories.iter().map(|directory| state(&root, directory)).collect();
     for stub in made.stubs.iter().rev() {
         let path = stub.path();
+        if made.directories.iter().any(|directory| directory.path() == path) {
+            continue; // not a mount point but on the way to one: a step can have touched it
+        }
         unless_gone(remove_empty(&root, &path, stub.directory).map(drop)).map_err(|error| fail(&path, error))?;
     }
     for (directory, ended) in made.directories.iter().zip(ended).rev() {

@@ -84,7 +84,7 @@ pub(super) fn loopback_up() -> io::Result<()> {
     for (slot, byte) in request.ifr_name.iter_mut().zip(b"lo") {
         *slot = byte.cast_signed();
     }
-    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).map_err(io::Error::other)?;
     // SAFETY: SIOCSIFFLAGS reads an `ifreq` with a terminated name and flags, which `request` is over the whole call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -102,9 +102,12 @@ pub(super) fn leave_keyring() {
 
 /// Gives every signal its default action and unblocks all: a program expects both (Rust ignores SIGPIPE).
 pub(super) fn default_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL installs no code; for the two signals that cannot be set the call fails and changes nothing.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's own call, because the C library keeps two signals for itself.
+    const DEFAULT: [u64; 4] = [0; 4];
+    for signal in 1..=64 {
+        // SAFETY: an all-zero `struct sigaction` of the kernel, which has at most 32 bytes, is SIG_DFL and installs no
+        // code; 8 is the size of its mask; for the two signals that cannot be set the call fails and changes nothing.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), std::ptr::null::<u64>(), 8_usize) };
     }
     let unblocked = nix::sys::signal::SigSet::all().thread_unblock();
     debug_assert!(unblocked.is_ok(), "every signal may be unblocked");

@@ -45,24 +45,37 @@ impl Targets {
 
     /// Mounts the detached `mount` on `path`.
     pub(super) fn place(&mut self, mount: impl AsFd, path: &Path, kind: Kind) -> Result<(), Failure> {
-        let target = self.find_or_make(path, kind).attempt(|| format!("make the mount point `{}`", path.display()))?;
+        let (_, target) =
+            self.find_or_make(path, kind).attempt(|| format!("make the mount point `{}`", path.display()))?;
         attach(mount, target).attempt(|| format!("mount on `{}`", path.display()))
     }
 
     /// Mounts what the step asked for. `/proc` and `/sys` are the sandbox's own: a mount in them could hide what protects
     /// them (CVE-2019-16884).
     pub(super) fn place_extra(&mut self, mount: impl AsFd, path: &Path, kind: Kind) -> Result<(), Failure> {
-        const SYSFS: u32 = 0x6265_6572;
-        let target = self.find_or_make(path, kind).attempt(|| format!("make the mount point `{}`", path.display()))?;
-        let file_system = fstatfs(&target).attempt(|| format!("look at `{}`", path.display()))?.f_type;
-        if file_system == PROC_SUPER_MAGIC || u32::try_from(file_system) == Ok(SYSFS) {
+        let (at, target) =
+            self.find_or_make(path, kind).attempt(|| format!("make the mount point `{}`", path.display()))?;
+        if self.is_guarded(&at).attempt(|| format!("look at `{}`", path.display()))? {
             return Err(Failure::new(format!("mount in `/proc` or `/sys`, on `{}`,", path.display()), Errno::PERM));
         }
         attach(mount, target).attempt(|| format!("mount on `{}`", path.display()))
     }
 
-    /// Finds `path` beneath the root and makes what is missing of it.
-    pub(super) fn find_or_make(&mut self, path: &Path, kind: Kind) -> Result<OwnedFd, Errno> {
+    /// Tells whether a path that was found is in a procfs or sysfs; not from its own file system, which is that of a mask
+    /// where it is masked.
+    fn is_guarded(&self, at: &Path) -> Result<bool, Errno> {
+        const SYSFS: u32 = 0x6265_6572;
+        for ancestor in at.ancestors() {
+            let file_system = fstatfs(open_beneath(&self.root, ancestor, ResolveFlags::empty())?)?.f_type;
+            if file_system == PROC_SUPER_MAGIC || u32::try_from(file_system) == Ok(SYSFS) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Finds `path` beneath the root and makes what is missing of it. Returns also where it is, without links.
+    fn find_or_make(&mut self, path: &Path, kind: Kind) -> Result<(PathBuf, OwnedFd), Errno> {
         let mut queue = names(path);
         let mut at = PathBuf::new();
         let mut links = 0;
@@ -98,12 +111,12 @@ impl Targets {
         if at.as_os_str().is_empty() {
             return Err(Errno::BUSY); // a mount on the root itself would be seen by nobody
         }
-        let target = self.open(&at, ResolveFlags::empty())?;
+        let target = open_beneath(&self.root, &at, ResolveFlags::empty())?;
         let directory = FileType::from_raw_mode(fstat(&target)?.st_mode) == FileType::Directory;
         match (kind, directory) {
             (Kind::Directory, false) => Err(Errno::NOTDIR),
             (Kind::File, true) => Err(Errno::ISDIR),
-            _ => Ok(target),
+            _ => Ok((at, target)),
         }
     }
 
@@ -145,7 +158,8 @@ impl Targets {
             if self.made.directories.iter().any(|known| known.path() == path) {
                 continue;
             }
-            let in_upper = self.upper.as_ref().is_none_or(|upper| look_at(upper, path).is_ok());
+            let ours = self.made.stubs.iter().any(|stub| stub.path() == path);
+            let in_upper = !ours && self.upper.as_ref().is_none_or(|upper| look_at(upper, path).is_ok());
             let modified = Time::from(self.look(path)?.stx_mtime);
             self.made.directories.push(Directory::new(path, in_upper, modified));
         }
@@ -167,10 +181,6 @@ impl Targets {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | more;
         openat2(&self.root, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve)
-    }
-
-    fn open(&self, path: &Path, more: ResolveFlags) -> Result<OwnedFd, Errno> {
-        open_beneath(&self.root, path, more)
     }
 }
 

@@ -256,7 +256,7 @@ fn parse(text: &str, uid: u32, name: Option<&str>) -> Vec<Range> {
         .collect()
 }
 
-/// The map under which every id that `own` (the text of a uid_map) has stays what it is.
+/// The map under which every id that `own` (the text of a `uid_map`) has stays what it is.
 fn identity(own: &str) -> String {
     own.lines()
         .filter_map(|line| {

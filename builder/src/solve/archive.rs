@@ -40,7 +40,8 @@ impl Archive {
     /// Unpacks it into a directory that goes with it.
     pub(super) fn unpack(&self) -> Result<Unpacked, snapshot::Error> {
         let mut file = &self.file;
-        let mut sink = Indexed { tree: TreeWriter::new(self.directory.path(), Flavour::Plain)?, index: IndexWriter::default() };
+        let mut sink =
+            Indexed { tree: TreeWriter::new(self.directory.path(), Flavour::Plain)?, index: IndexWriter::default() };
         layer::read(&mut decompress(&mut file)?, &mut sink)?;
         sink.tree.finish()?;
         let view = View::new(vec![sink.index.finish().into()]);
@@ -50,7 +51,8 @@ impl Archive {
 
 fn is_header(block: &[u8; BLOCK]) -> bool {
     let header = tar::Header::from_byte_slice(block);
-    let sum: u32 = block.iter().enumerate().map(|(at, byte)| u32::from(if (148..156).contains(&at) { b' ' } else { *byte })).sum();
+    let sum: u32 =
+        block.iter().enumerate().map(|(at, byte)| u32::from(if (148..156).contains(&at) { b' ' } else { *byte })).sum();
     header.cksum().is_ok_and(|expected| expected == sum) && block[0] != 0
 }
 

@@ -155,8 +155,7 @@ impl Copying<'_> {
     }
 
     fn archive(&mut self, number: usize, selected: &Selected, archive: &Archive) -> Result<(), Cause> {
-        let malformed =
-            |source| Cause::Archive { source_path: selected.path.display().to_string(), source };
+        let malformed = |source| Cause::Archive { source_path: selected.path.display().to_string(), source };
         let tree = archive.unpack().map_err(malformed)?;
         self.placement.directory(&self.destination.path)?;
         for (path, found) in tree.view.walk(Path::new(".")) {
@@ -210,7 +209,8 @@ impl Copying<'_> {
                 }
                 Source::Tree(selected) => {
                     let (_, view) = self.from.expect("a tree source is selected from a tree");
-                    self.winners.extend(target(&self.destination, selected, Path::new("")).map(|target| (target, number)));
+                    self.winners
+                        .extend(target(&self.destination, selected, Path::new("")).map(|target| (target, number)));
                     for (path, _) in view.walk(relative(&selected.path)) {
                         let path = path.strip_prefix(&selected.path).unwrap_or(&path);
                         self.winners.extend(target(&self.destination, selected, path).map(|target| (target, number)));

@@ -11,7 +11,11 @@ use super::{Needs, World};
 pub(super) fn mkdir(world: &World<'_>, op: &MkdirOp, base: &Tree, tree: &Tree, needs: Needs) -> Result<(), Cause> {
     let view = base.view(world)?;
     let destination = Destination::resolve(&view, &format!("{}/", op.path.display()), false)?;
-    let owner = if op.user.is_empty() { (0, 0) } else { base.accounts(&view, world)?.user(&op.user).map(|u| (u.uid, u.gid))? };
+    let owner = if op.user.is_empty() {
+        (0, 0)
+    } else {
+        base.accounts(&view, world)?.user(&op.user).map(|u| (u.uid, u.gid))?
+    };
     let mut placement = Placement::new(world, &view, needs, base)?.with(Some(owner), None);
     if !destination.exists() {
         placement.directory(&destination.path)?;

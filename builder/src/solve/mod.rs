@@ -30,9 +30,9 @@ use crate::progress::Reporter;
 use crate::sandbox::{Cancel, Executor};
 
 pub use error::{Cause, SolveError};
-pub(crate) use source::fetch;
 use key::CacheKey;
 use plan::Plan;
+pub(crate) use source::fetch;
 use tree::Tree;
 
 /// What solving works with.
@@ -95,11 +95,8 @@ pub fn solve(graph: &Graph, world: &World<'_>) -> Result<Tree, SolveError> {
             }
         });
         let solver = Solver { graph, trees: &trees, plan: &plan, world, finished };
-        let result = scheduler::run(&solver.tasks(), world.options.jobs, |vertex| solver.execute(vertex));
-        if result.is_err() {
-            world.cancel.cancel();
-        }
-        result
+        let execute = |vertex| solver.execute(vertex);
+        scheduler::run(&solver.tasks(), world.options.jobs, execute, || world.cancel.cancel())
     })?;
     Ok(trees[graph.target.0].clone())
 }

@@ -27,10 +27,11 @@ pub(super) fn run(world: &World<'_>, op: &RunOp, base: &Tree, tree: &Tree, step:
     let mounts: Vec<Mount> = script.iter().map(|(_, mount)| mount.clone()).collect();
     let root = Root { lowers, upper: active.upper().to_owned(), work: active.work().to_owned() };
     let mut output = |stream: Stream, bytes: &[u8]| step.output(stream == Stream::Stderr, bytes);
-    let status = world.executor.run(&root, &process(op), &mounts, world.cancel, &mut output).map_err(|error| match error {
-        SandboxError::Cancelled => Cause::Cancelled,
-        other => Cause::Sandbox(other),
-    })?;
+    let status =
+        world.executor.run(&root, &process(op), &mounts, world.cancel, &mut output).map_err(|error| match error {
+            SandboxError::Cancelled => Cause::Cancelled,
+            other => Cause::Sandbox(other),
+        })?;
     if status.code != 0 {
         return Err(Cause::Exit { command: op.argv.join(" "), code: status.code });
     }

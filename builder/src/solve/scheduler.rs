@@ -19,12 +19,17 @@ struct State<E> {
     error: Option<E>,
 }
 
-/// Runs all tasks with at most `jobs` at a time. After the first error no further task begins, those that run are
-/// waited for, and the error is returned.
+/// Runs all tasks with at most `jobs` at a time. After the first error `stop` is called, no further task begins, those
+/// that run are waited for, and the error is returned.
 ///
 /// Tasks become ready in the order of the list; a cycle leaves its tasks unrun, which the graph's construction
 /// excludes.
-pub fn run<E: Send>(tasks: &[Task], jobs: usize, execute: impl Fn(usize) -> Result<(), E> + Sync) -> Result<(), E> {
+pub fn run<E: Send>(
+    tasks: &[Task],
+    jobs: usize,
+    execute: impl Fn(usize) -> Result<(), E> + Sync,
+    stop: impl Fn() + Sync,
+) -> Result<(), E> {
     let known: HashMap<usize, usize> = tasks.iter().enumerate().map(|(place, task)| (task.id, place)).collect();
     let mut dependents: Vec<Vec<usize>> = vec![Vec::new(); tasks.len()];
     let mut waiting = HashMap::new();
@@ -43,7 +48,9 @@ pub fn run<E: Send>(tasks: &[Task], jobs: usize, execute: impl Fn(usize) -> Resu
             scope.spawn(|| {
                 while let Some(place) = next(&state, &changed) {
                     let result = execute(tasks[place].id);
-                    finish(&state, &changed, &dependents[place], result);
+                    if finish(&state, &changed, &dependents[place], result) {
+                        stop();
+                    }
                 }
             });
         }
@@ -65,9 +72,11 @@ fn next<E>(state: &Mutex<State<E>>, changed: &Condvar) -> Option<usize> {
     }
 }
 
-fn finish<E>(state: &Mutex<State<E>>, changed: &Condvar, dependents: &[usize], result: Result<(), E>) {
+/// Notes how a task ended; says whether it is the first that failed.
+fn finish<E>(state: &Mutex<State<E>>, changed: &Condvar, dependents: &[usize], result: Result<(), E>) -> bool {
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
     state.unfinished -= 1;
+    let first_failure = result.is_err() && state.error.is_none();
     match result {
         Ok(()) => {
             for dependent in dependents.iter().rev() {
@@ -81,6 +90,7 @@ fn finish<E>(state: &Mutex<State<E>>, changed: &Condvar, dependents: &[usize], r
         Err(error) => _ = state.error.get_or_insert(error),
     }
     changed.notify_all();
+    first_failure
 }
 
 #[cfg(test)]
@@ -98,10 +108,15 @@ mod tests {
     fn inputs_end_before_their_dependents_begin() {
         let order = Mutex::new(Vec::new());
         let tasks = [task(1, &[]), task(2, &[1]), task(3, &[1]), task(4, &[2, 3, 99])];
-        run::<()>(&tasks, 4, |id| {
-            order.lock().unwrap().push(id);
-            Ok(())
-        })
+        run::<()>(
+            &tasks,
+            4,
+            |id| {
+                order.lock().unwrap().push(id);
+                Ok(())
+            },
+            || (),
+        )
         .unwrap();
         let order = order.into_inner().unwrap();
         assert_eq!((order[0], order[3]), (1, 4));
@@ -110,38 +125,53 @@ mod tests {
     #[test]
     fn independent_tasks_overlap() {
         let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        run::<()>(&[task(0, &[]), task(1, &[])], 2, |_| {
-            most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            let begun = Instant::now();
-            while most.load(Ordering::SeqCst) < 2 && begun.elapsed() < Duration::from_secs(10) {
-                std::thread::yield_now();
-            }
-            running.fetch_sub(1, Ordering::SeqCst);
-            Ok(())
-        })
+        run::<()>(
+            &[task(0, &[]), task(1, &[])],
+            2,
+            |_| {
+                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                let begun = Instant::now();
+                while most.load(Ordering::SeqCst) < 2 && begun.elapsed() < Duration::from_secs(10) {
+                    std::thread::yield_now();
+                }
+                running.fetch_sub(1, Ordering::SeqCst);
+                Ok(())
+            },
+            || (),
+        )
         .unwrap();
         assert_eq!(most.into_inner(), 2);
     }
 
     #[test]
     fn a_failure_stops_what_depends_on_it_and_is_returned() {
-        let ran = AtomicUsize::new(0);
+        let (ran, stopped) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let tasks = [task(0, &[]), task(1, &[0]), task(2, &[1])];
-        let result = run(&tasks, 2, |id| {
-            ran.fetch_add(1, Ordering::SeqCst);
-            if id == 1 { Err("no") } else { Ok(()) }
-        });
-        assert_eq!((result, ran.into_inner()), (Err("no"), 2));
+        let result = run(
+            &tasks,
+            2,
+            |id| {
+                ran.fetch_add(1, Ordering::SeqCst);
+                if id == 1 { Err("no") } else { Ok(()) }
+            },
+            || _ = stopped.fetch_add(1, Ordering::SeqCst),
+        );
+        assert_eq!((result, ran.into_inner(), stopped.into_inner()), (Err("no"), 2, 1));
     }
 
     #[test]
     fn ten_thousand_tasks_are_no_burden() {
         let tasks: Vec<Task> = (0..10_000).map(|id| task(id, if id == 0 { &[] } else { &[0] })).collect();
         let ran = AtomicUsize::new(0);
-        run::<()>(&tasks, 4, |_| {
-            ran.fetch_add(1, Ordering::SeqCst);
-            Ok(())
-        })
+        run::<()>(
+            &tasks,
+            4,
+            |_| {
+                ran.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            },
+            || (),
+        )
         .unwrap();
         assert_eq!(ran.into_inner(), 10_000);
     }

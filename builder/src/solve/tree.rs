@@ -175,7 +175,8 @@ impl Tree {
             return false;
         }
         let Some(record) = cache::get(world.store, key) else { return false };
-        let layer = record.layer.filter(|layer| world.store.blobs().has(layer.blob.digest()) == Some(layer.blob.size()));
+        let layer =
+            record.layer.filter(|layer| world.store.blobs().has(layer.blob.digest()) == Some(layer.blob.size()));
         if layer.is_none() && (blob || top.snapshot(world).is_none()) {
             return false;
         }
@@ -213,7 +214,8 @@ impl Tree {
 
     /// All layers as one tree.
     pub fn view(&self, world: &World<'_>) -> Result<View, Cause> {
-        let indexes: Result<Vec<_>, Cause> = (0..self.layers.len()).map(|position| self.index(position, world)).collect();
+        let indexes: Result<Vec<_>, Cause> =
+            (0..self.layers.len()).map(|position| self.index(position, world)).collect();
         Ok(View::new(indexes?))
     }
 
@@ -302,10 +304,7 @@ impl Tree {
 
     /// The users and groups of the tree.
     pub(super) fn accounts(&self, view: &View, world: &World<'_>) -> Result<Accounts, Cause> {
-        Ok(Accounts {
-            passwd: self.text(view, "etc/passwd", world)?,
-            group: self.text(view, "etc/group", world)?,
-        })
+        Ok(Accounts { passwd: self.text(view, "etc/passwd", world)?, group: self.text(view, "etc/group", world)? })
     }
 
     /// A small text file of the tree; empty when there is none.

@@ -8,7 +8,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Builds OCI images from Dockerfiles: no daemon, no setuid helper, one binary.
 #[derive(Debug, Parser)]
-#[command(name = "rbuild", version, about, args_conflicts_with_subcommands = true, subcommand_precedence_over_arg = true)]
+#[command(
+    name = "rbuild",
+    version,
+    about,
+    args_conflicts_with_subcommands = true,
+    subcommand_precedence_over_arg = true
+)]
 #[command(after_help = "`rbuild DIR` is short for `rbuild build DIR`.\n\n\
     Examples:\n  \
     rbuild -t registry.example.com/app:1 --push .\n  \
@@ -157,4 +163,3 @@ impl BuildArgs {
         outputs
     }
 }
-

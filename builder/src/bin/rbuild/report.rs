@@ -29,6 +29,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// The machine does not let rbuild do it.
     Environment(anyhow::Error),
+    /// A sandbox that `rbuild debug run` could not make: nothing that the process itself could end with.
+    Sandbox(anyhow::Error),
     /// Anything else.
     Other(anyhow::Error),
 }
@@ -55,6 +57,7 @@ mod code {
     pub(super) const ENVIRONMENT: u8 = 3;
     pub(super) const REGISTRY: u8 = 4;
     pub(super) const BUG: u8 = 70;
+    pub(super) const SANDBOX: u8 = 125;
     pub(super) const CANCELLED: u8 = 130;
 }
 
@@ -63,6 +66,7 @@ pub(crate) fn failure(failure: &Failure) -> ExitCode {
     let (text, code) = match failure {
         Failure::Usage(message) => (format!("error: {message}\n"), code::USAGE),
         Failure::Environment(error) => (chain(error.as_ref()), code::ENVIRONMENT),
+        Failure::Sandbox(error) => (chain(error.as_ref()), code::SANDBOX),
         Failure::Other(error) => (chain(error.as_ref()), code::BUILD),
         Failure::Build { error, dockerfile } => build(error, dockerfile),
     };
@@ -118,7 +122,9 @@ fn base_hint(error: &BaseError) -> Option<&'static str> {
         registry::Error::Unauthorized { .. } | registry::Error::Denied { .. } => {
             Some("log in first: rbuild reads the credentials of `docker login` and `podman login`")
         }
-        registry::Error::NotFound { .. } => Some("check the name and the tag; private images also look missing without credentials"),
+        registry::Error::NotFound { .. } => {
+            Some("check the name and the tag; private images also look missing without credentials")
+        }
         _ => None,
     }
 }
@@ -129,9 +135,13 @@ fn step_hint(cause: &Cause) -> (Option<&'static str>, u8) {
         Cause::Exit { code: 127, .. } => (Some("127 means: the command was not found in the image"), code::BUILD),
         Cause::Exit { code: 137, .. } => (Some("137 means: killed by SIGKILL, often for want of memory"), code::BUILD),
         Cause::Exit { .. } => (Some("re-run with `--progress=plain` to see the whole log of this step"), code::BUILD),
-        Cause::Context(ContextError::Missing { .. }) => (Some("paths are relative to the build context, not to the Dockerfile"), code::BUILD),
+        Cause::Context(ContextError::Missing { .. }) => {
+            (Some("paths are relative to the build context, not to the Dockerfile"), code::BUILD)
+        }
         Cause::Fetch { .. } => (None, code::REGISTRY),
-        Cause::Sandbox(SandboxError::Setup { .. }) => (Some("`rbuild doctor` says what this machine allows"), code::ENVIRONMENT),
+        Cause::Sandbox(SandboxError::Setup { .. }) => {
+            (Some("`rbuild doctor` says what this machine allows"), code::ENVIRONMENT)
+        }
         Cause::Cancelled => (None, code::CANCELLED),
         _ => (None, code::BUILD),
     }
@@ -186,6 +196,7 @@ fn excerpt(dockerfile: &Dockerfile, span: Span) -> String {
 /// Keeps a generated line of a megabyte off the terminal.
 fn shorten(line: &str) -> String {
     const LONGEST: usize = 160;
-    let printable: String = line.chars().take(LONGEST).map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect();
+    let printable: String =
+        line.chars().take(LONGEST).map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect();
     if line.chars().nth(LONGEST).is_some() { format!("{printable}…") } else { printable }
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-
 use anyhow::{Context, anyhow};
 use builder::build::{self, Build, Machine};
 use builder::export::Output;
@@ -66,7 +65,8 @@ fn read_dockerfile(args: &BuildArgs) -> Result<(Dockerfile, Option<PathBuf>), Fa
     // Only for the excerpts: the parser itself gets the text and says where it is not UTF-8.
     let name = path.display().to_string();
     let text = String::from_utf8(bytes).map_err(|error| {
-        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line =
+            error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
         anyhow!("`{name}` is not UTF-8 text: see line {line}")
     })?;
     let on_disk = (name != "-").then_some(path);

@@ -65,7 +65,7 @@ pub(crate) fn run(command: &DebugCommand) -> Result<ExitCode, Failure> {
     match command {
         DebugCommand::Ast { file } => ast(file)?,
         DebugCommand::Doctor { directory } => ui::print(&format!("{:#?}\n", doctor(directory))),
-        DebugCommand::Run(run) => return Ok(run.run()?),
+        DebugCommand::Run(run) => return run.run().map_err(Failure::Sandbox),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -106,8 +106,10 @@ impl Run {
             let begun = Instant::now();
             code = sandbox.run(&root, &process, &mounts, &cancel, &mut show)?.code;
             times.push(begun.elapsed());
-            fs_err::remove_dir_all(&self.work)?;
-            fs_err::create_dir(&self.work)?;
+            if self.repeat.is_some() {
+                fs_err::remove_dir_all(&self.work)?;
+                fs_err::create_dir(&self.work)?;
+            }
         }
         if self.repeat.is_some() {
             times.sort();

@@ -24,6 +24,7 @@ pub(crate) fn run(args: &ImagesArgs) -> Result<(), Failure> {
 
 fn row(tag: &Tag) -> [String; 4] {
     let size = tag.layers.iter().map(|layer| layer.blob.size()).sum::<u64>() + tag.config.size() + tag.manifest.size();
-    let tagged = tag.tagged.parse::<Timestamp>().map_or_else(|_| tag.tagged.clone(), |time| ui::ago(time, Timestamp::now()));
+    let tagged =
+        tag.tagged.parse::<Timestamp>().map_or_else(|_| tag.tagged.clone(), |time| ui::ago(time, Timestamp::now()));
     [tag.name.clone(), format!("{:.12}", tag.manifest.digest().digest()), ui::bytes(size), tagged]
 }

@@ -175,7 +175,9 @@ mod tests {
 
     #[test]
     fn sizes_are_shown_in_powers_of_a_thousand() {
-        for (count, shown) in [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (999_999, "999.9 kB"), (48_000_000, "48.0 MB")] {
+        for (count, shown) in
+            [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (999_999, "999.9 kB"), (48_000_000, "48.0 MB")]
+        {
             assert_eq!(bytes(count), shown);
         }
     }

@@ -1,0 +1,9 @@
+//! Steps in real namespaces, on every rung that this version has: as root on `root` and `range`, and as a plain user
+//! with subordinate ids on `range`. Run as root they cover all three; run as a plain user, that user alone.
+#![expect(clippy::unwrap_used, reason = "a test that cannot prepare itself fails")]
+
+mod bench;
+mod isolation;
+mod life;
+mod process;
+mod root;
