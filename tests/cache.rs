@@ -30,7 +30,11 @@ fn changes_miss_and_only_from_where_they_matter() {
         ("nothing", |_| (), 3),
         ("a touched file", |b| _ = b.file("src/a", "aaaa"), 3),
         ("new bytes", |b| _ = b.file("src/a", "AAAA"), 1),
-        ("a mode", |b| fs_err::set_permissions(b.context().join("src/a"), PermissionsExt::from_mode(0o600)).unwrap(), 1),
+        (
+            "a mode",
+            |b| fs_err::set_permissions(b.context().join("src/a"), PermissionsExt::from_mode(0o600)).unwrap(),
+            1,
+        ),
         ("a name", |b| fs_err::rename(b.context().join("src/a"), b.context().join("src/c")).unwrap(), 1),
         ("a file that nobody copies", |b| _ = b.file("other", "x"), 3),
         ("the first command", |b| b.dockerfile(&THREE_STEPS.replace("echo one", "echo uno")), 0),
@@ -85,7 +89,8 @@ fn no_cache_runs_everything() {
 
 #[test]
 fn two_stages_share_their_equal_steps() {
-    let bench = Bench::with("FROM {busybox} AS a\nRUN echo x >/x\nFROM {busybox} AS b\nRUN echo x >/x\nCOPY --from=a /x /y\n");
+    let bench =
+        Bench::with("FROM {busybox} AS a\nRUN echo x >/x\nFROM {busybox} AS b\nRUN echo x >/x\nCOPY --from=a /x /y\n");
     let run = bench.build(&[]);
     let ran = run.stderr.lines().filter(|line| line.contains("RUN echo x") && !line.contains("CACHED")).count();
     assert!(ran <= 2, "{}", run.stderr);

@@ -22,7 +22,10 @@ fn all_errors_of_a_dockerfile_are_reported_at_once() {
     let run = bench.try_build(&[]);
     assert_eq!(run.code, 1);
     let error = error(&run);
-    assert!(error.contains("`RUM`") && error.contains(">>> 2 | RUM make") && error.contains(">>> 3 | COPY one"), "{error}");
+    assert!(
+        error.contains("`RUM`") && error.contains(">>> 2 | RUM make") && error.contains(">>> 3 | COPY one"),
+        "{error}"
+    );
     assert!(error.contains("RUN"), "{error}");
     recovers(&bench);
 }
@@ -68,7 +71,10 @@ fn a_registry_that_does_not_answer_is_code_4() {
     let run = Bench::with("FROM 127.0.0.1:1/none/such:1\n").try_build(&[]);
     assert_eq!(run.code, 4, "{}", run.stderr);
     let error = error(&run);
-    assert!(error.contains("cannot resolve the base image `127.0.0.1:1/none/such:1`") && error.contains(">>> 1 |"), "{error}");
+    assert!(
+        error.contains("cannot resolve the base image `127.0.0.1:1/none/such:1`") && error.contains(">>> 1 |"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -94,7 +100,10 @@ fn what_is_not_implemented_is_refused_by_name_and_line() {
         ("COPY --exclude=x a /", "`--exclude`"),
         ("COPY --chmod=u+x a /", "`--chmod=u+x`"),
         ("ADD https://example.com/x /", "`ADD` of a URL"),
-        ("ADD --checksum=sha256:0000000000000000000000000000000000000000000000000000000000000000 a /", "`ADD --checksum`"),
+        (
+            "ADD --checksum=sha256:0000000000000000000000000000000000000000000000000000000000000000 a /",
+            "`ADD --checksum`",
+        ),
     ] {
         let bench = Bench::with(&format!("FROM scratch\n{instruction}\n"));
         bench.file("a", "x");
@@ -107,7 +116,7 @@ fn what_is_not_implemented_is_refused_by_name_and_line() {
 
 #[test]
 fn an_unreadable_file_is_named() {
-    // Root reads everything: the plain user does not.
+    // The plain user may not read what only root may: in a user namespace, too.
     let bench = crate::rootless::Rootless::with("FROM scratch\nCOPY secret /\n");
     let file = bench.bench.file("secret", "x");
     fs_err::set_permissions(file, PermissionsExt::from_mode(0o000)).unwrap();

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use crate::common::{Bench, Image, Run, peer, registry};
 
-const DOCKERFILE: &str = "FROM {busybox}\nRUN mkdir /d && echo x >/d/f && chown 7:8 /d/f\nCOPY c /c\nCMD [\"/bin/cat\", \"/d/f\"]\n";
+const DOCKERFILE: &str =
+    "FROM {busybox}\nRUN mkdir /d && echo x >/d/f && chown 7:8 /d/f\nCOPY c /c\nCMD [\"/bin/cat\", \"/d/f\"]\n";
 
 fn bench() -> Bench {
     let bench = Bench::with(DOCKERFILE);
@@ -78,7 +79,15 @@ fn a_layout_collects_images() {
 fn a_pushed_image_is_the_registry_s() {
     let bench = bench();
     let tag = format!("{}/outputs/pushed:1", registry());
-    bench.build(&["-t", &tag, "--push", "--metadata-file", bench.path("meta").to_str().unwrap(), "--iidfile", bench.path("id").to_str().unwrap()]);
+    bench.build(&[
+        "-t",
+        &tag,
+        "--push",
+        "--metadata-file",
+        bench.path("meta").to_str().unwrap(),
+        "--iidfile",
+        bench.path("id").to_str().unwrap(),
+    ]);
     let metadata: Value = serde_json::from_slice(&fs_err::read(bench.path("meta")).unwrap()).unwrap();
     let inspect = ["inspect", "--tls-verify=false", &format!("docker://{tag}")];
     let inspected: Value = serde_json::from_str(&peer("skopeo", &inspect)).unwrap();

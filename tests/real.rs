@@ -19,7 +19,10 @@ pub(crate) fn run_image(bench: &Bench, tag: &str) -> String {
     config["process"]["rlimits"] = Value::Array(Vec::new());
     fs_err::write(&spec, config.to_string()).unwrap();
     let name = format!("rbuild-test-{}", std::process::id());
-    peer("crun", &["--cgroup-manager=disabled", "run", "--bundle", bundle.to_str().unwrap(), &name])
+    // crun refuses a machine that has both versions of cgroups mounted.
+    let script =
+        "umount /sys/fs/cgroup/unified 2>/dev/null; exec crun --cgroup-manager=disabled run --bundle \"$0\" \"$1\"";
+    peer("unshare", &["--mount", "sh", "-c", script, bundle.to_str().unwrap(), &name])
 }
 
 /// Builds and pushes as root, checks the second build and reads the result with peers.

@@ -16,30 +16,23 @@ impl Rootless {
         // The program may lie where the user cannot reach it.
         fs_err::copy(RBUILD, bench.path("rbuild")).unwrap();
         fs_err::set_permissions(bench.path(""), PermissionsExt::from_mode(0o755)).unwrap();
-        Self { bench }
+        let rootless = Self { bench };
+        rootless.own();
+        rootless
     }
 
-    fn own(&self) {
+    /// Gives everything to the user; before the first build, for the store then belongs to subordinate ids too.
+    pub(crate) fn own(&self) {
         peer("chown", &["-R", &format!("{0}:{0}", plain_user()), self.bench.path("").to_str().unwrap()]);
     }
 
     /// Runs rbuild as the user, with a clean environment.
     pub(crate) fn run(&self, arguments: &[&str]) -> Run {
-        self.own_what_is_not_the_store();
         let mut command = Command::new("setpriv");
         command.args(["--reuid", &plain_user(), "--regid", &plain_user(), "--init-groups", "--reset-env"]);
         command.args(["env".into(), format!("RBUILD_HOME={}", self.bench.path("home").display())]);
         command.arg(self.bench.path("rbuild")).args(arguments).current_dir(self.bench.context());
         Run::of(&mut command)
-    }
-
-    /// The store's files belong to subordinate ids: changing them would break it.
-    fn own_what_is_not_the_store(&self) {
-        if self.bench.path("home").exists() {
-            peer("chown", &["-R", &plain_user(), self.bench.context().to_str().unwrap()]);
-        } else {
-            self.own();
-        }
     }
 
     pub(crate) fn try_build(&self, arguments: &[&str]) -> Run {
@@ -48,6 +41,7 @@ impl Rootless {
     }
 
     pub(crate) fn image(&self) -> Image {
+        self.own();
         let layout = self.bench.path("layout");
         let output = format!("type=oci,tar=false,dest={}", layout.display());
         let run = self.try_build(&["-o", &output]);
@@ -57,7 +51,7 @@ impl Rootless {
 }
 
 const MANY_KINDS: &str = "FROM {busybox}\n\
-    RUN adduser -D -u 1000 app && mkdir /k && cd /k && echo x >f && ln f h && ln -s f l && mkfifo p && \
+    RUN echo app:x:1000:1000::/home/app:/bin/sh >>/etc/passwd && mkdir /k && cd /k && echo x >f && ln f h && ln -s f l && mkfifo p && \
     echo y >suid && chmod 4755 suid && mkdir -m 1777 sticky && echo z >owned && chown 1000:65534 owned && rm /etc/group\n\
     RUN rm -r /k/sticky && mkdir /k/sticky && echo n >/k/sticky/n && cp /k/f /k/f2\n\
     USER app\nWORKDIR /home/app/w\nRUN id -u >me && touch mine\nCOPY --chown=app:0 c /c\n";

@@ -44,7 +44,9 @@ fn run_changes_what_it_changes_and_nothing_else() {
 
 #[test]
 fn a_step_that_changes_nothing_leaves_an_empty_layer() {
-    let image = Bench::with("FROM {busybox}\nRUN true\nRUN cat /etc/resolv.conf /etc/hosts >/dev/null; ls /dev /proc\n").image(&[]);
+    let image =
+        Bench::with("FROM {busybox}\nRUN true\nRUN cat /etc/resolv.conf /etc/hosts >/dev/null; ls /dev /proc\n")
+            .image(&[]);
     assert_eq!(image.layers.len(), 3);
     assert_eq!((image.layers[1].len(), image.top()), (0, String::new()));
 }
@@ -62,7 +64,8 @@ fn removed_files_become_whiteouts() {
 
 #[test]
 fn hard_links_stay_links() {
-    let bench = Bench::with("FROM {busybox}\nRUN mkdir /l && echo x >/l/a && ln /l/a /l/b && ln -s a /l/c && mkfifo /l/p\n");
+    let bench =
+        Bench::with("FROM {busybox}\nRUN mkdir /l && echo x >/l/a && ln /l/a /l/b && ln -s a /l/c && mkfifo /l/p\n");
     let top = bench.image(&[]).top();
     assert_eq!(top, "d 0755 0:0 l\n- 0644 0:0 l/a\nh 0644 0:0 l/b -> l/a\nl 0777 0:0 l/c -> a\np 0644 0:0 l/p\n");
 }
@@ -71,7 +74,7 @@ fn hard_links_stay_links() {
 fn a_step_sees_the_variables_and_the_user_of_its_place() {
     let bench = Bench::with(
         "FROM {busybox}\nARG ONE=1\nENV TWO=2\n\
-         RUN adduser -D -u 1000 app && addgroup -g 77 extra && addgroup app extra\n\
+         RUN echo app:x:1000:1000::/home/app:/bin/sh >>/etc/passwd && echo extra:x:77:app >>/etc/group && mkdir -p /home/app/work && chown -R 1000:1000 /home\n\
          USER app\nWORKDIR /home/app/work\n\
          RUN echo \"$ONE $TWO $HOME $(pwd) $(id -u) $(id -g) $(id -G)\" >said; env | sort >environment\n",
     );

@@ -102,6 +102,10 @@ impl Bench {
     /// Builds, and reads the root file system and the config of the image.
     pub(crate) fn image(&self, arguments: &[&str]) -> Image {
         let layout = self.path("layout");
+        // A layout collects images: this one shall hold the last alone.
+        if layout.exists() {
+            fs_err::remove_dir_all(&layout).unwrap();
+        }
         let output = format!("type=oci,tar=false,dest={}", layout.display());
         let mut all = vec!["-o", output.as_str()];
         all.extend(arguments);
@@ -145,7 +149,7 @@ pub(crate) fn peer(program: &str, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// One path of a layer: type, mode, owner, and what it points at.
+/// Path → type, mode, owner, path and what it points at.
 pub(crate) type Listing = BTreeMap<String, String>;
 
 /// An image read from an OCI layout with nothing of rbuild's own.
@@ -213,7 +217,7 @@ fn list(layer: &Path, contents: &mut BTreeMap<String, Vec<u8>>) -> Listing {
         if kind == '-' {
             contents.insert(path.clone(), bytes);
         }
-        let earlier = listing.insert(path.clone(), format!("{kind} {mode:04o} {uid}:{gid}{link}"));
+        let earlier = listing.insert(path.clone(), format!("{kind} {mode:04o} {uid}:{gid} {path}{link}"));
         assert_eq!(earlier, None, "the layer has {path} twice");
     }
     listing
@@ -221,5 +225,5 @@ fn list(layer: &Path, contents: &mut BTreeMap<String, Vec<u8>>) -> Listing {
 
 /// A listing as lines.
 pub(crate) fn show(listing: &Listing) -> String {
-    listing.iter().map(|(path, what)| format!("{what} {path}\n")).collect()
+    listing.values().map(|line| format!("{line}\n")).collect()
 }

@@ -48,10 +48,13 @@ fn the_environment_is_what_was_given_and_nothing_else() {
         bench.option("--env=A=1");
         bench.option("--env=B=two = 2\nand 3");
         let outcome = bench.run(&["/bin/busybox", "env"]);
-        assert_eq!(outcome, Outcome { code: 0, stdout: "A=1\nB=two = 2\nand 3\n".into(), stderr: String::new() });
+        assert_eq!(
+            outcome,
+            Outcome { code: 0, stdout: "A=1\nB=two = 2\nand 3\nHOME=/root\n".into(), stderr: String::new() }
+        );
         bench.option("--env=PATH=/nowhere:");
         bench.option("--cwd=/bin");
-        assert_eq!(bench.run(&["busybox", "env"]).stdout, "A=1\nB=two = 2\nand 3\nPATH=/nowhere:\n");
+        assert_eq!(bench.run(&["busybox", "env"]).stdout, "A=1\nB=two = 2\nand 3\nPATH=/nowhere:\nHOME=/root\n");
     });
 }
 

@@ -152,6 +152,16 @@ pub enum CopySource {
     },
 }
 
+impl CopySource {
+    /// The source as written; a heredoc by its name.
+    pub fn shown(&self) -> &str {
+        match self {
+            Self::Path(path) => path,
+            Self::Inline { name, .. } => name,
+        }
+    }
+}
+
 /// `WORKDIR`: a directory that exists afterwards.
 #[derive(Debug, Clone)]
 pub struct MkdirOp {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use snapshot::{Entry, Kind, Metadata, View};
 
-use crate::context::{Ignore, Selected};
+use crate::context::{Ignore, Selected, glob};
 use crate::graph::{CopyOp, CopySource};
 
 use super::archive::{self, Archive};
@@ -70,8 +70,8 @@ fn sources<'a>(world: &World<'_>, op: &'a CopyOp, from: Option<&View>) -> Result
             (CopySource::Inline { name, content }, _) => sources.push(Source::Inline { name, content }),
             (CopySource::Path(pattern), Some(view)) => {
                 let selected = select::select(view, pattern)?;
-                if selected.is_empty() {
-                    return Err(Cause::NoMatch { pattern: pattern.clone(), place: "the tree that it copies from" });
+                if selected.is_empty() && !glob::has_wildcard(pattern) {
+                    return Err(Cause::NoMatch { patterns: pattern.clone(), place: "the tree that it copies from" });
                 }
                 sources.extend(selected.into_iter().map(Source::Tree));
             }
@@ -79,6 +79,12 @@ fn sources<'a>(world: &World<'_>, op: &'a CopyOp, from: Option<&View>) -> Result
                 sources.extend(world.context.select(pattern)?.into_iter().map(Source::Context));
             }
         }
+    }
+    // A pattern may match nothing, which makes files optional; a COPY of nothing at all is a mistake.
+    if sources.is_empty() {
+        let patterns: Vec<&str> = op.sources.iter().map(CopySource::shown).collect();
+        let place = if from.is_some() { "the tree that it copies from" } else { "the build context" };
+        return Err(Cause::NoMatch { patterns: patterns.join("`, `"), place });
     }
     Ok(sources)
 }

@@ -45,10 +45,10 @@ pub enum Cause {
     #[error(transparent)]
     Context(#[from] ContextError),
     /// A wildcard that matches nothing, or a path that the source tree does not have.
-    #[error("`{pattern}` matches nothing in {place}")]
+    #[error("`{patterns}` matches nothing in {place}")]
     NoMatch {
-        /// The source as written.
-        pattern: String,
+        /// The sources as written.
+        patterns: String,
         /// The build context or the stage's tree.
         place: &'static str,
     },

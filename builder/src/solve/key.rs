@@ -136,9 +136,6 @@ fn copy(op: &CopyOp, base: &str, from: Option<&str>, world: &World<'_>) -> Resul
             CopySource::Path(pattern) if from.is_some() => fields.field("path", pattern),
             CopySource::Path(pattern) => {
                 let selected = world.context.select(pattern)?;
-                if selected.is_empty() {
-                    return Err(Cause::NoMatch { pattern: pattern.clone(), place: "the build context" });
-                }
                 let digest = world.context.digest(&selected, &Ignore::default(), world.memo)?;
                 fields.field("content", digest.as_bytes())
             }

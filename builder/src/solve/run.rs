@@ -23,7 +23,7 @@ pub(super) fn run(world: &World<'_>, op: &RunOp, base: &Tree, tree: &Tree, step:
     if let Some(top) = lowers.first() {
         active.adopt_root_of(top)?;
     }
-    let script = op.script.as_ref().map(write_script).transpose()?;
+    let script = op.script.as_ref().map(|script| write_script(world, script)).transpose()?;
     let mounts: Vec<Mount> = script.iter().map(|(_, mount)| mount.clone()).collect();
     let root = Root { lowers, upper: active.upper().to_owned(), work: active.work().to_owned() };
     let mut output = |stream: Stream, bytes: &[u8]| step.output(stream == Stream::Stderr, bytes);
@@ -56,12 +56,15 @@ fn process(op: &RunOp) -> Process {
 }
 
 /// Writes a heredoc's script to a file of the host that the step sees read-only.
-fn write_script(script: &Script) -> Result<(tempfile::NamedTempFile, Mount), Cause> {
+///
+/// The file is closed before it runs: the kernel executes nothing that is open for writing.
+fn write_script(world: &World<'_>, script: &Script) -> Result<(tempfile::TempPath, Mount), Cause> {
     use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
-    let mut file = tempfile::NamedTempFile::new()?;
+    let mut file = tempfile::NamedTempFile::new_in(world.store.path().join("tmp"))?;
     file.write_all(script.content.as_bytes())?;
     file.as_file().set_permissions(PermissionsExt::from_mode(0o755))?;
-    let source: PathBuf = file.path().to_owned();
+    let file = file.into_temp_path();
+    let source: PathBuf = file.to_path_buf();
     Ok((file, Mount::Bind { source, target: script.path.clone(), readonly: true }))
 }

@@ -1,7 +1,6 @@
 //! `rbuild debug`: hidden; the parts of rbuild, one at a time, for its tests and for finding out what a machine does.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -94,11 +93,7 @@ impl Run {
             });
         }
         let mut show = |stream, bytes: &[u8]| {
-            let written = match stream {
-                Stream::Stdout => std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush()),
-                Stream::Stderr => std::io::stderr().write_all(bytes),
-            };
-            written.expect("the test reads what is written");
+            ui::pass_on(stream == Stream::Stderr, bytes);
         };
         let mut times = Vec::new();
         let mut code = 0;
@@ -113,7 +108,7 @@ impl Run {
         }
         if self.repeat.is_some() {
             times.sort();
-            writeln!(std::io::stderr(), "min {:?} median {:?}", times[0], times[times.len() / 2])?;
+            ui::note(&format!("min {:?} median {:?}", times[0], times[times.len() / 2]));
         }
         Ok(ExitCode::from(u8::try_from(code)?))
     }

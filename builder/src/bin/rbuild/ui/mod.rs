@@ -58,8 +58,18 @@ pub(crate) fn print(text: &str) {
     let _closed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
+/// Passes on what a process wrote, as it is.
+pub(crate) fn pass_on(stderr: bool, bytes: &[u8]) {
+    let _closed = if stderr {
+        std::io::stderr().write_all(bytes)
+    } else {
+        let mut out = std::io::stdout().lock();
+        out.write_all(bytes).and_then(|()| out.flush())
+    };
+}
+
 /// Prints a line to standard error.
-fn note(line: &str) {
+pub(crate) fn note(line: &str) {
     let mut err = std::io::stderr().lock();
     let _closed = writeln!(err, "{}", line.trim_end());
 }
