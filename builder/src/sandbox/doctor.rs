@@ -39,7 +39,7 @@ pub struct Diagnosis {
     /// The rung that [`enter`](super::enter) would choose.
     pub rung: Option<Rung>,
     /// What the chosen rung guarantees, one sentence each.
-    pub guarantees: &'static [&'static str],
+    pub guarantees: Vec<&'static str>,
     /// The first thing that stands in the way of a higher rung.
     pub obstacle: Option<Obstacle>,
 }
@@ -49,13 +49,10 @@ pub struct Diagnosis {
 /// Call it while the process has one thread, before [`enter`](super::enter).
 pub fn doctor(work_dir: &Path) -> Diagnosis {
     let place = Place::Directory(work_dir.to_owned());
-    let mut rung = None;
+    let mut chosen = None;
     let mut probes = Vec::new();
     for tried in Rung::ALL {
-        let outcome = tried.attempt(&place).map(drop);
-        if outcome.is_ok() && rung.is_none() {
-            rung = Some(tried);
-        }
+        let outcome = tried.attempt(&place).map(|(_, ground)| chosen = chosen.or(Some((tried, ground))));
         probes.push(probe(tried.name(), true, words(tried), outcome));
     }
     for planned in Planned::ALL {
@@ -66,8 +63,13 @@ pub fn doctor(work_dir: &Path) -> Diagnosis {
         probes.push(probe(planned.name(), false, tried, planned.attempt(&place)));
     }
     let obstacle = probes.iter().find_map(|probe| probe.outcome.as_ref().err().cloned());
-    let higher = rung != Some(Rung::Root);
-    Diagnosis { obstacle: obstacle.filter(|_| higher), guarantees: rung.map_or(&[], Rung::guarantees), probes, rung }
+    let rung = chosen.map(|(rung, _)| rung);
+    Diagnosis {
+        obstacle: obstacle.filter(|_| rung != Some(Rung::Root)),
+        guarantees: chosen.map_or_else(Vec::new, |(rung, ground)| rung.guarantees(ground)),
+        probes,
+        rung,
+    }
 }
 
 fn words(rung: Rung) -> &'static str {
