@@ -87,7 +87,7 @@ fn probe(rung: &'static str, implemented: bool, tried: &'static str, outcome: Re
 pub(super) fn explain(rung: &str, refusal: &Refusal) -> Obstacle {
     let (failure, remedies) = match refusal {
         Refusal::Namespace(failure) => (failure, allow_namespaces()),
-        Refusal::Map(failure) => (failure, allow_range()),
+        Refusal::Map(failure) => (failure, allow_range(failure)),
         Refusal::Rehearsal(failure) if rung == Rung::Root.name() => (failure, become_root()),
         Refusal::Rehearsal(failure) => (failure, allow_mounts(failure)),
     };
@@ -127,17 +127,27 @@ fn allow_namespaces() -> Vec<String> {
     or(remedies, "use a kernel with CONFIG_USER_NS and without a security module that forbids user namespaces")
 }
 
-fn allow_range() -> Vec<String> {
-    let user = nix::unistd::User::from_uid(nix::unistd::Uid::effective()).ok().flatten();
-    let name = user.map_or_else(|| "$(id -un)".to_owned(), |user| user.name);
-    let mut remedies = vec![
-        "run `apt-get install uidmap` as root (`dnf install shadow-utils` on Fedora)".to_owned(),
-        format!("run `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}` as root"),
-    ];
-    if status("NoNewPrivs") == Some(1) {
-        remedies.push("in Kubernetes, set `securityContext: { allowPrivilegeEscalation: true }`".to_owned());
+fn allow_range(failure: &Failure) -> Vec<String> {
+    if failure.action.starts_with("find ids") {
+        let user = nix::unistd::User::from_uid(nix::unistd::Uid::effective()).ok().flatten();
+        let name = user.map_or_else(|| "$(id -un)".to_owned(), |user| user.name);
+        return vec![format!("run `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}` as root")];
     }
-    remedies
+    if failure.action.starts_with("find `new") {
+        return vec!["run `apt-get install uidmap` as root (`dnf install shadow-utils` on Fedora)".to_owned()];
+    }
+    if status("NoNewPrivs") == Some(1) {
+        return vec![
+            "run without `--security-opt no-new-privileges`".to_owned(),
+            "in Kubernetes, set `securityContext: { allowPrivilegeEscalation: true }`, or `hostUsers: false` and run as root"
+                .to_owned(),
+        ];
+    }
+    vec![
+        "run `setcap cap_setuid+ep /usr/bin/newuidmap; setcap cap_setgid+ep /usr/bin/newgidmap` as root".to_owned(),
+        "compare /etc/subuid and /etc/subgid with the ids that /proc/self/uid_map has".to_owned(),
+        "run as root of a pod with `hostUsers: false`".to_owned(),
+    ]
 }
 
 fn become_root() -> Vec<String> {
