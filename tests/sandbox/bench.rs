@@ -1,6 +1,6 @@
 //! Roots of busybox, and steps in them by the real `rbuild`.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,6 +19,8 @@ pub(crate) struct Rung {
     pub(crate) name: &'static str,
     /// As [`USER`] rather than as root.
     pub(crate) as_user: bool,
+    /// Where `/proc` has masked parts, as in a container: there is no pid namespace then.
+    pub(crate) masked: bool,
 }
 
 /// A directory with a root of busybox, for one rung.
@@ -41,12 +43,14 @@ pub(crate) struct Outcome {
 pub(crate) fn on_every_rung(test: impl Fn(&mut Bench)) {
     let rungs: &[Rung] = if is_root() {
         &[
-            Rung { name: "root", as_user: false },
-            Rung { name: "range", as_user: false },
-            Rung { name: "range", as_user: true },
+            Rung { name: "root", as_user: false, masked: false },
+            Rung { name: "range", as_user: false, masked: false },
+            Rung { name: "range", as_user: true, masked: false },
+            Rung { name: "range", as_user: false, masked: true },
+            Rung { name: "range", as_user: true, masked: true },
         ]
     } else {
-        &[Rung { name: "range", as_user: false }]
+        &[Rung { name: "range", as_user: false, masked: false }]
     };
     for &rung in rungs {
         let mut bench = Bench::new(rung);
@@ -131,14 +135,19 @@ impl Bench {
 
     /// `rbuild` as who runs the steps.
     pub(crate) fn rbuild(&self) -> Command {
-        let mut command = if self.rung.as_user {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid", USER, "--regid", USER, "--clear-groups"]).arg(reachable_rbuild());
-            command
+        let mut argv: Vec<OsString> = Vec::new();
+        if self.rung.masked {
+            let script = "mount --bind /dev/null /proc/version && exec \"$@\"";
+            argv.extend(["unshare", "--mount", "sh", "-c", script, "sh"].map(OsString::from));
+        }
+        if self.rung.as_user {
+            argv.extend(["setpriv", "--reuid", USER, "--regid", USER, "--clear-groups"].map(OsString::from));
+            argv.push(reachable_rbuild().into());
         } else {
-            Command::new(env!("CARGO_BIN_EXE_rbuild"))
-        };
-        command.current_dir("/").stdin(Stdio::null());
+            argv.push(env!("CARGO_BIN_EXE_rbuild").into());
+        }
+        let mut command = Command::new(&argv[0]);
+        command.args(&argv[1..]).current_dir("/").stdin(Stdio::null());
         command
     }
 

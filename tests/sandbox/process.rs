@@ -144,6 +144,9 @@ fn signals_and_umask_are_the_usual_ones() {
 #[test]
 fn a_step_is_the_leader_of_a_session_without_a_terminal() {
     on_every_rung(|bench| {
-        assert_eq!(bench.text("set -- $(cat /proc/self/stat); echo $6 $7"), "2 0\n");
+        assert_eq!(
+            bench.text("set -- $$ $(cat /proc/$$/stat); [ $1 = $6 -a $1 = $7 ] && echo terminal $8"),
+            "terminal 0\n"
+        );
     });
 }

@@ -39,7 +39,7 @@ pub struct Diagnosis {
     /// The rung that [`enter`](super::enter) would choose.
     pub rung: Option<Rung>,
     /// What the chosen rung guarantees, one sentence each.
-    pub guarantees: &'static [&'static str],
+    pub guarantees: Vec<&'static str>,
     /// The first thing that stands in the way of a higher rung.
     pub obstacle: Option<Obstacle>,
 }
@@ -49,13 +49,10 @@ pub struct Diagnosis {
 /// Call it while the process has one thread, before [`enter`](super::enter).
 pub fn doctor(work_dir: &Path) -> Diagnosis {
     let place = Place::Directory(work_dir.to_owned());
-    let mut rung = None;
+    let mut chosen = None;
     let mut probes = Vec::new();
     for tried in Rung::ALL {
-        let outcome = tried.attempt(&place).map(drop);
-        if outcome.is_ok() && rung.is_none() {
-            rung = Some(tried);
-        }
+        let outcome = tried.attempt(&place).map(|(_, ground)| chosen = chosen.or(Some((tried, ground))));
         probes.push(probe(tried.name(), true, words(tried), outcome));
     }
     for planned in Planned::ALL {
@@ -66,8 +63,13 @@ pub fn doctor(work_dir: &Path) -> Diagnosis {
         probes.push(probe(planned.name(), false, tried, planned.attempt(&place)));
     }
     let obstacle = probes.iter().find_map(|probe| probe.outcome.as_ref().err().cloned());
-    let higher = rung != Some(Rung::Root);
-    Diagnosis { obstacle: obstacle.filter(|_| higher), guarantees: rung.map_or(&[], Rung::guarantees), probes, rung }
+    let rung = chosen.map(|(rung, _)| rung);
+    Diagnosis {
+        obstacle: obstacle.filter(|_| rung != Some(Rung::Root)),
+        guarantees: chosen.map_or_else(Vec::new, |(rung, ground)| rung.guarantees(ground)),
+        probes,
+        rung,
+    }
 }
 
 fn words(rung: Rung) -> &'static str {
@@ -85,7 +87,7 @@ fn probe(rung: &'static str, implemented: bool, tried: &'static str, outcome: Re
 pub(super) fn explain(rung: &str, refusal: &Refusal) -> Obstacle {
     let (failure, remedies) = match refusal {
         Refusal::Namespace(failure) => (failure, allow_namespaces()),
-        Refusal::Map(failure) => (failure, allow_range()),
+        Refusal::Map(failure) => (failure, allow_range(failure)),
         Refusal::Rehearsal(failure) if rung == Rung::Root.name() => (failure, become_root()),
         Refusal::Rehearsal(failure) => (failure, allow_mounts(failure)),
     };
@@ -125,17 +127,27 @@ fn allow_namespaces() -> Vec<String> {
     or(remedies, "use a kernel with CONFIG_USER_NS and without a security module that forbids user namespaces")
 }
 
-fn allow_range() -> Vec<String> {
-    let user = nix::unistd::User::from_uid(nix::unistd::Uid::effective()).ok().flatten();
-    let name = user.map_or_else(|| "$(id -un)".to_owned(), |user| user.name);
-    let mut remedies = vec![
-        "run `apt-get install uidmap` as root (`dnf install shadow-utils` on Fedora)".to_owned(),
-        format!("run `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}` as root"),
-    ];
-    if status("NoNewPrivs") == Some(1) {
-        remedies.push("in Kubernetes, set `securityContext: { allowPrivilegeEscalation: true }`".to_owned());
+fn allow_range(failure: &Failure) -> Vec<String> {
+    if failure.action.starts_with("find ids") {
+        let user = nix::unistd::User::from_uid(nix::unistd::Uid::effective()).ok().flatten();
+        let name = user.map_or_else(|| "$(id -un)".to_owned(), |user| user.name);
+        return vec![format!("run `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}` as root")];
     }
-    remedies
+    if failure.action.starts_with("find `new") {
+        return vec!["run `apt-get install uidmap` as root (`dnf install shadow-utils` on Fedora)".to_owned()];
+    }
+    if status("NoNewPrivs") == Some(1) {
+        return vec![
+            "run without `--security-opt no-new-privileges`".to_owned(),
+            "in Kubernetes, set `securityContext: { allowPrivilegeEscalation: true }`, or `hostUsers: false` and run as root"
+                .to_owned(),
+        ];
+    }
+    vec![
+        "run `setcap cap_setuid+ep /usr/bin/newuidmap; setcap cap_setgid+ep /usr/bin/newgidmap` as root".to_owned(),
+        "compare /etc/subuid and /etc/subgid with the ids that /proc/self/uid_map has".to_owned(),
+        "run as root of a pod with `hostUsers: false`".to_owned(),
+    ]
 }
 
 fn become_root() -> Vec<String> {

@@ -16,7 +16,7 @@ use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 use super::devices::{self, Device};
 use super::filesystem::{self, NODEV, NOEXEC, NOSUID, READ_ONLY};
 use super::rootfs::clone_flags;
-use super::spec::{Attempt, ExtraMount, Failure, Spec};
+use super::spec::{Attempt, ExtraMount, Failure, Processes, Spec};
 use super::system;
 use super::target::{Kind, Targets, attach, open_beneath};
 
@@ -63,7 +63,7 @@ impl Furniture {
             .attempt(|| "make a file system for the step's own files".to_owned())?;
         let extra = spec.mounts.iter().map(gather_extra).collect::<Result<_, _>>()?;
         Ok(Self {
-            proc: filesystem::proc().attempt(|| "mount a new `/proc`".to_owned())?,
+            proc: gather_proc(spec.ground.processes)?,
             sys: gather_sys()?,
             devices: devices::gather(&scratch)?,
             resolv_conf: gather_resolv_conf(&scratch)?,
@@ -93,6 +93,20 @@ impl Furniture {
         }
         Ok(())
     }
+}
+
+/// The processes of the step's pid namespace, or else what rbuild sees.
+pub(super) fn gather_proc(processes: Processes) -> Result<OwnedFd, Failure> {
+    if processes == Processes::Own {
+        return filesystem::proc().attempt(|| "mount a new `/proc`".to_owned());
+    }
+    let bind = || -> std::io::Result<OwnedFd> {
+        // What is mounted below it masks parts of it: the kernel refuses a copy without.
+        let copy = open_tree(CWD, "/proc", clone_flags() | OpenTreeFlags::AT_RECURSIVE)?;
+        system::restrict_mounts(&copy, (NOSUID | NODEV | NOEXEC).bits().into())?;
+        Ok(copy)
+    };
+    bind().attempt(|| "bind `/proc`".to_owned())
 }
 
 /// A new sysfs where the kernel gives one: it shows the network namespace of the step and none of the host's mounts

@@ -10,7 +10,7 @@ use super::describe::{Executor, ExitStatus, Mount, Process, Root, Stream};
 use super::doctor::{Obstacle, explain};
 use super::error::SandboxError;
 use super::probe::{Place, in_child, rehearse};
-use super::spec::{Attempt, Failure, Spec};
+use super::spec::{Attempt, Failure, Ground, Processes, Spec};
 use super::userns::{Ids, Namespace, Refusal};
 use super::{program, run};
 
@@ -36,29 +36,36 @@ impl Rung {
     }
 
     /// What it guarantees, one sentence each.
-    pub fn guarantees(self) -> &'static [&'static str] {
-        match self {
-            Self::Root => &[
-                "every step has its own mounts, processes, IPC and host name, and dies with rbuild",
+    pub(super) fn guarantees(self, ground: Ground) -> Vec<&'static str> {
+        let processes = match ground.processes {
+            Processes::Own => "a step sees and signals its own processes alone, and all of them die with rbuild",
+            Processes::Shared => {
+                "a step sees and can signal the processes of this container, because `/proc` is masked here; what it \
+                 leaves running is killed"
+            }
+        };
+        let (owners, privilege) = match self {
+            Self::Root => (
                 "owners, groups, modes and device nodes of the image are real",
-                "root of a step is root of this machine, held by a bounded set of capabilities",
-            ],
-            Self::Range => &[
-                "every step has its own mounts, processes, IPC and host name, and dies with rbuild",
+                "root of a step is root of rbuild's user namespace, with Docker's default capabilities and no more",
+            ),
+            Self::Range => (
                 "owners, groups and modes of the image are real; a device node cannot be made",
-                "root of a step has no privilege over this machine",
-            ],
-        }
+                "root of a step has no privilege outside of its user namespace",
+            ),
+        };
+        vec!["every step has its own mounts, IPC and host name", processes, owners, privilege]
     }
 
     /// Shows in children that it works, up to a process that waits in the namespace that it needs.
-    pub(super) fn attempt(self, place: &Place) -> Result<Option<Namespace>, Refusal> {
+    pub(super) fn attempt(self, place: &Place) -> Result<(Option<Namespace>, Ground), Refusal> {
         match self {
             Self::Root => {
                 let user_xattr = !in_initial_namespace().map_err(Refusal::Rehearsal)?;
-                rehearse(place, user_xattr).map_err(Refusal::Rehearsal).map(|()| None)
+                rehearse(place, user_xattr).map_err(Refusal::Rehearsal).map(|ground| (None, ground))
             }
-            Self::Range => Namespace::make(Ids::Range, || rehearse(place, true)).map(Some),
+            Self::Range => Namespace::make(Ids::Range, || rehearse(place, true))
+                .map(|(namespace, ground)| (Some(namespace), ground)),
         }
     }
 }
@@ -103,7 +110,7 @@ impl Planned {
 #[derive(Debug)]
 pub struct Sandbox {
     rung: Rung,
-    user_xattr: bool,
+    ground: Ground,
     /// Made for the first step: a build of cached steps needs none.
     program: Mutex<Option<Arc<File>>>,
 }
@@ -119,7 +126,7 @@ pub fn enter(requested: Option<&str>) -> Result<Sandbox, SandboxError> {
     let rung = Rung::ALL.into_iter().find(|rung| rung.name() == name);
     let rung = rung.ok_or_else(|| SandboxError::UnknownRung { name: name.to_owned() })?;
     match rung.attempt(&Place::Memory) {
-        Ok(namespace) => Sandbox::new(rung, namespace),
+        Ok((namespace, ground)) => Sandbox::new(rung, namespace, ground),
         Err(refusal) => {
             let Obstacle { sentence, remedies, .. } = explain(rung.name(), &refusal);
             Err(SandboxError::Unavailable { name: rung.name(), obstacle: sentence, remedy: remedies.join("; or: ") })
@@ -131,7 +138,7 @@ fn enter_highest() -> Result<Sandbox, SandboxError> {
     let mut last = None;
     for rung in Rung::ALL {
         match rung.attempt(&Place::Memory) {
-            Ok(namespace) => return Sandbox::new(rung, namespace),
+            Ok((namespace, ground)) => return Sandbox::new(rung, namespace, ground),
             Err(refusal) => last = Some(explain(rung.name(), &refusal)),
         }
     }
@@ -151,11 +158,11 @@ pub(super) fn in_initial_namespace() -> Result<bool, Failure> {
 }
 
 impl Sandbox {
-    fn new(rung: Rung, namespace: Option<Namespace>) -> Result<Self, SandboxError> {
+    fn new(rung: Rung, namespace: Option<Namespace>, ground: Ground) -> Result<Self, SandboxError> {
         if let Some(namespace) = namespace {
             namespace.join()?;
         }
-        Ok(Self { rung, user_xattr: !in_initial_namespace()?, program: Mutex::new(None) })
+        Ok(Self { rung, ground, program: Mutex::new(None) })
     }
 
     /// The rung that was chosen.
@@ -165,7 +172,12 @@ impl Sandbox {
 
     /// Tells whether overlayfs must keep its marks in `user.overlay.*` attributes: outside the initial user namespace.
     pub fn user_xattr(&self) -> bool {
-        self.user_xattr
+        self.ground.user_xattr
+    }
+
+    /// What it guarantees on this machine, one sentence each.
+    pub fn guarantees(&self) -> Vec<&'static str> {
+        self.rung.guarantees(self.ground)
     }
 
     fn program(&self) -> Result<Arc<File>, SandboxError> {
@@ -188,7 +200,7 @@ impl Executor for Sandbox {
         output: &mut dyn FnMut(Stream, &[u8]),
     ) -> Result<ExitStatus, SandboxError> {
         run::check(root, process, mounts)?;
-        let spec = Spec::new(root, process, mounts, self.user_xattr);
+        let spec = Spec::new(root, process, mounts, self.ground);
         run::run(&*self.program()?, &spec, process.stdin.as_deref(), cancel, output)
     }
 }

@@ -6,17 +6,19 @@ use std::io::BufReader;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use nix::sys::wait::waitpid;
 use rustix::fs::{Mode, mkdirat};
 use rustix::mount::MountAttrFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::WaitOptions;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::describe::Network;
 use super::rootfs::{self, Layers};
-use super::spec::{Attempt, Failure};
+use super::spec::{Attempt, Failure, Ground, Processes};
 use super::target::{Kind, Targets, attach};
 use super::userns::{hear, say};
-use super::{filesystem, init, system};
+use super::{filesystem, furnish, init, system};
 
 /// Where the rehearsed root is.
 #[derive(Debug, Clone)]
@@ -28,7 +30,9 @@ pub(super) enum Place {
 }
 
 /// Runs `attempt` in a child. The caller must have one thread.
-pub(super) fn in_child(attempt: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+pub(super) fn in_child<T: Serialize + DeserializeOwned>(
+    attempt: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let (answers, answer) = pipe_with(PipeFlags::CLOEXEC).attempt(|| "make a pipe".to_owned())?;
     let mut answer = Some(File::from(answer));
     let mut attempt = Some(attempt);
@@ -39,28 +43,37 @@ pub(super) fn in_child(attempt: impl FnOnce() -> Result<(), Failure>) -> Result<
     .attempt(|| "fork".to_owned())?;
     drop(answer.take());
     let result = hear(&mut BufReader::new(File::from(answers)));
-    waitpid(child, None).attempt(|| "wait for a child".to_owned())?;
+    rustix::process::waitpid(Some(child), WaitOptions::empty()).attempt(|| "wait for a child".to_owned())?;
     result
 }
 
-/// Makes the namespaces and the root of a step in children, as its init does.
-pub(super) fn rehearse(place: &Place, user_xattr: bool) -> Result<(), Failure> {
-    let Place::Directory(parent) = place else { return in_namespaces(None, user_xattr) };
+/// Makes the namespaces and the root of a step in children, as its init does; with the processes of rbuild where it must
+/// be.
+pub(super) fn rehearse(place: &Place, user_xattr: bool) -> Result<Ground, Failure> {
+    let own = Ground { user_xattr, processes: Processes::Own };
+    let shared = Ground { user_xattr, processes: Processes::Shared };
+    // The first failure counts: what stands in the way of more is what is worth telling.
+    attempt(place, own).map(|()| own).or_else(|failure| attempt(place, shared).map(|()| shared).map_err(|_| failure))
+}
+
+fn attempt(place: &Place, ground: Ground) -> Result<(), Failure> {
+    let Place::Directory(parent) = place else { return in_namespaces(None, ground) };
     let directory = parent.join(format!("rehearsal-{}", std::process::id()));
     fs_err::create_dir(&directory).attempt(|| format!("make a directory in `{}`", parent.display()))?;
-    let result = in_namespaces(Some(&directory), user_xattr);
+    let result = in_namespaces(Some(&directory), ground);
     let removed = fs_err::remove_dir_all(&directory).attempt(|| format!("remove `{}`", directory.display()));
     result.and(removed)
 }
 
-fn in_namespaces(directory: Option<&Path>, user_xattr: bool) -> Result<(), Failure> {
+fn in_namespaces(directory: Option<&Path>, ground: Ground) -> Result<(), Failure> {
     in_child(|| {
-        init::isolate(Network::Host).attempt(|| "make mount, pid, ipc, uts and cgroup namespaces".to_owned())?;
-        in_child(|| make_root(directory, user_xattr))
+        init::isolate(Network::Host, ground.processes)
+            .attempt(|| "make mount, pid, ipc, uts and cgroup namespaces".to_owned())?;
+        in_child(|| make_root(directory, ground))
     })
 }
 
-fn make_root(directory: Option<&Path>, user_xattr: bool) -> Result<(), Failure> {
+fn make_root(directory: Option<&Path>, ground: Ground) -> Result<(), Failure> {
     rootfs::make_private()?;
     let memory = filesystem::new("tmpfs", &[("mode", "0700")], MountAttrFlags::empty())
         .attempt(|| "mount a tmpfs".to_owned())?;
@@ -74,8 +87,8 @@ fn make_root(directory: Option<&Path>, user_xattr: bool) -> Result<(), Failure> 
             .attempt(|| format!("make a directory in `{}`", base.display()))?;
     }
     let lowers: [OsString; 1] = [path("lower")];
-    let layers = Layers::open(&lowers, &path("upper"), &path("work"), user_xattr)?;
-    let proc = filesystem::proc().attempt(|| "mount a new `/proc`".to_owned())?;
+    let layers = Layers::open(&lowers, &path("upper"), &path("work"), ground.user_xattr)?;
+    let proc = furnish::gather_proc(ground.processes)?;
     layers.mount(OsStr::new(&path("upper")))?;
     rootfs::pivot()?;
     let root = rustix::fs::open("/", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, Mode::empty())

@@ -29,8 +29,25 @@ pub(super) struct Spec {
     pub(super) hostname: String,
     pub(super) network: Network,
     pub(super) mounts: Vec<ExtraMount>,
+    pub(super) ground: Ground,
+}
+
+/// What the machine made of a rung when it was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ground {
     /// Where overlayfs keeps its marks; see `Sandbox::user_xattr`.
     pub(super) user_xattr: bool,
+    pub(super) processes: Processes,
+}
+
+/// Which processes a step sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Processes {
+    /// Its own, in a pid namespace.
+    Own,
+    /// Those that rbuild sees. A container whose `/proc` has masked parts gets no new one, and the old one would show
+    /// the wrong processes in a new pid namespace.
+    Shared,
 }
 
 /// [`Mount`] with paths that may be any bytes.
@@ -42,7 +59,7 @@ pub(super) enum ExtraMount {
 
 impl Spec {
     /// Puts together what `run` was given.
-    pub(super) fn new(root: &Root, process: &Process, mounts: &[Mount], user_xattr: bool) -> Self {
+    pub(super) fn new(root: &Root, process: &Process, mounts: &[Mount], ground: Ground) -> Self {
         Self {
             parent: std::process::id(),
             lowers: root.lowers.iter().map(|path| path.clone().into_os_string()).collect(),
@@ -55,7 +72,7 @@ impl Spec {
             hostname: process.hostname.clone(),
             network: process.network,
             mounts: mounts.iter().map(ExtraMount::from).collect(),
-            user_xattr,
+            ground,
         }
     }
 }

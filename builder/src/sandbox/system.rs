@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use nix::unistd::{ForkResult, Pid};
+use nix::unistd::ForkResult;
+use rustix::process::Pid;
 
 /// The exit code of a child whose code panicked (`EX_SOFTWARE`).
 const PANICKED: u8 = 70;
@@ -16,7 +17,7 @@ pub(super) fn fork(child: impl FnOnce() -> u8) -> io::Result<Pid> {
     // SAFETY: the process has one thread (the contract above), so no lock of another thread is held in the child,
     // which may therefore allocate; and it never returns into the caller's frames: it ends in `leave`.
     match unsafe { nix::unistd::fork() }? {
-        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Parent { child } => Pid::from_raw(child.as_raw()).ok_or_else(|| io::ErrorKind::InvalidData.into()),
         ForkResult::Child => leave(catch_unwind(AssertUnwindSafe(child)).unwrap_or(PANICKED)),
     }
 }

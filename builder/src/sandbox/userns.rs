@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::wait::waitpid;
-use nix::unistd::{Gid, Pid, Uid, User, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, User, setresgid, setresuid};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal, waitpid};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use super::spec::{Attempt, Failure};
+use super::spec::{Attempt, Failure, Ground};
 use super::system;
 
 /// Where the programs of shadow's `uidmap` package are. `PATH` is not asked: what is found there gets to decide on ids.
@@ -51,7 +52,10 @@ pub(super) struct Namespace {
 
 impl Namespace {
     /// Makes a namespace with `ids` and has `rehearse` run as root in it.
-    pub(super) fn make(ids: Ids, rehearse: impl FnOnce() -> Result<(), Failure>) -> Result<Self, Refusal> {
+    pub(super) fn make(
+        ids: Ids,
+        rehearse: impl FnOnce() -> Result<Ground, Failure>,
+    ) -> Result<(Self, Ground), Refusal> {
         let pipe = || pipe_with(PipeFlags::CLOEXEC).attempt(|| "make a pipe".to_owned()).map_err(Refusal::Namespace);
         let (answers, answer) = pipe()?;
         let (commands, release) = pipe()?;
@@ -70,19 +74,19 @@ impl Namespace {
         drop(theirs.take());
         let (answers, release) = ours.take().unzip();
         let namespace = Self { child, release };
-        let mut answers = answers.map(|answers| BufReader::new(File::from(answers)));
-        let mut answer = || answers.as_mut().map_or_else(|| Err(ended()), hear);
+        let answers = answers.ok_or_else(ended).map_err(Refusal::Namespace)?;
+        let mut answers = BufReader::new(File::from(answers));
 
-        answer().map_err(Refusal::Namespace)?;
+        hear::<()>(&mut answers).map_err(Refusal::Namespace)?;
         namespace.map(ids).map_err(Refusal::Map)?;
         namespace.go_on().attempt(|| "talk to the child".to_owned()).map_err(Refusal::Rehearsal)?;
-        answer().map_err(Refusal::Rehearsal)?;
-        Ok(namespace)
+        let ground = hear(&mut answers).map_err(Refusal::Rehearsal)?;
+        Ok((namespace, ground))
     }
 
     /// Moves this process, which must have one thread, into the namespace, as its root.
     pub(super) fn join(self) -> Result<(), Failure> {
-        let path = format!("/proc/{}/ns/user", self.child);
+        let path = format!("/proc/{}/ns/user", self.child.as_raw_nonzero());
         let namespace = fs_err::File::open(&path).attempt(|| format!("open `{path}`"))?;
         setns(namespace.as_fd(), CloneFlags::CLONE_NEWUSER).attempt(|| "join the user namespace".to_owned())?;
         become_root()
@@ -116,7 +120,7 @@ impl Namespace {
     }
 
     fn write(&self, file: &str, content: &str) -> Result<(), Failure> {
-        let path = format!("/proc/{}/{file}", self.child);
+        let path = format!("/proc/{}/{file}", self.child.as_raw_nonzero());
         let written = fs_err::OpenOptions::new().write(true).open(&path).and_then(|mut file| {
             // The kernel takes a map in one write only.
             let count = file.write(content.as_bytes())?;
@@ -138,7 +142,7 @@ impl Namespace {
     fn start(&self, program: &str, own: u32, ranges: &[Range]) -> Result<std::process::Child, Failure> {
         let path = locate(program)?;
         let mut command = Command::new(&path);
-        command.arg(self.child.to_string()).args(["0", &own.to_string(), "1"]);
+        command.arg(self.child.as_raw_nonzero().to_string()).args(["0", &own.to_string(), "1"]);
         let mut next = 1;
         for range in ranges {
             command.args([next, range.first, range.count].map(|number| number.to_string()));
@@ -152,13 +156,13 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         drop(self.release.take());
-        let reaped = waitpid(self.child, None);
+        let reaped = waitpid(Some(self.child), WaitOptions::empty());
         debug_assert!(reaped.is_ok(), "the child is ours and nobody else waits for it");
     }
 }
 
 /// The child's side: answers once in the namespace, waits for its ids, rehearses, answers, and waits for its release.
-fn live(commands: File, mut answer: File, rehearse: impl FnOnce() -> Result<(), Failure>) -> io::Result<()> {
+fn live(commands: File, mut answer: File, rehearse: impl FnOnce() -> Result<Ground, Failure>) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let mut commands = BufReader::new(commands);
     let mut line = String::new();
@@ -179,21 +183,19 @@ fn become_root() -> Result<(), Failure> {
 }
 
 /// Tells the other side of a pipe how an attempt went, in one line.
-pub(super) fn say(to: &mut File, result: &Result<(), Failure>) -> io::Result<()> {
-    let mut line = serde_json::to_vec(&result.as_ref().err())?;
+pub(super) fn say<T: Serialize>(to: &mut File, result: &Result<T, Failure>) -> io::Result<()> {
+    let mut line = serde_json::to_vec(result)?;
     line.push(b'\n');
     to.write_all(&line)
 }
 
 /// Hears how an attempt on the other side of a pipe went.
-pub(super) fn hear(from: &mut impl BufRead) -> Result<(), Failure> {
+pub(super) fn hear<T: DeserializeOwned>(from: &mut impl BufRead) -> Result<T, Failure> {
     let mut line = String::new();
     match from.read_line(&mut line) {
         Ok(0) => Err(ended()),
-        Ok(_) => match serde_json::from_str::<Option<Failure>>(&line) {
-            Ok(failure) => failure.map_or(Ok(()), Err),
-            Err(error) => Err(Failure::new("understand the child", io::Error::from(error))),
-        },
+        Ok(_) => serde_json::from_str(&line)
+            .unwrap_or_else(|error| Err(Failure::new("understand the child", io::Error::from(error)))),
         Err(error) => Err(Failure::new("hear the child", error)),
     }
 }
