@@ -1,9 +1,9 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use super::*;
+use crate::LayerIndex;
 use crate::layer::TarError;
 use crate::testing::*;
-use crate::LayerIndex;
 
 /// A place with a file beside the store that no archive may touch.
 struct Canary {
