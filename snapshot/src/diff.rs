@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Stat, major, minor};
@@ -53,13 +53,15 @@ struct Level {
     names: Vec<OsString>,
     /// Whether empty files marked `overlay.whiteout` are whiteouts here (nested overlays write them so).
     marked_files: bool,
+    /// Whether an opaque directory hides everything that is below here.
+    hidden: bool,
 }
 
 impl Level {
     fn open(fd: OwnedFd, path: PathBuf) -> Result<Self, Error> {
         let mut names = names(fd.as_fd()).map_err(Error::io("list directory", &path))?;
         names.reverse();
-        Ok(Self { fd, path, names, marked_files: false })
+        Ok(Self { fd, path, names, marked_files: false, hidden: false })
     }
 }
 
@@ -78,7 +80,7 @@ struct Walk<'a, S> {
     pending: Vec<Pending>,
 }
 
-impl<S: ChangeSink> Walk<'_, S>
+impl<'a, S: ChangeSink> Walk<'a, S>
 where
     S::Error: From<Error>,
 {
@@ -96,26 +98,30 @@ where
         Ok(())
     }
 
+    /// Returns what shows through from below.
+    fn lower(&self, level: &Level, path: &Path) -> Option<Found<'a>> {
+        if level.hidden { None } else { self.below.lookup(path) }
+    }
+
     /// Visits one name; returns the directory to go on with when it is one.
     fn visit(&mut self, level: &Level, name: &OsStr) -> Result<Option<Level>, S::Error> {
         let path = level.path.join(name);
-        let at = level.fd.as_fd();
-        let status = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW);
+        let status = rustix::fs::statat(&level.fd, name, AtFlags::SYMLINK_NOFOLLOW);
         let status = status.map_err(Error::io("read the status of", &path))?;
         match FileType::from_raw_mode(status.st_mode) {
-            FileType::Directory => return self.directory(at, name, path, &status).map(Some),
+            FileType::Directory => return self.directory(level, name, path, &status).map(Some),
             FileType::RegularFile => self.file(level, name, &path, &status)?,
-            FileType::CharacterDevice if status.st_rdev == 0 => self.whiteout(&path)?,
+            FileType::CharacterDevice if status.st_rdev == 0 => self.whiteout(level, &path)?,
             FileType::Socket => {}
-            _ => self.special(at, name, &path, &status)?,
+            _ => self.special(level, name, &path, &status)?,
         }
         Ok(None)
     }
 
-    fn directory(&mut self, at: BorrowedFd<'_>, name: &OsStr, path: PathBuf, status: &Stat) -> Result<Level, S::Error> {
-        let fd = open_directory(at, name).map_err(Error::io("open directory", &path))?;
+    fn directory(&mut self, above: &Level, name: &OsStr, path: PathBuf, status: &Stat) -> Result<Level, S::Error> {
+        let fd = open_directory(above.fd.as_fd(), name).map_err(Error::io("open directory", &path))?;
         let (entry, overlay) = describe(status, Kind::Directory, xattr::Source::Open(fd.as_fd()), &path)?;
-        let lower = self.below.lookup(&path).filter(|found| found.entry.kind == Kind::Directory);
+        let lower = self.lower(above, &path).filter(|found| found.entry.kind == Kind::Directory);
         let mark = overlay.get(&b"opaque"[..]).map(Vec::as_slice);
         // Overlayfs marks every new directory: that says something only where there is one below.
         let opaque = mark == Some(b"y") && lower.is_some();
@@ -132,6 +138,7 @@ where
         }
         let mut level = Level::open(fd, path)?;
         level.marked_files = mark == Some(b"x");
+        level.hidden = above.hidden || opaque;
         Ok(level)
     }
 
@@ -144,11 +151,11 @@ where
         let source = xattr::Source::Open(file.as_fd());
         let (entry, overlay) = describe(status, Kind::File { size }, source, path)?;
         if level.marked_files && size == 0 && overlay.contains_key(&b"whiteout"[..]) {
-            return self.whiteout(path);
+            return self.whiteout(level, path);
         }
         let mut file = fs_err::File::from_parts(file, path);
         if status.st_nlink == 1
-            && let Some(lower) = self.below.lookup(path)
+            && let Some(lower) = self.lower(level, path)
             && same(&entry, &lower.entry)
             && same_content(&mut file, size, &lower).map_err(Error::io("read", path))?
         {
@@ -159,7 +166,8 @@ where
     }
 
     /// Passes on links, devices and FIFOs.
-    fn special(&mut self, at: BorrowedFd<'_>, name: &OsStr, path: &Path, status: &Stat) -> Result<(), S::Error> {
+    fn special(&mut self, level: &Level, name: &OsStr, path: &Path, status: &Stat) -> Result<(), S::Error> {
+        let at = level.fd.as_fd();
         if self.link(path, status)? {
             return Ok(());
         }
@@ -179,7 +187,7 @@ where
         };
         let place = through_proc(at, name);
         let (entry, _) = describe(status, kind, xattr::Source::Path(&place), path)?;
-        let lower = self.below.lookup(path);
+        let lower = self.lower(level, path);
         if status.st_nlink == 1 && lower.is_some_and(|lower| same(&entry, &lower.entry)) {
             return Ok(());
         }
@@ -202,8 +210,8 @@ where
         Ok(true)
     }
 
-    fn whiteout(&mut self, path: &Path) -> Result<(), S::Error> {
-        if self.below.lookup(path).is_none() {
+    fn whiteout(&mut self, level: &Level, path: &Path) -> Result<(), S::Error> {
+        if self.lower(level, path).is_none() {
             return Ok(());
         }
         self.pass_pending()?;

@@ -1,14 +1,39 @@
-//! Everything on disk that is content-addressed: blobs, layers, snapshots and what is known about them.
+//! Everything on disk that is content-addressed: blobs, layers, snapshots and what is known about them. Knows tar,
+//! overlayfs and digests; no HTTP, no Dockerfile.
 //!
 //! A *layer* is known by its [`LayerIndex`]; its bytes may exist as a directory (a snapshot), as a compressed blob,
 //! or both. Everything that makes a layer is a source that walks entries into a [`ChangeSink`]; everything that
 //! stores one is such a sink:
 //!
 //! ```text
-//! layer::read (a tar stream)  ─┐                   ┌─ LayerWriter  → tar → gzip → blob
-//! diff::changes (an upper dir) ├──▶  ChangeSink ──▶├─ TreeWriter   → a snapshot directory
-//! COPY (the builder's)        ─┘                   └─ IndexWriter  → only the index
+//! layer::read (a tar stream)  ─┐                   ┌─ LayerWriter → tar → gzip → blob
+//! diff::changes (an upper dir) ├──▶  ChangeSink ──▶├─ TarWriter   → tar, uncompressed
+//! COPY (the builder's)        ─┘                   ├─ TreeWriter  → a directory
+//!                                                  └─ IndexWriter → only the index
 //! ```
+//!
+//! A [`View`] stacks indexes and answers for the whole tree without touching a file.
+//!
+//! # On disk
+//!
+//! ```text
+//! <root>/store-v1/              0700, of one user, shared by any number of processes
+//!   lock                        flock: shared by everybody who has the store open, exclusive to remove what is unused
+//!   blobs/sha256/<hex>          complete and verified bytes: manifests, configs, compressed layers
+//!   indexes/<hex of diff_id>    a layer's index: path → type, mode, owner, time, content digest
+//!   snapshots-<flavour>/<hex>/  by chain_id (a pulled layer) or cache key (a built vertex)
+//!     fs                        the layer's tree: a lowerdir; whiteouts as its flavour of overlayfs reads them
+//!     unsynced                  the boot id, until `syncfs`: after a crash such a snapshot is thrown away
+//!   snapshots-<flavour>/tmp/<random>/{fs,work}   being written; flock held by its writer
+//!   cache/<kind>/<key>          records of the builder, each sealed with a digest
+//!   tags/<reference>            what a reference was resolved to
+//!   leases/
+//!   tmp/<random>                being written; flock held by its writer
+//! ```
+//!
+//! A name outside `tmp` always stands for something complete: it was written, made durable and then renamed. What is
+//! in `tmp` without a lock has no owner and is removed by the next process that opens the store.
+
 pub mod blob;
 pub mod diff;
 pub mod digest;

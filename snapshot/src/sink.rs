@@ -5,10 +5,13 @@ use std::path::Path;
 
 use crate::entry::Entry;
 
-/// Receives the changes of one layer, in order: parents before children, names sorted bytewise within a directory.
+/// Receives the changes of one layer.
 ///
 /// Every path is relative to the image's root, has only normal components and is never empty (the root itself is
-/// given as `.`). A sink may rely on it: sources refuse everything else.
+/// given as `.`): sources refuse everything else. Of a tar stream nothing else is promised: changes come in any order,
+/// a directory may come after what is below it or never (then it is only implied), a path may come twice (the later
+/// one stands), and a hard link may name a file of a layer below. `diff::changes` promises more: parents first, names
+/// sorted bytewise, each path once, every directory described, links to earlier files of the same layer.
 pub trait ChangeSink {
     /// Why a change could not be stored.
     type Error;
@@ -17,12 +20,13 @@ pub trait ChangeSink {
     /// all of it. For every other type it is empty.
     fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn Read) -> Result<(), Self::Error>;
 
-    /// Adds `path` as another name of the regular file `target`, which came earlier in this layer.
+    /// Adds `path` as another name of `target`, which is no directory and came earlier in this layer.
     fn hard_link(&mut self, path: &Path, target: &Path) -> Result<(), Self::Error>;
 
-    /// Removes `path` (and everything below it) of the layers underneath.
+    /// Removes `path` (and everything below it) of the layers underneath; what this layer has there stays.
     fn whiteout(&mut self, path: &Path) -> Result<(), Self::Error>;
 
-    /// Hides everything that the layers underneath have in `directory`; comes right after the directory's own entry.
+    /// Hides everything that the layers underneath have in `directory`; comes after the directory's own entry, if it
+    /// has one.
     fn opaque(&mut self, directory: &Path) -> Result<(), Self::Error>;
 }

@@ -140,7 +140,7 @@ pub(crate) fn shown(view: &View) -> BTreeMap<PathBuf, (Entry, Option<Content>)> 
 pub(crate) fn resolved(tree: &Model) -> BTreeMap<PathBuf, (Entry, Option<Content>)> {
     let resolve = |item: &Item| match item {
         Item::Link(target) => tree[target].clone(),
-        item => item.clone(),
+        Item::Entry(..) => item.clone(),
     };
     tree.iter()
         .filter(|(path, _)| *path != Path::new("."))

@@ -1,3 +1,5 @@
+#![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes its strings so")]
+
 use std::path::Path;
 use std::sync::Arc;
 
