@@ -30,6 +30,11 @@ fn wait_for(what: &str, done: impl Fn() -> bool) {
     }
 }
 
+/// An argument that no other process of the machine has: seconds to sleep, by this test run and a number.
+fn marker(number: u64) -> String {
+    (1_000_000_000 + u64::from(std::process::id()) * 10 + number).to_string()
+}
+
 /// Processes of the whole machine that have the marker as an argument of their own.
 fn processes(marker: &str) -> usize {
     let Ok(entries) = fs_err::read_dir("/proc") else { return 0 };
@@ -60,37 +65,39 @@ fn killed_by(signal: Signal, marker: &str) -> Option<i32> {
 
 #[test]
 fn sigkill_leaves_nothing() {
-    assert_eq!(killed_by(Signal::SIGKILL, "86401"), None);
+    assert_eq!(killed_by(Signal::SIGKILL, &marker(1)), None);
 }
 
 #[test]
 fn ctrl_c_ends_the_build() {
-    assert_eq!(killed_by(Signal::SIGINT, "86402"), Some(130));
+    assert_eq!(killed_by(Signal::SIGINT, &marker(2)), Some(130));
 }
 
 #[test]
 fn sigterm_ends_the_build() {
-    assert_eq!(killed_by(Signal::SIGTERM, "86403"), Some(130));
+    assert_eq!(killed_by(Signal::SIGTERM, &marker(3)), Some(130));
 }
 
 #[test]
 fn a_daemon_does_not_outlive_its_step() {
-    let bench = Bench::with("FROM {busybox}\nRUN setsid sleep 86404 & echo started >/started\n");
+    let marker = marker(4);
+    let bench = Bench::with(&format!("FROM {{busybox}}\nRUN setsid sleep {marker} & echo started >/started\n"));
     assert_eq!(bench.image(&[]).text("started"), "started\n");
-    assert_eq!(processes("86404"), 0);
+    assert_eq!(processes(&marker), 0);
 }
 
 #[test]
 fn a_failing_step_ends_the_others() {
-    let bench = Bench::with(
-        "FROM {busybox} AS slow\nRUN sleep 86405\nFROM {busybox} AS bad\nRUN sleep 1; exit 3\nFROM scratch\n\
-         COPY --from=slow /etc/passwd /a\nCOPY --from=bad /etc/passwd /b\n",
-    );
+    let marker = marker(5);
+    let bench = Bench::with(&format!(
+        "FROM {{busybox}} AS slow\nRUN sleep {marker}\nFROM {{busybox}} AS bad\nRUN sleep 1; exit 3\nFROM scratch\n\
+         COPY --from=slow /etc/passwd /a\nCOPY --from=bad /etc/passwd /b\n"
+    ));
     let begun = Instant::now();
     let run = bench.try_build(&["--jobs", "2"]);
     assert!(run.stderr.contains("exited with status 3"), "{}", run.stderr);
-    assert!(begun.elapsed() < Duration::from_secs(60));
-    assert_eq!(processes("86405"), 0);
+    assert!(begun.elapsed() < Duration::from_mins(1));
+    assert_eq!(processes(&marker), 0);
 }
 
 #[test]

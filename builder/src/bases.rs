@@ -1,6 +1,6 @@
 //! Between the Dockerfile and its graph: every image that it names, pinned to one manifest, concurrently.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -69,7 +69,7 @@ pub fn resolve(
     client: &registry::Client,
     images: &BTreeMap<ImageName, Span>,
     reporter: &Reporter<'_>,
-) -> Result<HashMap<ImageName, Arc<PinnedImage>>, BaseError> {
+) -> Result<BTreeMap<ImageName, Arc<PinnedImage>>, BaseError> {
     std::thread::scope(|scope| {
         let handles: Vec<_> = images
             .iter()

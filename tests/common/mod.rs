@@ -225,5 +225,5 @@ fn list(layer: &Path, contents: &mut BTreeMap<String, Vec<u8>>) -> Listing {
 
 /// A listing as lines.
 pub(crate) fn show(listing: &Listing) -> String {
-    listing.values().map(|line| format!("{line}\n")).collect()
+    listing.values().flat_map(|line| [line, "\n"]).collect()
 }

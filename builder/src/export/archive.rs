@@ -163,7 +163,7 @@ fn write_archive(
             }
             .map_err(failed)?;
         }
-        archive.into_inner().and_then(|out| out.flush()).map_err(failed)
+        archive.into_inner().and_then(Write::flush).map_err(failed)
     })
 }
 

@@ -46,8 +46,8 @@ pub struct RunConfig {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub user: String,
     /// `EXPOSE`, each `port/protocol`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_as_default")]
-    pub exposed_ports: BTreeMap<String, Empty>,
+    #[serde(default, skip_serializing_if = "Set::is_empty", deserialize_with = "null_as_default")]
+    pub exposed_ports: Set,
     /// `ENV`, each `name=value`.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
     pub env: Vec<String>,
@@ -61,8 +61,8 @@ pub struct RunConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<Healthcheck>,
     /// `VOLUME`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_as_default")]
-    pub volumes: BTreeMap<String, Empty>,
+    #[serde(default, skip_serializing_if = "Set::is_empty", deserialize_with = "null_as_default")]
+    pub volumes: Set,
     /// `WORKDIR`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub working_dir: String,
@@ -82,6 +82,9 @@ pub struct RunConfig {
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
+
+/// A set, as the spec writes it: `{"80/tcp": {}}`.
+pub type Set = BTreeMap<String, Empty>;
 
 /// `{}`: the value of the sets in the config.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,6 +185,7 @@ impl RunConfig {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(value: &u64) -> bool {
     *value == 0
 }

@@ -20,24 +20,25 @@ pub(super) fn makes_layer(command: &Command) -> bool {
 impl Lowering<'_> {
     pub(super) fn instruction(&mut self, state: &mut StageState, instruction: &Instruction) -> Result<(), Problem> {
         match &instruction.command {
-            Command::Add(add) => self.add(state, add, instruction),
-            Command::Arg(declarations) => self.arg(state, declarations),
             Command::Cmd(line) => cmd(state, line),
-            Command::Copy(copy) => self.copy(state, copy, instruction),
             Command::Entrypoint(line) => entrypoint(state, line),
-            Command::Env(pairs) => env(state, pairs),
-            Command::Expose(words) => expose(state, words),
             Command::Healthcheck(check) => healthcheck(state, check),
-            Command::Label(pairs) => label(state, pairs),
             Command::Maintainer(name) => maintainer(state, name),
             Command::Onbuild(trigger) => onbuild(state, trigger),
-            Command::Run(run) => self.run(state, run, instruction),
             Command::Shell(words) => shell(state, words),
-            Command::Stopsignal(word) => stopsignal(state, word),
-            Command::User(word) => user(state, word),
-            Command::Volume(words) => volume(state, words),
-            Command::Workdir(word) => self.workdir(state, word, instruction),
+            Command::Add(add) => return self.add(state, add, instruction),
+            Command::Arg(declarations) => return self.arg(state, declarations),
+            Command::Copy(copy) => return self.copy(state, copy, instruction),
+            Command::Env(pairs) => return env(state, pairs),
+            Command::Expose(words) => return expose(state, words),
+            Command::Label(pairs) => return label(state, pairs),
+            Command::Run(run) => return self.run(state, run, instruction),
+            Command::Stopsignal(word) => return stopsignal(state, word),
+            Command::User(word) => return user(state, word),
+            Command::Volume(words) => return volume(state, words),
+            Command::Workdir(word) => return self.workdir(state, word, instruction),
         }
+        Ok(())
     }
 
     fn arg(&mut self, state: &mut StageState, declarations: &[ArgDeclaration]) -> Result<(), Problem> {
@@ -131,22 +132,20 @@ fn refuse(used: bool, what: &str) -> Result<(), Problem> {
     if used { Err(Problem::NotImplemented { what: what.to_owned() }) } else { Ok(()) }
 }
 
-fn cmd(state: &mut StageState, line: &CommandLine) -> Result<(), Problem> {
+fn cmd(state: &mut StageState, line: &CommandLine) {
     let words = words(state, line);
     state.config_history(format!("CMD {}", go_list(&words)));
     state.config.config.cmd = words;
     state.cmd_set = true;
-    Ok(())
 }
 
-fn entrypoint(state: &mut StageState, line: &CommandLine) -> Result<(), Problem> {
+fn entrypoint(state: &mut StageState, line: &CommandLine) {
     let words = words(state, line);
     state.config_history(format!("ENTRYPOINT {}", go_list(&words)));
     state.config.config.entrypoint = words;
     if !state.cmd_set {
         state.config.config.cmd.clear();
     }
-    Ok(())
 }
 
 fn env(state: &mut StageState, pairs: &[(Word, Word)]) -> Result<(), Problem> {
@@ -190,7 +189,7 @@ fn expose(state: &mut StageState, words: &[Word]) -> Result<(), Problem> {
     Ok(())
 }
 
-fn healthcheck(state: &mut StageState, check: &Check) -> Result<(), Problem> {
+fn healthcheck(state: &mut StageState, check: &Check) {
     let check = match check {
         Check::None => Healthcheck { test: vec!["NONE".into()], ..Healthcheck::default() },
         Check::Check { command, interval, timeout, start_period, start_interval, retries } => {
@@ -212,25 +211,21 @@ fn healthcheck(state: &mut StageState, check: &Check) -> Result<(), Problem> {
     };
     state.config_history(format!("HEALTHCHECK {}", go_list(&check.test)));
     state.config.config.healthcheck = Some(check);
-    Ok(())
 }
 
-fn maintainer(state: &mut StageState, name: &str) -> Result<(), Problem> {
+fn maintainer(state: &mut StageState, name: &str) {
     name.clone_into(&mut state.config.author);
     state.config_history(format!("MAINTAINER {name}"));
-    Ok(())
 }
 
-fn onbuild(state: &mut StageState, trigger: &str) -> Result<(), Problem> {
+fn onbuild(state: &mut StageState, trigger: &str) {
     state.config.config.on_build.push(trigger.to_owned());
     state.config_history(format!("ONBUILD {trigger}"));
-    Ok(())
 }
 
-fn shell(state: &mut StageState, words: &[String]) -> Result<(), Problem> {
+fn shell(state: &mut StageState, words: &[String]) {
     state.config.config.shell = words.to_vec();
     state.config_history(format!("SHELL [{}]", words.join(" ")));
-    Ok(())
 }
 
 fn stopsignal(state: &mut StageState, word: &Word) -> Result<(), Problem> {
@@ -378,33 +373,26 @@ fn absolute(state: &StageState, path: &str) -> String {
 
 /// `|2 A=1 B=2 /bin/sh -c make`: the ARGs that the command could see stand before it.
 fn history_of_run(state: &StageState, argv: &[String]) -> String {
-    let mut text = String::from("RUN ");
+    let mut words = vec!["RUN".to_owned()];
     if !state.args.is_empty() {
-        text.push_str(&format!("|{} ", state.args.len()));
-        for name in &state.args {
-            text.push_str(&format!("{name}={} ", state.scope.get(name).unwrap_or_default()));
-        }
+        words.push(format!("|{}", state.args.len()));
     }
-    text.push_str(&argv.join(" "));
-    text
+    let value = |name: &String| format!("{name}={}", state.scope.get(name).unwrap_or_default());
+    words.extend(state.args.iter().map(value));
+    words.extend_from_slice(argv);
+    words.join(" ")
 }
 
 fn history_of_copy(verb: &str, files: &CopyFiles, op: &CopyOp) -> String {
-    let mut text = verb.to_owned();
-    if let Some(owner) = &op.chown {
-        text.push_str(&format!(" --chown={owner}"));
-    }
-    if let Some(mode) = &files.chmod {
-        text.push_str(&format!(" --chmod={}", mode.0));
-    }
-    for source in &op.sources {
-        match source {
-            CopySource::Path(path) => text.push_str(&format!(" {path}")),
-            CopySource::Inline { name, .. } => text.push_str(&format!(" <<{name}")),
-        }
-    }
-    text.push_str(&format!(" {}", op.destination));
-    text
+    let mut words = vec![verb.to_owned()];
+    words.extend(op.chown.as_ref().map(|owner| format!("--chown={owner}")));
+    words.extend(files.chmod.as_ref().map(|mode| format!("--chmod={}", mode.0)));
+    words.extend(op.sources.iter().map(|source| match source {
+        CopySource::Path(path) => path.clone(),
+        CopySource::Inline { name, .. } => format!("<<{name}"),
+    }));
+    words.push(op.destination.clone());
+    words.join(" ")
 }
 
 /// Words as the peers' histories show them: `["a" "b c"]`.

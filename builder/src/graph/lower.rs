@@ -1,6 +1,6 @@
 //! AST and pinned images → [`Graph`]: stage after stage, each instruction once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::dockerfile::parse_trigger;
@@ -16,9 +16,9 @@ use crate::graph::{Graph, GraphError, Op, PinnedImage, Problem, Vertex, VertexId
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 
 /// Lowers the stages of a selection, given the images that it names.
-pub fn lower(selection: &Selection<'_>, images: &HashMap<ImageName, Arc<PinnedImage>>) -> Result<Graph, GraphError> {
+pub fn lower(selection: &Selection<'_>, images: &BTreeMap<ImageName, Arc<PinnedImage>>) -> Result<Graph, GraphError> {
     let mut lowering =
-        Lowering { selection, images, vertices: Vec::new(), sources: HashMap::new(), stages: BTreeMap::new() };
+        Lowering { selection, images, vertices: Vec::new(), sources: BTreeMap::new(), stages: BTreeMap::new() };
     for (&index, base) in &selection.bases {
         let stage = lowering.stage(index, base)?;
         lowering.stages.insert(index, stage);
@@ -56,22 +56,22 @@ pub(super) struct StageState {
 /// What all stages share while they are lowered.
 pub(super) struct Lowering<'a> {
     pub(super) selection: &'a Selection<'a>,
-    images: &'a HashMap<ImageName, Arc<PinnedImage>>,
+    images: &'a BTreeMap<ImageName, Arc<PinnedImage>>,
     vertices: Vec<Vertex>,
-    sources: HashMap<ImageName, VertexId>,
+    sources: BTreeMap<ImageName, VertexId>,
     stages: BTreeMap<usize, StageState>,
 }
 
 impl Lowering<'_> {
     fn stage(&mut self, index: usize, base: &Base) -> Result<StageState, GraphError> {
         let stage = &self.selection.dockerfile.stages[index];
-        let mut state = self.start(index, stage, base)?;
-        let triggers = triggers(&mut state.config, stage.span)?;
-        state.steps = 1 + triggers.iter().chain(&stage.instructions).filter(|i| makes_layer(&i.command)).count();
+        let mut lowered = self.start(index, stage, base)?;
+        let triggers = triggers(&mut lowered.config, stage.span)?;
+        lowered.steps = 1 + triggers.iter().chain(&stage.instructions).filter(|i| makes_layer(&i.command)).count();
         for instruction in triggers.iter().chain(&stage.instructions) {
-            self.instruction(&mut state, instruction).map_err(|problem| problem.at(instruction.span))?;
+            self.instruction(&mut lowered, instruction).map_err(|problem| problem.at(instruction.span))?;
         }
-        Ok(state)
+        Ok(lowered)
     }
 
     /// The state right after `FROM`.

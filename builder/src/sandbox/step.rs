@@ -33,7 +33,7 @@ pub(super) fn execute(spec: &Spec, stdin: Option<&File>) -> Result<u8, Failure> 
     rustix::process::umask(Mode::from_raw_mode(0o022));
     enter_directory(Path::new(&spec.cwd))?;
     let user = accounts()?.user(&spec.user).map_err(|source| {
-        Failure::new(&format!("become the user `{}`", spec.user), io::Error::new(io::ErrorKind::NotFound, source))
+        Failure::new(format!("become the user `{}`", spec.user), io::Error::new(io::ErrorKind::NotFound, source))
     })?;
     become_user(&user)?;
     system::default_signals();
@@ -66,7 +66,7 @@ fn text(path: &str) -> Result<String, Failure> {
     let file = match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
         Ok(file) => File::from(file),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(String::new()),
-        Err(error) => return Err(Failure::new(&format!("open `{path}`"), error)),
+        Err(error) => return Err(Failure::new(format!("open `{path}`"), error)),
     };
     let mut bytes = Vec::new();
     let regular = file.metadata().map(|found| found.is_file());

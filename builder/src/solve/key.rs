@@ -14,10 +14,11 @@
 //! its length, so no two different lists of fields have the same bytes.
 
 use std::fmt;
+use std::io::{self, Sink, Write};
 
-use oci_spec::image::{Digest, Sha256Digest};
-use sha2::{Digest as _, Sha256};
+use oci_spec::image::Digest;
 use snapshot::chain_id;
+use snapshot::digest::HashingWriter;
 
 use crate::context::Ignore;
 use crate::graph::{CopyOp, CopySource, Graph, Op, PinnedImage, RunOp, Vertex};
@@ -46,17 +47,17 @@ impl fmt::Display for CacheKey {
 }
 
 /// Collects framed fields.
-struct Fields(Sha256);
+struct Fields(HashingWriter<Sink>);
 
 impl Fields {
     fn new(operation: &str) -> Self {
-        Self(Sha256::new()).field("version", VERSION).field("operation", operation)
+        Self(HashingWriter::new(io::sink())).field("version", VERSION).field("operation", operation)
     }
 
     fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         for part in [name.as_bytes(), value.as_ref()] {
-            self.0.update((part.len() as u64).to_le_bytes());
-            self.0.update(part);
+            let length = (part.len() as u64).to_le_bytes();
+            self.0.write_all(&length).and_then(|()| self.0.write_all(part)).expect("a sink takes everything");
         }
         self
     }
@@ -71,8 +72,7 @@ impl Fields {
     }
 
     fn finish(self) -> CacheKey {
-        let hex: String = self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        CacheKey(hex.parse::<Sha256Digest>().expect("64 hexadecimal digits").into())
+        CacheKey(self.0.finish())
     }
 }
 

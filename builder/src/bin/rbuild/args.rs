@@ -32,7 +32,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Build an image from a Dockerfile
-    Build(BuildArgs),
+    Build(Box<BuildArgs>),
     /// List the images in the store
     Images(ImagesArgs),
     /// Remove cached steps and every layer that no named image needs
@@ -66,8 +66,8 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
     /// Set an ARG, `NAME=VALUE`; `NAME` alone takes the value from the environment
-    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
-    pub(crate) build_args: Vec<String>,
+    #[arg(id = "build_arg", long = "build-arg", value_name = "NAME[=VALUE]")]
+    pub(crate) arguments: Vec<String>,
     /// Set a label of the image, `NAME=VALUE`
     #[arg(long = "label", value_name = "NAME=VALUE")]
     pub(crate) labels: Vec<String>,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use builder::build::{self, Build, Machine};
 use builder::export::Output;
 use builder::graph::platform::Platform;
@@ -20,8 +20,9 @@ use crate::report::{Dockerfile, Failure};
 use crate::{signals, ui};
 
 pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
-    let (dockerfile, path) = read_dockerfile(args)?;
-    let build = build_of(args, dockerfile.text.clone().into_bytes(), path)?;
+    let (bytes, name, path) = read_dockerfile(args)?;
+    let dockerfile = Dockerfile { name, text: String::from_utf8_lossy(&bytes).into_owned() };
+    let build = build_of(args, bytes, path)?;
     let credentials = registry::Credentials::from_files(paths::credential_files());
     let registry = registry::Options {
         credentials: credentials.map_err(|error| Failure::Other(error.into()))?,
@@ -45,8 +46,8 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The Dockerfile and where it is.
-fn read_dockerfile(args: &BuildArgs) -> Result<(Dockerfile, Option<PathBuf>), Failure> {
+/// The Dockerfile's bytes, its name for people, and its path when it is a file.
+fn read_dockerfile(args: &BuildArgs) -> Result<(Vec<u8>, String, Option<PathBuf>), Failure> {
     let context = args.context.to_string_lossy();
     if context == "-" || context.contains("://") || context.starts_with("git@") {
         return Err(Failure::Usage(format!(
@@ -62,15 +63,9 @@ fn read_dockerfile(args: &BuildArgs) -> Result<(Dockerfile, Option<PathBuf>), Fa
     } else {
         fs_err::read(&path).context("cannot read the Dockerfile; name it with `-f PATH`")?
     };
-    // Only for the excerpts: the parser itself gets the text and says where it is not UTF-8.
     let name = path.display().to_string();
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let line =
-            error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
-        anyhow!("`{name}` is not UTF-8 text: see line {line}")
-    })?;
     let on_disk = (name != "-").then_some(path);
-    Ok((Dockerfile { name, text }, on_disk))
+    Ok((bytes, name, on_disk))
 }
 
 fn build_of(args: &BuildArgs, dockerfile: Vec<u8>, dockerfile_path: Option<PathBuf>) -> Result<Build, Failure> {
@@ -84,7 +79,7 @@ fn build_of(args: &BuildArgs, dockerfile: Vec<u8>, dockerfile_path: Option<PathB
         return Err(Failure::Usage("pushing needs a name: add `-t registry/name:tag`".into()));
     }
     let mut build_args = BTreeMap::new();
-    for text in &args.build_args {
+    for text in &args.arguments {
         match text.split_once('=') {
             Some((name, value)) => _ = build_args.insert(name.to_owned(), value.to_owned()),
             None => build_args.extend(paths::variable(text).map(|value| (text.clone(), value))),

@@ -24,7 +24,7 @@ fn render(diagnosis: &Diagnosis) -> String {
         Some(rung) => writeln!(text, "isolation: {}", rung.name()),
         None => writeln!(text, "isolation: none works here"),
     };
-    for guarantee in diagnosis.guarantees {
+    for guarantee in &diagnosis.guarantees {
         let _ = writeln!(text, "  + {guarantee}");
     }
     text.push_str("probes:\n");

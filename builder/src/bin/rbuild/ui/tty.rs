@@ -56,7 +56,7 @@ impl Tty {
         let _gone = self.bars.println(line);
     }
 
-    fn end(&self, state: &mut State, step: u32, elapsed: Duration, error: Option<String>) {
+    fn end(&self, state: &mut State, step: u32, elapsed: Duration, failed: bool) {
         let Some(mut running) = state.running.remove(&step) else { return };
         running.bar.finish_and_clear();
         if let Some(line) = running.lines.finish() {
@@ -64,12 +64,10 @@ impl Tty {
         }
         let name = one_line(&harmless(&running.name));
         state.ended += 1;
-        match error {
-            None => self.line(&format!(" \u{1b}[32m✓\u{1b}[0m {name}  {:.1}s", elapsed.as_secs_f64())),
-            Some(_) => {
-                self.line(&format!(" \u{1b}[31m✗\u{1b}[0m {name}  {:.1}s", elapsed.as_secs_f64()));
-                state.failed.push((name, running.tail));
-            }
+        let mark = if failed { "\u{1b}[31m✗" } else { "\u{1b}[32m✓" };
+        self.line(&format!(" {mark}\u{1b}[0m {name}  {:.1}s", elapsed.as_secs_f64()));
+        if failed {
+            state.failed.push((name, running.tail));
         }
     }
 }
@@ -95,7 +93,7 @@ impl Progress for Tty {
                     }
                 }
             }
-            Event::Finished { step, elapsed, error } => self.end(&mut state, step, elapsed, error),
+            Event::Finished { step, elapsed, error } => self.end(&mut state, step, elapsed, error.is_some()),
             Event::Warning { message } => self.line(&format!(" \u{1b}[33m!\u{1b}[0m {}", harmless(&message))),
         }
     }
