@@ -3,11 +3,12 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, execve, setgroups, setresgid, setresuid};
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, accessat, openat2, stat};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, accessat, fchown, fstat, openat2, stat};
 use rustix::io::Errno;
 
 use super::spec::{Attempt, Failure, Spec};
@@ -28,6 +29,7 @@ pub(super) fn execute(spec: &Spec, stdin: Option<&File>) -> Result<u8, Failure> 
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
     enter_directory(Path::new(&spec.cwd))?;
+    own_outputs(spec).attempt(|| "give the outputs to the step's user".to_owned())?;
     become_user(spec)?;
     system::default_signals();
     system::close_on_exec().attempt(|| "close descriptors".to_owned())?;
@@ -45,12 +47,35 @@ fn enter_directory(path: &Path) -> Result<(), Failure> {
         .attempt(|| format!("enter the working directory `{}`", path.display()))
 }
 
+/// Lets the step's user open `/dev/stdout` and `/dev/stderr`, which needs more than to have them open. Only the pipes that
+/// rbuild has made for this step change their owner.
+fn own_outputs(spec: &Spec) -> Result<(), Errno> {
+    for output in [io::stdout().as_fd(), io::stderr().as_fd()] {
+        if FileType::from_raw_mode(fstat(output)?.st_mode) == FileType::Fifo {
+            let (uid, gid) = (rustix::fs::Uid::from_raw(spec.uid), rustix::fs::Gid::from_raw(spec.gid));
+            match fchown(output, Some(uid), Some(gid)) {
+                Ok(()) | Err(Errno::INVAL) => {} // an id that the namespace does not have: taking it fails, and says so
+                result => result?,
+            }
+        }
+    }
+    Ok(())
+}
+
 fn become_user(spec: &Spec) -> Result<(), Failure> {
     let (uid, gid) = (Uid::from_raw(spec.uid), Gid::from_raw(spec.gid));
     let groups: Vec<Gid> = spec.groups.iter().copied().map(Gid::from_raw).collect();
-    setgroups(&groups).attempt(|| format!("become a member of the groups {:?}", spec.groups))?;
-    setresgid(gid, gid, gid).attempt(|| format!("take the group id {gid}"))?;
-    setresuid(uid, uid, uid).attempt(|| format!("take the user id {uid}"))
+    let cannot = |action: String| {
+        move |error| match error {
+            nix::errno::Errno::EINVAL => {
+                Failure::new(format!("{action}, which its user namespace does not have,"), error)
+            }
+            error => Failure::new(action, error),
+        }
+    };
+    setgroups(&groups).map_err(cannot(format!("become a member of the groups {:?}", spec.groups)))?;
+    setresgid(gid, gid, gid).map_err(cannot(format!("take the group id {gid}")))?;
+    setresuid(uid, uid, uid).map_err(cannot(format!("take the user id {uid}")))
 }
 
 /// Replaces the process; returns only when that fails, with an exit code and the reason.
