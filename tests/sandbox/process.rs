@@ -97,7 +97,10 @@ fn an_id_that_the_namespace_does_not_have_is_refused_by_name() {
             bench.option("--user=200000");
             let outcome = bench.sh("true");
             assert_eq!(outcome.code, SANDBOX_FAILED);
-            assert!(outcome.stderr.contains("cannot take the user id 200000"), "{outcome:?}");
+            assert!(
+                outcome.stderr.contains("cannot take the user id 200000, which its user namespace does not have,"),
+                "{outcome:?}"
+            );
         }
     });
 }
@@ -127,6 +130,16 @@ fn both_outputs_arrive_whole() {
         let lines = (1..=50_000).map(|line| line.to_string() + "\n").collect::<String>();
         assert_eq!(outcome.code, 0);
         assert!(outcome.stdout == format!("{lines}end") && outcome.stderr == lines);
+    });
+}
+
+#[test]
+fn a_user_can_open_its_outputs() {
+    on_every_rung(|bench| {
+        bench.option("--uid=33");
+        bench.option("--gid=33");
+        let outcome = bench.sh("echo out > /dev/stdout; echo error > /dev/stderr; echo fd > /proc/self/fd/1");
+        assert_eq!(outcome, Outcome { code: 0, stdout: "out\nfd\n".into(), stderr: "error\n".into() });
     });
 }
 

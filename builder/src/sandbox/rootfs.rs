@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstatfs, openat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags,
@@ -63,7 +63,8 @@ impl Layers {
             Kind::Upper(root) => return self.enter(root),
             Kind::Overlay(overlay) => overlay,
         };
-        let action = || format!("mount overlayfs with the upper directory `{}`", path.display());
+        let action =
+            || format!("mount overlayfs with the upper directory `{}`{}", path.display(), overlay.why_not(&self.upper));
         match overlay.mount(&self.upper) {
             Ok(root) => self.enter(&root),
             // Linux before 6.8 has no `lowerdir+`, before 5.2 no fsopen.
@@ -93,6 +94,19 @@ fn bind(directory: &OwnedFd) -> std::io::Result<OwnedFd> {
 }
 
 impl Overlay {
+    /// What the kernel, which says "invalid argument" to both, may have meant.
+    fn why_not(&self, upper: &OwnedFd) -> &'static str {
+        const OVERLAYFS: u32 = 0x794c_7630;
+        let on_overlayfs = |found: rustix::fs::StatFs| u32::try_from(found.f_type) == Ok(OVERLAYFS);
+        if fstatfs(upper).is_ok_and(on_overlayfs) {
+            ", which is itself on overlayfs,"
+        } else if accessat(&self.work, "work/incompat/volatile", Access::EXISTS, AtFlags::empty()).is_ok() {
+            " and a work directory that was used before"
+        } else {
+            ""
+        }
+    }
+
     /// The new mount API: one call a layer, 500 layers at most.
     fn mount(&self, upper: &OwnedFd) -> Result<OwnedFd, Errno> {
         let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
@@ -175,4 +189,54 @@ pub(super) fn pivot() -> Result<(), Failure> {
         Err(error) => return Err(Failure::new("pivot into the root", error)),
     }
     rustix::process::chdir("/").attempt(|| "enter the root".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::probe::in_child;
+    use super::super::spec::{Ground, Processes};
+    use super::super::userns::{Ids, Namespace};
+    use super::super::{describe::Network, init};
+    use super::*;
+
+    /// Stacks `count` layers by mount(2) as root of a user namespace; the top one has a `file` that says so.
+    fn stack(count: usize) -> Result<(), Failure> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: String| directory.path().join(name).into_os_string();
+        let lowers: Vec<OsString> = (0..count).map(|number| path(format!("lower,with:{number}"))).collect();
+        for lower in lowers.iter().rev() {
+            fs_err::create_dir(lower).unwrap();
+            fs_err::write(Path::new(lower).join("file"), lower.to_str().unwrap()).unwrap();
+        }
+        let (upper, work) = (path("upper\\,:".into()), path("work\\,:".into()));
+        fs_err::create_dir(&upper).unwrap();
+        fs_err::create_dir(&work).unwrap();
+        let mount = || {
+            init::isolate(Network::Host, Processes::Shared).attempt(|| "make namespaces".to_owned())?;
+            make_private()?;
+            let layers = Layers::open(&lowers, &upper, &work, true)?;
+            let Kind::Overlay(overlay) = &layers.kind else { unreachable!("there are layers") };
+            overlay.mount_by_options(&layers.upper, Path::new(&upper)).attempt(|| "mount".to_owned())?;
+            let seen = fs_err::read(Path::new(&upper).join("file")).attempt(|| "read".to_owned())?;
+            assert_eq!(seen, lowers[0].as_encoded_bytes());
+            Ok(())
+        };
+        let ground = Ground { user_xattr: true, processes: Processes::Shared };
+        let namespace = Namespace::make(Ids::Single, || in_child(mount).map(|()| ground));
+        namespace.map(drop).map_err(|refusal| match refusal {
+            super::super::userns::Refusal::Rehearsal(failure) => failure,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn old_kernels_stack_layers_with_any_names_by_their_descriptors() {
+        stack(1).unwrap();
+        stack(150).unwrap();
+    }
+
+    #[test]
+    fn more_layers_than_mount_takes_are_an_error() {
+        assert_eq!(stack(300).unwrap_err().errno, Some(libc::E2BIG));
+    }
 }

@@ -3,11 +3,12 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, execve, setgroups, setresgid, setresuid};
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, accessat, openat2, stat};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, accessat, fchown, fstat, openat2, stat};
 use rustix::io::Errno;
 
 use crate::accounts::{Accounts, User};
@@ -35,6 +36,7 @@ pub(super) fn execute(spec: &Spec, stdin: Option<&File>) -> Result<u8, Failure> 
     let user = accounts()?.user(&spec.user).map_err(|source| {
         Failure::new(format!("become the user `{}`", spec.user), io::Error::new(io::ErrorKind::NotFound, source))
     })?;
+    own_outputs(&user).attempt(|| "give the outputs to the step's user".to_owned())?;
     become_user(&user)?;
     system::default_signals();
     system::close_on_exec().attempt(|| "close descriptors".to_owned())?;
@@ -75,12 +77,35 @@ fn text(path: &str) -> Result<String, Failure> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// Lets the step's user open `/dev/stdout` and `/dev/stderr`, which needs more than to have them open. Only the pipes that
+/// rbuild has made for this step change their owner.
+fn own_outputs(user: &User) -> Result<(), Errno> {
+    for output in [io::stdout().as_fd(), io::stderr().as_fd()] {
+        if FileType::from_raw_mode(fstat(output)?.st_mode) == FileType::Fifo {
+            let (uid, gid) = (rustix::fs::Uid::from_raw(user.uid), rustix::fs::Gid::from_raw(user.gid));
+            match fchown(output, Some(uid), Some(gid)) {
+                Ok(()) | Err(Errno::INVAL) => {} // an id that the namespace does not have: taking it fails, and says so
+                result => result?,
+            }
+        }
+    }
+    Ok(())
+}
+
 fn become_user(user: &User) -> Result<(), Failure> {
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
-    setgroups(&groups).attempt(|| format!("become a member of the groups {:?}", user.groups))?;
-    setresgid(gid, gid, gid).attempt(|| format!("take the group id {gid}"))?;
-    setresuid(uid, uid, uid).attempt(|| format!("take the user id {uid}"))
+    let cannot = |action: String| {
+        move |error| match error {
+            nix::errno::Errno::EINVAL => {
+                Failure::new(format!("{action}, which its user namespace does not have,"), error)
+            }
+            error => Failure::new(action, error),
+        }
+    };
+    setgroups(&groups).map_err(cannot(format!("become a member of the groups {:?}", user.groups)))?;
+    setresgid(gid, gid, gid).map_err(cannot(format!("take the group id {gid}")))?;
+    setresuid(uid, uid, uid).map_err(cannot(format!("take the user id {uid}")))
 }
 
 /// Replaces the process; returns only when that fails, with an exit code and the reason.
