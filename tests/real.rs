@@ -1,4 +1,4 @@
-//! Real software: packages of Debian, npm and PyPI installed in RUN, the images read and run by peers.
+//! Real software: packages of Debian, npm and pip installed in RUN, the images read and run by peers.
 
 use serde_json::Value;
 

@@ -1,10 +1,8 @@
 //! Between the Dockerfile and its graph: every image that it names, pinned to one manifest, concurrently.
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use oci_spec::distribution::Reference;
 use oci_spec::image::{Descriptor, Digest};
 
 use crate::dockerfile::Span;
@@ -86,7 +84,7 @@ pub fn resolve(
 
 fn pin(client: &registry::Client, name: &ImageName, span: Span) -> Result<PinnedImage, BaseError> {
     let shown = || name.reference.clone();
-    let reference = Reference::from_str(&name.reference).expect("the graph made it from a reference");
+    let reference = registry::reference::parse(&name.reference).expect("the graph made it from a reference");
     let platform: Platform = name.platform.parse()?;
     let resolved = client.resolve(&reference, &oci_platform(&platform)).map_err(|source| BaseError::Resolve {
         reference: shown(),

@@ -6,7 +6,6 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use oci_spec::distribution::ParseError;
 use oci_spec::image::Digest;
 
 use crate::transport::find_cause;
@@ -171,14 +170,6 @@ pub enum Error {
         reference: String,
         /// The rule that it breaks.
         problem: &'static str,
-    },
-    /// A reference does not parse.
-    #[error("`{reference}` is not an image reference")]
-    ReferenceSyntax {
-        /// The text, with control characters escaped.
-        reference: String,
-        /// The rule that it breaks.
-        source: ParseError,
     },
     /// An entry of [`Options::insecure`](crate::Options::insecure) is not `host` or `host:port`.
     #[error("`{host}` is not a registry host (`host` or `host:port`)")]

@@ -32,14 +32,9 @@ pub enum Problem {
         /// The word as written.
         word: String,
     },
-    /// Not a reference, by the distribution spec's grammar.
-    #[error("`{name}` is not the name of an image: {reason}")]
-    BadReference {
-        /// The name.
-        name: String,
-        /// What the grammar wants.
-        reason: String,
-    },
+    /// Not a reference, by the distribution spec's grammar; the text says what it wants.
+    #[error("{0}")]
+    BadReference(String),
     /// `--platform` that is none.
     #[error(transparent)]
     Platform(#[from] PlatformError),

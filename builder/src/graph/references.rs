@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use oci_spec::distribution::Reference;
-
 use crate::dockerfile::{Command, Dockerfile, Span, Stage};
 use crate::graph::platform::Platform;
 use crate::graph::scope::{Scope, platform_args};
@@ -146,9 +144,7 @@ fn stage_named(stages: &[Stage], name: &str) -> Option<usize> {
 }
 
 fn image(name: &str, platform: &Platform) -> Result<ImageName, Problem> {
-    let reference: Reference = name.parse().map_err(|error: oci_spec::distribution::ParseError| {
-        Problem::BadReference { name: name.into(), reason: error.to_string() }
-    })?;
+    let reference = registry::reference::parse(name).map_err(|error| Problem::BadReference(error.to_string()))?;
     Ok(ImageName { reference: reference.whole(), platform: platform.to_string() })
 }
 
