@@ -17,7 +17,7 @@ fn mark() -> String {
 fn assert_gone(mark: &str) {
     let begun = Instant::now();
     while !processes(mark).is_empty() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "{mark} still runs: {:?}", processes(mark));
+        assert!(begun.elapsed() < Duration::from_secs(20), "{mark} still runs: {:?}", processes(mark));
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -34,7 +34,7 @@ fn daemons_die_with_the_step_and_do_not_hold_it_up() {
         let begun = Instant::now();
         let outcome = bench.sh(&format!("{} echo done; exit 3", daemons(&mark)));
         assert_eq!((outcome.code, outcome.stdout.as_str()), (3, "done\n"));
-        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert!(begun.elapsed() < Duration::from_secs(20));
         assert_eq!(processes(&mark), [0_u32; 0], "everything is dead when the step has ended");
     });
 }
@@ -48,9 +48,27 @@ fn output_is_handed_over_as_it_comes() {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "first\n");
-        assert!(begun.elapsed() < Duration::from_secs(10));
+        assert!(begun.elapsed() < Duration::from_secs(20));
         child.kill().unwrap();
         child.wait().unwrap();
+    });
+}
+
+#[test]
+fn steps_of_many_threads_do_not_hold_each_other_up() {
+    on_every_rung(|bench| {
+        bench.option("--parallel=8");
+        let mut command = bench.command(&["/bin/sh", "-c", "sleep 0.5; sleep 60 & touch /made"]);
+        for name in ["upper", "work"] {
+            for number in 0..8 {
+                fs_err::create_dir(bench.path(name).join(number.to_string())).unwrap();
+            }
+        }
+        bench.give();
+        let begun = Instant::now();
+        assert_eq!(super::bench::outcome(&mut command).code, 0);
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        assert_eq!(bench.upper().iter().filter(|path| path.ends_with("/made")).count(), 8);
     });
 }
 
@@ -97,7 +115,7 @@ fn cancelling_kills_everything_before_it_returns() {
         let begun = Instant::now();
         let outcome = bench.sh(&format!("{} {mark}", daemons(&mark)));
         assert_eq!((outcome.code, outcome.stderr.as_str()), (SANDBOX_FAILED, "error: the step was cancelled\n"));
-        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert!(begun.elapsed() < Duration::from_secs(20));
         assert_eq!(processes(&mark), [0_u32; 0]);
     });
 }
@@ -109,6 +127,6 @@ fn a_step_that_never_reads_or_stops_writing_can_be_cancelled() {
         let begun = Instant::now();
         let outcome = bench.sh("trap '' TERM INT; while :; do :; done & yes");
         assert_eq!(outcome.code, SANDBOX_FAILED);
-        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert!(begun.elapsed() < Duration::from_secs(20));
     });
 }

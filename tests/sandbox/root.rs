@@ -1,6 +1,6 @@
 //! The root of a step: what is in it, and what a step leaves in the upper directory.
 
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 
 use super::bench::{Bench, SANDBOX_FAILED, on_every_rung};
 
@@ -42,13 +42,28 @@ fn what_a_step_does_beside_a_mount_point_stays() {
 }
 
 #[test]
+fn what_was_in_the_upper_directory_before_stays_as_it_was() {
+    on_every_rung(|bench| {
+        let etc = bench.path("upper/etc");
+        fs_err::create_dir(&etc).unwrap();
+        let time = "@981173106.5";
+        assert!(std::process::Command::new("touch").args(["-d", time]).arg(&etc).status().unwrap().success());
+        bench.give();
+        bench.text("cat /etc/hosts >/dev/null");
+        let metadata = fs_err::metadata(&etc).unwrap();
+        assert_eq!((metadata.mtime(), metadata.mtime_nsec()), (981_173_106, 500_000_000));
+        assert_eq!(bench.upper(), ["etc"]);
+    });
+}
+
+#[test]
 fn a_time_that_a_step_sets_on_a_directory_with_a_mount_point_stays() {
     on_every_rung(|bench| {
         fs_err::create_dir(bench.path("root/etc")).unwrap();
         bench.give();
         bench.text("touch -d '2001-02-03 04:05:06' /etc");
         let metadata = fs_err::metadata(bench.path("upper/etc")).unwrap();
-        assert_eq!(std::os::unix::fs::MetadataExt::mtime(&metadata), 981_173_106);
+        assert_eq!(metadata.mtime(), 981_173_106);
         assert_eq!(bench.upper(), ["etc"]);
     });
 }

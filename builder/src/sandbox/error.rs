@@ -18,6 +18,12 @@ pub enum SandboxError {
         /// The rung's name.
         name: &'static str,
     },
+    /// [`enter`](super::enter) was called too late.
+    #[error("the sandbox must be entered by a process with one thread, and this one has {count}")]
+    Threads {
+        /// How many there are.
+        count: usize,
+    },
     /// The rung was asked for, and the machine does not allow it.
     #[error("the sandbox `{name}` does not work here: {obstacle}; {remedy}")]
     Unavailable {

@@ -9,7 +9,7 @@ use super::cancel::Cancel;
 use super::describe::{Executor, ExitStatus, Mount, Process, Root, Stream};
 use super::doctor::{Obstacle, explain};
 use super::error::SandboxError;
-use super::probe::{Place, in_child, rehearse};
+use super::probe::{Place, in_child, rehearse, rehearse_any};
 use super::spec::{Attempt, Failure, Ground, Processes, Spec};
 use super::userns::{Ids, Namespace, Refusal};
 use super::{program, run};
@@ -62,10 +62,12 @@ impl Rung {
         match self {
             Self::Root => {
                 let user_xattr = !in_initial_namespace().map_err(Refusal::Rehearsal)?;
-                rehearse(place, user_xattr).map_err(Refusal::Rehearsal).map(|ground| (None, ground))
+                let ground = Ground { user_xattr, processes: Processes::Own };
+                rehearse(place, ground).map_err(Refusal::Rehearsal).map(|ground| (None, ground))
             }
-            Self::Range => Namespace::make(Ids::Range, || rehearse(place, true))
-                .map(|(namespace, ground)| (Some(namespace), ground)),
+            Self::Range => {
+                Namespace::make(Ids::Range, || rehearse_any(place)).map(|(namespace, ground)| (Some(namespace), ground))
+            }
         }
     }
 }
@@ -93,7 +95,7 @@ impl Planned {
     /// Tells whether the machine would allow it.
     pub(super) fn attempt(self, place: &Place) -> Result<(), Refusal> {
         match self {
-            Self::Single => Namespace::make(Ids::Single, || rehearse(place, true)).map(drop),
+            Self::Single => Namespace::make(Ids::Single, || rehearse_any(place)).map(drop),
             Self::Chroot => in_child(|| {
                 rustix::process::chroot("/").attempt(|| "change the root".to_owned())?;
                 let (uid, gid) = (nix::unistd::Uid::from_raw(1), nix::unistd::Gid::from_raw(1));
@@ -119,6 +121,10 @@ pub struct Sandbox {
 ///
 /// Must be called while the process has one thread: it forks, and the kernel lets no other process join a user namespace.
 pub fn enter(requested: Option<&str>) -> Result<Sandbox, SandboxError> {
+    let threads = fs_err::read_dir("/proc/self/task").attempt(|| "count the threads of rbuild".to_owned())?.count();
+    if threads > 1 {
+        return Err(SandboxError::Threads { count: threads });
+    }
     let Some(name) = requested else { return enter_highest() };
     if let Some(planned) = Planned::ALL.into_iter().find(|planned| planned.name() == name) {
         return Err(SandboxError::NotImplemented { name: planned.name() });

@@ -2,23 +2,28 @@
 //!
 //! ```text
 //! main ── init_if_child ──▶ (this process was spawned as a step's init: be it, and end)
-//!   └──── enter ──▶ Sandbox ── run ──▶ spawns the same program as `rbuild-init`        run.rs, program.rs
-//!                                        └─ new namespaces, forks process 1            init.rs
-//!                                             └─ root, /proc, /dev, …; forks the step  rootfs.rs, furniture.rs
-//!                                                  └─ ids, capabilities, execve        step.rs
+//!   └──── enter ──▶ Sandbox ── run ──▶ spawns the same program as `rbuild-init`         run.rs, program.rs
+//!                                        └─ stub: new namespaces, forks process 1       init.rs
+//!                                             └─ root, /proc, /dev, …; forks the step   process_one.rs, rootfs.rs, furnish.rs
+//!                                                  └─ ids, capabilities, execve         step.rs
 //! ```
 //!
 //! What a machine allows is found by trying it, in a child, never by looking at versions: `ladder.rs` holds the rungs
 //! in order, `probe.rs` what each of them needs, `doctor.rs` what a failed probe means and what to do about it.
 //!
 //! What holds on every rung that this version has:
-//! - nothing of a step outlives [`Executor::run`], nor rbuild itself, however it ends, where the rung has a pid
-//!   namespace;
+//! - nothing of a step outlives [`Executor::run`], nor rbuild itself, however it ends. The kernel sees to that in a pid
+//!   namespace; in a container with a masked `/proc`, where there can be none, subreapers do, which root of a step could
+//!   kill first;
 //! - every mount lives in the step's own mount namespace;
 //! - no path of the image is followed on the host: mounts are placed through descriptors opened beneath the new root;
 //! - a step inherits descriptors 0 to 2 and nothing else, and cannot reach the program file of rbuild;
 //! - device nodes that a step makes cannot be opened: the root and every mount but `/dev`'s own devices are `nodev`;
 //! - a step that changes nothing leaves an empty upper directory.
+//!
+//! What this version does not do: filter system calls (root of a step can make user namespaces, which Docker's seccomp
+//! profile forbids), limit memory or processes, or give a step a network of its own with a way out. On the rung `root` a
+//! step that shares the host's network holds `CAP_NET_RAW` and `CAP_NET_BIND_SERVICE` over it.
 #![expect(
     unsafe_code,
     reason = "fork, mount_setattr, prctl and ioctl have no safe wrapper; every block says why it is sound"

@@ -47,29 +47,30 @@ pub(super) fn in_child<T: Serialize + DeserializeOwned>(
     result
 }
 
-/// Makes the namespaces and the root of a step in children, as its init does; with the processes of rbuild where it must
-/// be.
-pub(super) fn rehearse(place: &Place, user_xattr: bool) -> Result<Ground, Failure> {
-    let own = Ground { user_xattr, processes: Processes::Own };
-    let shared = Ground { user_xattr, processes: Processes::Shared };
+/// Rehearses a step with processes of its own, or else among those of rbuild. Only for a user namespace of its own: that
+/// is what keeps a step from tracing the processes that it sees.
+pub(super) fn rehearse_any(place: &Place) -> Result<Ground, Failure> {
+    let own = Ground { user_xattr: true, processes: Processes::Own };
+    let shared = Ground { user_xattr: true, processes: Processes::Shared };
     // The first failure counts: what stands in the way of more is what is worth telling.
-    attempt(place, own).map(|()| own).or_else(|failure| attempt(place, shared).map(|()| shared).map_err(|_| failure))
+    rehearse(place, own).or_else(|failure| rehearse(place, shared).map_err(|_| failure))
 }
 
-fn attempt(place: &Place, ground: Ground) -> Result<(), Failure> {
+/// Makes the namespaces and the root of a step in children, as its init does; returns `ground` when that worked.
+pub(super) fn rehearse(place: &Place, ground: Ground) -> Result<Ground, Failure> {
     let Place::Directory(parent) = place else { return in_namespaces(None, ground) };
     let directory = parent.join(format!("rehearsal-{}", std::process::id()));
     fs_err::create_dir(&directory).attempt(|| format!("make a directory in `{}`", parent.display()))?;
     let result = in_namespaces(Some(&directory), ground);
     let removed = fs_err::remove_dir_all(&directory).attempt(|| format!("remove `{}`", directory.display()));
-    result.and(removed)
+    result.and_then(|ground| removed.map(|()| ground))
 }
 
-fn in_namespaces(directory: Option<&Path>, ground: Ground) -> Result<(), Failure> {
+fn in_namespaces(directory: Option<&Path>, ground: Ground) -> Result<Ground, Failure> {
     in_child(|| {
         init::isolate(Network::Host, ground.processes)
             .attempt(|| "make mount, pid, ipc, uts and cgroup namespaces".to_owned())?;
-        in_child(|| make_root(directory, ground))
+        in_child(|| make_root(directory, ground).map(|()| ground))
     })
 }
 

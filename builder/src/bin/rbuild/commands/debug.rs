@@ -55,6 +55,9 @@ pub(crate) struct Run {
     /// Run it so many times and tell the least and the median time.
     #[arg(long)]
     repeat: Option<usize>,
+    /// Run it so many times at once, in the directories `0`, `1`, … of the upper and work directories.
+    #[arg(long)]
+    parallel: Option<usize>,
     #[arg(last = true)]
     argv: Vec<OsString>,
 }
@@ -95,6 +98,22 @@ impl Run {
         let mut show = |stream, bytes: &[u8]| {
             ui::pass_on(stream == Stream::Stderr, bytes);
         };
+        if let Some(count) = self.parallel {
+            let codes: Vec<i32> = std::thread::scope(|scope| {
+                let run = |number: usize| {
+                    let (upper, work) = (self.upper.join(number.to_string()), self.work.join(number.to_string()));
+                    let root = Root { upper, work, ..root.clone() };
+                    let (sandbox, process, mounts, cancel) = (&sandbox, &process, &mounts, &cancel);
+                    scope.spawn(move || sandbox.run(&root, process, mounts, cancel, &mut |_, _| ()))
+                };
+                let running: Vec<_> = (0..count).map(run).collect();
+                running
+                    .into_iter()
+                    .map(|step| Ok(step.join().expect("a step does not panic")?.code))
+                    .collect::<anyhow::Result<_>>()
+            })?;
+            return Ok(ExitCode::from(u8::try_from(codes.into_iter().max().unwrap_or_default())?));
+        }
         let mut times = Vec::new();
         let mut code = 0;
         for _ in 0..self.repeat.unwrap_or(1) {
