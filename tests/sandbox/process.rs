@@ -136,8 +136,7 @@ fn both_outputs_arrive_whole() {
 #[test]
 fn a_user_can_open_its_outputs() {
     on_every_rung(|bench| {
-        bench.option("--user=33");
-        bench.option("--gid=33");
+        bench.option("--user=33:33");
         let outcome = bench.sh("echo out > /dev/stdout; echo error > /dev/stderr; echo fd > /proc/self/fd/1");
         assert_eq!(outcome, Outcome { code: 0, stdout: "out\nfd\n".into(), stderr: "error\n".into() });
     });
