@@ -166,7 +166,8 @@ mod tests {
 
     #[test]
     fn every_field_of_a_run_changes_its_key() {
-        let changes: [(&str, fn(&mut RunOp)); 8] = [
+        type Change = fn(&mut RunOp);
+        let changes: [(&str, Change); 8] = [
             ("the command", |op| op.argv[2] = "y".into()),
             ("where an argument ends", |op| op.argv = vec!["sh".into(), "-cx".into()]),
             ("a value", |op| op.env[0].1 = "2".into()),
@@ -178,9 +179,9 @@ mod tests {
         ];
         let before = run(&op(), "base");
         for (name, change) in changes {
-            let mut changed = op();
-            change(&mut changed);
-            assert_ne!(run(&changed, "base"), before, "{name}");
+            let mut other = op();
+            change(&mut other);
+            assert_ne!(run(&other, "base"), before, "{name}");
         }
         assert_ne!(run(&op(), "another base"), before);
         let script = Some(Script { path: PathBuf::from("/dev/pipes/EOF"), content: "#!x".into() });

@@ -91,7 +91,9 @@ pub fn solve(graph: &Graph, world: &World<'_>) -> Result<Tree, SolveError> {
         // layer.
         scope.spawn(move || {
             for tree in made {
-                drop(tree.top_layer(world));
+                if !world.cancel.is_cancelled() {
+                    drop(tree.top_layer(world));
+                }
             }
         });
         let solver = Solver { graph, trees: &trees, plan: &plan, world, finished };
