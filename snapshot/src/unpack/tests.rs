@@ -356,3 +356,41 @@ fn unpacking_does_not_depend_on_the_layers_below() {
     assert_eq!(fs_err::read_dir(place.directory.path().join("snapshots-userxattr/tmp")).unwrap().count(), 0);
     assert_eq!(place.snapshots.list().unwrap(), []);
 }
+
+#[test]
+fn implied_directories_go_where_links_below_lead() {
+    let base = tar().directory("usr/").directory("usr/bin/").file("usr/bin/old", "0").file("usr/lib/x/f", "0");
+    let base =
+        base.symlink("bin", "usr/bin").symlink("lib", "/usr/lib").symlink("usr/lib/y", "x").symlink("gone", "no/where");
+    let base = base.symlink("file", "usr/bin/old").symlink("a", "b").symlink("b", "a").end();
+    let cases: Vec<(RawTar, &[&str])> = vec![
+        (tar().file("bin/new", "1"), &["usr/bin/new"]),
+        (tar().file("bin/new", "1").link("bin/hard", "bin/new"), &["usr/bin/hard", "usr/bin/new"]),
+        (tar().link("opt/hard", "bin/old"), &["opt/hard"]),
+        (tar().link("bin/hard", "bin/old"), &["usr/bin/hard"]),
+        (tar().file("lib/y/g", "1").directory("lib/z/").file("lib/z/h", "1"), &["usr/lib/x/g", "usr/lib/z/h"]),
+        (tar().file("bin/.wh.old", "").file("bin/new", "1"), &["-usr/bin/old", "usr/bin/new"]),
+        (tar().file("gone/f", "1"), &["no/where/f"]),
+        // Described, so it covers the link.
+        (tar().directory("bin/").file("bin/new", "1"), &["bin/new"]),
+        (tar().file(".wh.bin", "").file("bin/new", "1"), &["bin/new"]),
+        // Nowhere to go: covered as well.
+        (tar().file("file/f", "1"), &["file/f"]),
+        (tar().file("a/f", "1"), &["a/f"]),
+        (tar().file("bin/both", "1").file("usr/bin/both", "2"), &["bin/both", "usr/bin/both"]),
+        (tar().file(".wh.usr", "").file("bin/new", "1"), &["bin/new", "-usr"]),
+    ];
+    for (layer, expected) in cases {
+        let place = Place::new();
+        let mut stack = Stack::default();
+        place.unpack(&base, &mut stack).unwrap();
+        place.unpack(&layer.end(), &mut stack).unwrap();
+        consistent(&stack);
+        merged_equals_view(&stack);
+        for path in expected {
+            let removed = path.strip_prefix('-');
+            let found = stack.view.lookup(Path::new(removed.unwrap_or(path)));
+            assert_eq!(found.is_none(), removed.is_some(), "{path}");
+        }
+    }
+}
