@@ -1,5 +1,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::LayerIndex;
 use crate::layer::TarError;
@@ -392,5 +394,44 @@ fn implied_directories_go_where_links_below_lead() {
             let found = stack.view.lookup(Path::new(removed.unwrap_or(path)));
             assert_eq!(found.is_none(), removed.is_some(), "{path}");
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever is changed in an archive, it is refused or lands inside, and the index tells the truth.
+    #[test]
+    fn spoiled_archives_do_no_harm(
+        spoils in proptest::collection::vec((0..8usize, 0..512usize, any::<u8>()), 1..6),
+        resum in any::<bool>(),
+        cut in proptest::option::of(0..6000usize),
+    ) {
+        let whole = tar()
+            .directory("d/")
+            .pax(&[("path", b"d/long"), ("SCHILY.xattr.user.a", b"b")])
+            .file("short", "content")
+            .symlink("l", "d")
+            .link("h", "d/long")
+            .file("d/.wh.gone", "")
+            .file("l/through", "x");
+        let mut archive = long_name(whole, "d/other").file("x", "y").end();
+        for (block, at, value) in spoils {
+            let start = block * 512;
+            archive[start + at] = value;
+            if resum {
+                let mut header = tar::Header::new_old();
+                header.as_mut_bytes().copy_from_slice(&archive[start..start + 512]);
+                header.set_cksum();
+                archive[start..start + 512].copy_from_slice(header.as_bytes());
+            }
+        }
+        archive.truncate(cut.unwrap_or(usize::MAX));
+        let canary = Canary::new();
+        let mut stack = Stack::default();
+        if canary.place.unpack(&archive, &mut stack).is_ok() {
+            consistent(&stack);
+        }
+        canary.check();
     }
 }
