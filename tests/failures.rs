@@ -69,6 +69,16 @@ fn a_command_that_is_not_there_is_127() {
 }
 
 #[test]
+fn a_user_that_the_image_does_not_have_is_the_dockerfile_s_fault() {
+    let bench = Bench::with("FROM {busybox}\nUSER nobody2\nRUN true\n");
+    let run = bench.try_build(&[]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    let error = error(&run);
+    assert!(error.contains("the image has no user `nobody2`") && error.contains(">>> 3 | RUN true"), "{error}");
+    recovers(&bench);
+}
+
+#[test]
 fn a_registry_that_does_not_answer_is_code_4() {
     let bench = Bench::with("FROM 127.0.0.1:1/none/such:1\n");
     let run = bench.try_build(&[]);
