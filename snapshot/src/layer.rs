@@ -12,7 +12,6 @@ use crate::entry::{Content, Entry, Kind};
 use crate::index::{IndexWriter, LayerIndex};
 use crate::{ChangeSink, Error};
 
-mod ahead;
 mod decompress;
 mod header;
 mod member;
@@ -22,7 +21,6 @@ mod read;
 mod segment;
 mod tar_writer;
 
-pub use ahead::ReadAhead;
 pub use decompress::decompress;
 use pipeline::Pipeline;
 pub use read::{Limits, TarError, read, read_limited};
