@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::num::NonZero;
 use std::path::Path;
+use std::sync::Arc;
 
 use oci_spec::image::{Descriptor, Digest, MediaType};
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use crate::entry::{Content, Entry, Kind};
 use crate::index::{IndexWriter, LayerIndex};
 use crate::{ChangeSink, Error};
 
+mod codec;
 mod decompress;
 mod header;
 mod member;
@@ -19,11 +21,14 @@ mod pax;
 mod pipeline;
 mod read;
 mod segment;
+mod segments;
 mod tar_writer;
 
+use codec::Codec;
 pub use decompress::decompress;
-use pipeline::Pipeline;
+use pipeline::{Assembled, Pipeline};
 pub use read::{Limits, TarError, read, read_limited};
+pub use segments::{SegmentCache, SegmentCounts};
 pub use tar_writer::TarWriter;
 
 /// How a layer's blob is compressed.
@@ -36,6 +41,12 @@ pub enum Compression {
     },
     /// The tar stream itself.
     None,
+}
+
+impl From<Compression> for LayerOptions {
+    fn from(compression: Compression) -> Self {
+        Self { compression, ..Self::default() }
+    }
 }
 
 impl Default for Compression {
@@ -53,6 +64,17 @@ pub struct Layer {
     pub blob: Descriptor,
 }
 
+/// What can be chosen about how a layer is written. Only the compression changes a byte of it.
+#[derive(Debug, Clone, Default)]
+pub struct LayerOptions {
+    /// How the blob is compressed.
+    pub compression: Compression,
+    /// Where compressed segments of earlier layers are found; none are when it is absent.
+    pub segments: Option<Arc<SegmentCache>>,
+    /// Compressing threads; one for each core that the process may use when absent.
+    pub threads: Option<usize>,
+}
+
 /// A [`ChangeSink`] that makes a layer's blob: what it receives becomes tar, is digested and compressed on all cores,
 /// and is written to the blob store, in one pass with bounded memory.
 pub struct LayerWriter {
@@ -62,7 +84,7 @@ pub struct LayerWriter {
 }
 
 enum Output {
-    Gzip(Pipeline),
+    Compressed { pipeline: Pipeline, codec: Codec, segments: Option<Arc<SegmentCache>> },
     Plain(BlobWriter),
 }
 
@@ -73,21 +95,24 @@ impl std::fmt::Debug for LayerWriter {
 }
 
 impl LayerWriter {
-    /// Starts a layer, with one compressing thread for each core that the process may use.
-    pub fn new(blobs: &BlobStore, compression: Compression) -> Result<Self, Error> {
-        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-        Self::with_threads(blobs, compression, threads)
-    }
-
-    /// Starts a layer that `threads` threads compress; the bytes do not depend on it.
-    pub fn with_threads(blobs: &BlobStore, compression: Compression, threads: usize) -> Result<Self, Error> {
+    /// Starts a layer.
+    pub fn new(blobs: &BlobStore, options: LayerOptions) -> Result<Self, Error> {
         let blob = blobs.writer()?;
-        let output = match compression {
+        let codec = match options.compression {
             Compression::Gzip { level } if level > 9 => {
                 return Err(Error::Limit { what: "the gzip level", limit: 9 });
             }
-            Compression::Gzip { level } => Output::Gzip(Pipeline::start(blob, level, threads)?),
-            Compression::None => Output::Plain(blob),
+            Compression::Gzip { level } => Some(Codec::Gzip { level }),
+            Compression::None => None,
+        };
+        let output = match codec {
+            Some(codec) => {
+                let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
+                let threads = options.threads.unwrap_or_else(cores);
+                let pipeline = Pipeline::start(blob, codec, options.segments.as_ref(), threads)?;
+                Output::Compressed { pipeline, codec, segments: options.segments }
+            }
+            None => Output::Plain(blob),
         };
         Ok(Self { index: IndexWriter::default(), bundle: Vec::new(), output })
     }
@@ -97,10 +122,13 @@ impl LayerWriter {
         self.bundle.extend(header::TRAILER);
         self.cut()?;
         let layer = match self.output {
-            Output::Gzip(pipeline) => {
-                let (diff_id, blob) = pipeline.finish()?;
+            Output::Compressed { pipeline, codec, segments } => {
+                let (diff_id, Assembled { blob, segments: records }) = pipeline.finish()?;
                 let (digest, size) = blob.commit(None)?;
-                Layer { diff_id, blob: Descriptor::new(MediaType::ImageLayerGzip, size, digest) }
+                if let Some(segments) = segments {
+                    segments.put(&digest, &records)?;
+                }
+                Layer { diff_id, blob: Descriptor::new(codec.media_type(), size, digest) }
             }
             Output::Plain(blob) => {
                 let (digest, size) = blob.commit(None)?;
@@ -116,7 +144,7 @@ impl LayerWriter {
             return Ok(());
         }
         match &mut self.output {
-            Output::Gzip(pipeline) => {
+            Output::Compressed { pipeline, .. } => {
                 let capacity = self.bundle.len();
                 pipeline.submit(std::mem::replace(&mut self.bundle, Vec::with_capacity(capacity)))?;
             }
