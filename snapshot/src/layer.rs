@@ -23,6 +23,7 @@ mod read;
 mod segment;
 mod segments;
 mod tar_writer;
+mod zstd;
 
 use codec::Codec;
 pub use decompress::decompress;
@@ -39,8 +40,41 @@ pub enum Compression {
         /// zlib's scale; 6 is what `gzip` uses by default.
         level: u32,
     },
+    /// zstd frames at a level of zstd's scale; 1 is the only one that the encoder has.
+    Zstd {
+        /// 1.
+        level: u32,
+    },
     /// The tar stream itself.
     None,
+}
+
+impl Compression {
+    /// The level of gzip where none is said: what `gzip` uses.
+    pub const GZIP_LEVEL: u32 = 6;
+
+    /// The level of zstd where none is said: the only one there is.
+    pub const ZSTD_LEVEL: u32 = zstd::LEVEL;
+
+    /// The media type of a layer that is so compressed (OCI image spec, layer.md).
+    pub fn media_type(self) -> MediaType {
+        match self {
+            Self::Gzip { .. } => MediaType::ImageLayerGzip,
+            Self::Zstd { .. } => MediaType::ImageLayerZstd,
+            Self::None => MediaType::ImageLayer,
+        }
+    }
+
+    /// The codec of the segments; none when there are none. A level that the codec does not have is refused.
+    fn codec(self) -> Result<Option<Codec>, Error> {
+        match self {
+            Self::Gzip { level: level @ 0..=9 } => Ok(Some(Codec::Gzip { level })),
+            Self::Gzip { .. } => Err(Error::Limit { what: "the gzip level", limit: 9 }),
+            Self::Zstd { level: zstd::LEVEL } => Ok(Some(Codec::Zstd)),
+            Self::Zstd { level } => Err(Error::ZstdLevel { level }),
+            Self::None => Ok(None),
+        }
+    }
 }
 
 impl From<Compression> for LayerOptions {
@@ -51,7 +85,7 @@ impl From<Compression> for LayerOptions {
 
 impl Default for Compression {
     fn default() -> Self {
-        Self::Gzip { level: 6 }
+        Self::Gzip { level: Self::GZIP_LEVEL }
     }
 }
 
@@ -80,11 +114,12 @@ pub struct LayerOptions {
 pub struct LayerWriter {
     index: IndexWriter,
     bundle: Vec<u8>,
+    compression: Compression,
     output: Output,
 }
 
 enum Output {
-    Compressed { pipeline: Pipeline, codec: Codec, segments: Option<Arc<SegmentCache>> },
+    Compressed { pipeline: Pipeline, segments: Option<Arc<SegmentCache>> },
     Plain(BlobWriter),
 }
 
@@ -97,42 +132,37 @@ impl std::fmt::Debug for LayerWriter {
 impl LayerWriter {
     /// Starts a layer.
     pub fn new(blobs: &BlobStore, options: LayerOptions) -> Result<Self, Error> {
+        let codec = options.compression.codec()?;
         let blob = blobs.writer()?;
-        let codec = match options.compression {
-            Compression::Gzip { level } if level > 9 => {
-                return Err(Error::Limit { what: "the gzip level", limit: 9 });
-            }
-            Compression::Gzip { level } => Some(Codec::Gzip { level }),
-            Compression::None => None,
-        };
         let output = match codec {
             Some(codec) => {
                 let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
                 let threads = options.threads.unwrap_or_else(cores);
                 let pipeline = Pipeline::start(blob, codec, options.segments.as_ref(), threads)?;
-                Output::Compressed { pipeline, codec, segments: options.segments }
+                Output::Compressed { pipeline, segments: options.segments }
             }
             None => Output::Plain(blob),
         };
-        Ok(Self { index: IndexWriter::default(), bundle: Vec::new(), output })
+        Ok(Self { index: IndexWriter::default(), bundle: Vec::new(), compression: options.compression, output })
     }
 
     /// Ends the layer: its blob is in the store when this returns.
     pub fn finish(mut self) -> Result<(Layer, LayerIndex), Error> {
         self.bundle.extend(header::TRAILER);
         self.cut()?;
+        let media_type = self.compression.media_type();
         let layer = match self.output {
-            Output::Compressed { pipeline, codec, segments } => {
+            Output::Compressed { pipeline, segments } => {
                 let (diff_id, Assembled { blob, segments: records }) = pipeline.finish()?;
                 let (digest, size) = blob.commit(None)?;
                 if let Some(segments) = segments {
                     segments.put(&digest, &records)?;
                 }
-                Layer { diff_id, blob: Descriptor::new(codec.media_type(), size, digest) }
+                Layer { diff_id, blob: Descriptor::new(media_type, size, digest) }
             }
             Output::Plain(blob) => {
                 let (digest, size) = blob.commit(None)?;
-                Layer { diff_id: digest.clone(), blob: Descriptor::new(MediaType::ImageLayer, size, digest) }
+                Layer { diff_id: digest.clone(), blob: Descriptor::new(media_type, size, digest) }
             }
         };
         Ok((layer, self.index.finish()))

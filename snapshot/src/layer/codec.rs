@@ -1,18 +1,22 @@
 //! The codecs of a layer: how a bundle becomes a segment, and what stands around the segments in the blob.
 
-use oci_spec::image::MediaType;
-
 use super::segment::{self, GZIP_HEADER, Member, Segment};
+use super::zstd;
 use crate::Error;
 
 /// The compressor behind `flate2`, with its exact version: another one gives other bytes.
 const DEFLATE: &str = "flate2 1.1.11, zlib-rs 0.6.8";
+
+/// The same for zstd.
+const ZSTD: &str = "ruzstd 0.9.1";
 
 /// How the bundles of one layer are compressed.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Codec {
     /// Segments of one deflate stream.
     Gzip { level: u32 },
+    /// zstd frames one after another.
+    Zstd,
 }
 
 impl Codec {
@@ -20,12 +24,14 @@ impl Codec {
     pub(super) fn id(self) -> String {
         match self {
             Self::Gzip { level } => format!("deflate, {DEFLATE}, level {level}, cut by {}", segment::cut_rule()),
+            Self::Zstd => format!("zstd, {ZSTD}, level {}, cut by {}", zstd::LEVEL, segment::cut_rule()),
         }
     }
 
     pub(super) fn compress(self, bundle: &[u8]) -> Result<Segment, Error> {
         match self {
             Self::Gzip { level } => Ok(segment::deflate(bundle, level)?),
+            Self::Zstd => Ok(zstd::segment(bundle)),
         }
     }
 
@@ -33,6 +39,7 @@ impl Codec {
     pub(super) fn header(self) -> &'static [u8] {
         match self {
             Self::Gzip { .. } => &GZIP_HEADER,
+            Self::Zstd => &[],
         }
     }
 
@@ -40,12 +47,7 @@ impl Codec {
     pub(super) fn trailer(self, member: Member) -> Vec<u8> {
         match self {
             Self::Gzip { .. } => member.trailer(),
-        }
-    }
-
-    pub(super) fn media_type(self) -> MediaType {
-        match self {
-            Self::Gzip { .. } => MediaType::ImageLayerGzip,
+            Self::Zstd => Vec::new(),
         }
     }
 }
@@ -58,7 +60,7 @@ mod tests {
     #[test]
     fn the_named_versions_are_those_that_are_built_in() {
         let lock = fs_err::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock")).unwrap();
-        for named in DEFLATE.split(", ") {
+        for named in DEFLATE.split(", ").chain([ZSTD]) {
             let (name, version) = named.split_once(' ').unwrap();
             let entry = format!("name = \"{name}\"\nversion = \"{version}\"\n");
             assert!(

@@ -104,6 +104,26 @@ fn golden_digests() {
     .assert_eq(&format!("{}\n{}\n{}\n", layer.diff_id, layer.blob.digest(), layer.blob.size()));
 }
 
+/// The zstd layer of the same trees, under its media type.
+#[test]
+fn golden_digest_of_zstd() {
+    let place = Place::new();
+    let mut writer = LayerWriter::new(&place.blobs, Compression::Zstd { level: 1 }.into()).unwrap();
+    emit(&sample(), &mut writer).unwrap();
+    let (layer, _) = writer.finish().unwrap();
+    expect![[r#"
+        sha256:5e0f782fa0dda3ef4e164a8db25609e763bb596a6541f0963b8380c613d4bb1b
+        sha256:66f2b748202ffaacb23e0243c476d1e7f39c5a853846f9c9616b4049c74226e9
+        1030
+    "#]].assert_eq(&format!("{}\n{}\n{}\n", layer.diff_id, layer.blob.digest(), layer.blob.size()));
+    assert_eq!(layer.blob.media_type().as_ref(), "application/vnd.oci.image.layer.v1.tar+zstd");
+    place.tar(&layer);
+    for level in [0, 2, 3, 22] {
+        let refused = LayerWriter::new(&place.blobs, Compression::Zstd { level }.into());
+        assert!(matches!(refused, Err(Error::ZstdLevel { .. })));
+    }
+}
+
 #[test]
 fn the_number_of_threads_changes_no_byte() {
     let place = Place::new();

@@ -26,17 +26,21 @@ fn cold(tree: &Model, compression: Compression) -> Layer {
 
 const GZIP: Compression = Compression::Gzip { level: 6 };
 
+const ZSTD: Compression = Compression::Zstd { level: 1 };
+
 #[test]
 fn warm_bytes_are_cold_bytes() {
     let tree = large();
-    let place = Place::new();
-    let (first, counts) = write(&place, &tree, GZIP);
-    assert_eq!(counts.reused, 0);
-    assert!(counts.compressed > 10, "{counts:?}");
-    let (again, warm) = write(&place, &tree, GZIP);
-    assert_eq!(again, first);
-    assert_eq!(warm, SegmentCounts { reused: counts.compressed, compressed: 0 });
-    assert_eq!(place.blobs.verify(again.blob.digest()).unwrap(), again.blob.size());
+    for compression in [GZIP, ZSTD] {
+        let place = Place::new();
+        let (first, counts) = write(&place, &tree, compression);
+        assert_eq!(counts.reused, 0);
+        assert!(counts.compressed > 10, "{counts:?}");
+        let (again, warm) = write(&place, &tree, compression);
+        assert_eq!(again, first);
+        assert_eq!(warm, SegmentCounts { reused: counts.compressed, compressed: 0 });
+        assert_eq!(place.blobs.verify(again.blob.digest()).unwrap(), again.blob.size());
+    }
 }
 
 #[test]
@@ -58,13 +62,15 @@ fn a_changed_file_costs_its_own_bundles() {
 }
 
 #[test]
-fn another_level_shares_nothing() {
+fn another_codec_or_level_shares_nothing() {
     let tree = large();
     let place = Place::new();
     write(&place, &tree, GZIP);
-    let (layer, counts) = write(&place, &tree, Compression::Gzip { level: 1 });
-    assert_eq!(counts.reused, 0);
-    assert_eq!(layer, cold(&tree, Compression::Gzip { level: 1 }));
+    for other in [Compression::Gzip { level: 1 }, ZSTD] {
+        let (layer, counts) = write(&place, &tree, other);
+        assert_eq!(counts.reused, 0);
+        assert_eq!(layer, cold(&tree, other));
+    }
 }
 
 #[test]
