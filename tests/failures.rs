@@ -58,7 +58,11 @@ fn the_code_of_a_failing_command_is_shown() {
     assert_eq!(run.code, 1);
     assert!(run.stderr.contains(" before\n"), "{}", run.stderr);
     let error = error(&run);
-    assert!(error.contains("exited with status 7") && error.contains(">>> 2 | RUN echo before && exit 7"), "{error}");
+    assert!(
+        error.starts_with("error: `RUN echo before && exit 7` exited with status 7\n")
+            && error.contains(">>> 2 | RUN echo before && exit 7"),
+        "{error}"
+    );
     recovers(&bench);
 }
 

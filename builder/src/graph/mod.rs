@@ -61,6 +61,11 @@ pub struct Vertex {
 }
 
 impl Vertex {
+    /// The instruction's text: [`Vertex::name`] without the place in its stage.
+    pub fn instruction(&self) -> &str {
+        self.name.split_once("] ").map_or(self.name.as_str(), |(_, text)| text)
+    }
+
     /// The vertices that must be known before this one.
     pub fn inputs(&self) -> impl Iterator<Item = VertexId> {
         self.base.into_iter().chain(self.from)

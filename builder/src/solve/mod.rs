@@ -162,8 +162,12 @@ impl Solver<'_> {
     fn execute(&self, id: usize) -> Result<(), SolveError> {
         let vertex = &self.graph.vertices[id];
         let step = self.world.reporter.start(&vertex.name, Some(vertex.span));
-        let result = self.perform(VertexId(id), vertex, &step).map_err(|cause| SolveError::new(vertex, cause));
-        step.finish(result)?;
+        let result = self.perform(VertexId(id), vertex, &step);
+        if matches!(result, Err(Cause::Cancelled)) {
+            step.cancel();
+            return Err(SolveError::new(vertex, Cause::Cancelled));
+        }
+        step.finish(result.map_err(|cause| SolveError::new(vertex, cause)))?;
         if self.plan.layer[id] && matches!(vertex.op, Op::Run(_)) {
             // The receiver lives as long as this scope; a closed channel could only mean that it panicked.
             drop(self.finished.send(self.trees[id].clone()));
@@ -181,7 +185,7 @@ impl Solver<'_> {
         match &vertex.op {
             Op::Scratch => Ok(()),
             Op::Source(_) => tree.dirs(self.world).map(drop),
-            Op::Run(op) => run::run(self.world, op, base(), tree, step),
+            Op::Run(op) => run::run(self.world, op, base(), tree, (vertex.instruction(), step)),
             Op::Copy(op) => {
                 let job = copy::Job {
                     op,

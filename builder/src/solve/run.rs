@@ -16,7 +16,13 @@ use super::tree::Tree;
 const HOSTNAME: &str = "buildkitsandbox";
 
 /// Runs the command and commits what it changed as the layer on top of `tree`.
-pub(super) fn run(world: &World<'_>, op: &RunOp, base: &Tree, tree: &Tree, step: &Step<'_>) -> Result<(), Cause> {
+pub(super) fn run(
+    world: &World<'_>,
+    op: &RunOp,
+    base: &Tree,
+    tree: &Tree,
+    (instruction, step): (&str, &Step<'_>),
+) -> Result<(), Cause> {
     let mut lowers = base.dirs(world)?;
     lowers.reverse();
     let active = world.store.snapshots().prepare()?;
@@ -34,10 +40,17 @@ pub(super) fn run(world: &World<'_>, op: &RunOp, base: &Tree, tree: &Tree, step:
             other => Cause::Sandbox(other),
         })?;
     if status.code != 0 {
-        return Err(Cause::Exit { command: op.argv.join(" "), code: status.code });
+        return Err(Cause::Exit { command: shorten(instruction), code: status.code });
     }
     tree.top().keep_snapshot(active.commit(tree.top().id())?);
-    tree.remember(world, &format!("RUN {}", op.argv.join(" ")))
+    tree.remember(world, instruction)
+}
+
+/// The beginning of a long command: the excerpt of the Dockerfile shows the rest.
+fn shorten(instruction: &str) -> String {
+    const LONGEST: usize = 100;
+    let cut: String = instruction.chars().take(LONGEST).collect();
+    if cut.len() < instruction.len() { format!("{cut}…") } else { cut }
 }
 
 fn process(op: &RunOp) -> Process {
