@@ -125,9 +125,11 @@ impl Overlay {
         let on_overlayfs = |found: rustix::fs::StatFs| u32::try_from(found.f_type) == Ok(OVERLAYFS);
         if fstatfs(upper).is_ok_and(on_overlayfs) {
             ", which is itself on overlayfs,"
-        } else if self.work.as_ref().is_some_and(|work| {
-            accessat(work, "work/incompat/volatile", Access::EXISTS, AtFlags::empty()).is_ok()
-        }) {
+        } else if self
+            .work
+            .as_ref()
+            .is_some_and(|work| accessat(work, "work/incompat/volatile", Access::EXISTS, AtFlags::empty()).is_ok())
+        {
             " and a work directory that was used before"
         } else {
             ""

@@ -94,13 +94,9 @@ impl From<&Mount> for ExtraMount {
                 source: source.into(),
                 target: target.into(),
             },
-            Mount::File { content, target, mode, uid, gid } => Self::File {
-                content: content.clone(),
-                target: target.into(),
-                mode: *mode,
-                uid: *uid,
-                gid: *gid,
-            },
+            Mount::File { content, target, mode, uid, gid } => {
+                Self::File { content: content.clone(), target: target.into(), mode: *mode, uid: *uid, gid: *gid }
+            }
         }
     }
 }
