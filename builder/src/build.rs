@@ -9,6 +9,7 @@ use crate::bases::{self, BaseError};
 use crate::context::{ContextError, LocalContext, Memo, load_ignore};
 use crate::dockerfile;
 use crate::export::{self, ExportError, Exported, Output};
+use crate::grants::Grants;
 use crate::graph::references::{Request, select};
 use crate::graph::{GraphError, lower};
 use crate::image::{Image, assemble};
@@ -35,6 +36,8 @@ pub struct Build {
     pub no_cache: bool,
     /// Steps at a time; as many as there are processors when absent.
     pub jobs: Option<usize>,
+    /// What its steps may have.
+    pub grants: Grants,
     /// The time of everything that the build makes, RFC 3339; the clock's when absent.
     pub epoch: Option<String>,
 }
@@ -114,6 +117,7 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
         reporter: &reporter,
         cancel: machine.cancel,
         options: &options,
+        grants: &build.grants,
     };
     let solved = solve::solve(&graph, &world);
     memo.save(&memo_path)?;

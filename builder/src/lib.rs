@@ -19,6 +19,7 @@ pub mod build;
 pub mod context;
 pub mod dockerfile;
 pub mod export;
+pub mod grants;
 pub mod graph;
 pub mod image;
 pub mod paths;

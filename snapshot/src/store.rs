@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use crate::Error;
 use crate::blob::BlobStore;
 use crate::index::LayerIndex;
+use crate::path::remove_tree;
 use crate::snapshotter::{SnapshotId, Snapshots};
 use crate::temp::{TempFile, create_directory, ensure_directory, sweep};
 use crate::tree::Flavour;
@@ -30,6 +31,8 @@ pub struct Usage {
     pub blobs: u64,
     /// In the snapshots of all flavours.
     pub snapshots: u64,
+    /// In `mounts`.
+    pub mounts: u64,
     /// In `indexes`, `cache` and `tags`.
     pub records: u64,
 }
@@ -43,6 +46,8 @@ pub struct Referenced {
     pub snapshots: HashSet<SnapshotId>,
     /// Indexes, by the layer's `diff_id`.
     pub indexes: HashSet<Digest>,
+    /// All that is in `mounts`.
+    pub mounts: bool,
 }
 
 /// An open store, shared with any number of processes.
@@ -71,7 +76,7 @@ impl Store {
         claim(&path)?;
         let lock = fs_err::File::from_parts(open_lock(&path.join("lock"))?, path.join("lock"));
         rustix::fs::flock(&lock, FlockOperation::LockShared).map_err(Error::io("lock", &path))?;
-        for name in ["indexes", "cache", "tags", "leases", "tmp"] {
+        for name in ["indexes", "cache", "mounts", "tags", "leases", "tmp"] {
             ensure_directory(&path.join(name))?;
         }
         let blobs = BlobStore::open_at(&path)?;
@@ -83,6 +88,11 @@ impl Store {
     /// Returns `<root>/store-v1`.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Returns the directory of what outlives builds by wish of their steps; its content is the builder's.
+    pub fn mounts(&self) -> PathBuf {
+        self.path.join("mounts")
     }
 
     /// Returns the blobs.
@@ -154,6 +164,7 @@ impl Store {
             let bytes = || disk_usage(&entry.path());
             match name.to_str().unwrap_or_default() {
                 "blobs" => usage.blobs += bytes()?,
+                "mounts" => usage.mounts += bytes()?,
                 "indexes" | "cache" | "tags" => usage.records += bytes()?,
                 name if name.starts_with("snapshots-") => usage.snapshots += bytes()?,
                 _ => {}
@@ -162,8 +173,8 @@ impl Store {
         Ok(usage)
     }
 
-    /// Removes the blobs, indexes and snapshots (of this store's flavour) that `keep` does not name; returns the bytes
-    /// freed. Fails with [`Error::Busy`] while another process has the store open.
+    /// Removes the blobs, indexes, snapshots (of this store's flavour) and mounts that `keep` does not name; returns the
+    /// bytes freed. Fails with [`Error::Busy`] while another process has the store open.
     pub fn remove_unreferenced(&self, keep: &Referenced) -> Result<u64, Error> {
         match rustix::fs::flock(&self.lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
@@ -200,6 +211,13 @@ impl Store {
             if digest.is_none_or(|digest| !keep.indexes.contains(&digest)) {
                 freed += disk_usage(&entry.path())?;
                 fs_err::remove_file(entry.path())?;
+            }
+        }
+        if !keep.mounts {
+            for entry in fs_err::read_dir(self.mounts())? {
+                let path = entry?.path();
+                freed += disk_usage(&path)?;
+                remove_tree(&path)?;
             }
         }
         Ok(freed)
