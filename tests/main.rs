@@ -6,6 +6,7 @@
 
 mod architecture;
 mod cache;
+mod checks;
 mod common;
 mod copying;
 mod failures;
