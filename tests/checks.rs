@@ -1,5 +1,7 @@
 //! `--check`: what each check says of text that it is about, and what the findings do to a build.
 
+#![expect(clippy::needless_raw_string_hashes, reason = "`UPDATE_EXPECT=1` writes them")]
+
 use expect_test::{Expect, expect};
 
 use crate::common::{Bench, Run, registry};
