@@ -1,7 +1,9 @@
 //! `RUN`: a command in a sandbox on an overlay of the layers below.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+
+use snapshot::Active;
 
 use crate::dockerfile::Network;
 use crate::graph::{RunOp, Script};
@@ -55,16 +57,12 @@ fn process(op: &RunOp) -> Process {
     }
 }
 
-/// Writes a heredoc's script to a file of the host that the step sees read-only.
-///
-/// The file is closed before it runs: the kernel executes nothing that is open for writing.
-fn write_script(world: &World<'_>, script: &Script) -> Result<(tempfile::TempPath, Mount), Cause> {
-    use std::io::Write;
-    use std::os::unix::fs::PermissionsExt;
-    let mut file = tempfile::NamedTempFile::new_in(world.store.path().join("tmp"))?;
-    file.write_all(script.content.as_bytes())?;
-    file.as_file().set_permissions(PermissionsExt::from_mode(0o755))?;
-    let file = file.into_temp_path();
-    let source: PathBuf = file.to_path_buf();
-    Ok((file, Mount::Bind { source, target: script.path.clone(), readonly: true }))
+/// Writes a heredoc's script to a file of the host that the step sees read-only, in a directory that is locked: no
+/// other process takes it for a dead one's.
+fn write_script(world: &World<'_>, script: &Script) -> Result<(Active, Mount), Cause> {
+    let room = world.store.snapshots().prepare()?;
+    let source = room.upper().join("script");
+    fs_err::write(&source, &script.content)?;
+    fs_err::set_permissions(&source, PermissionsExt::from_mode(0o755))?;
+    Ok((room, Mount::Bind { source, target: script.path.clone(), readonly: true }))
 }
