@@ -151,8 +151,9 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
         cancel: machine.cancel,
         options: &options,
     };
-    let tree = solve::solve(&graph, &world)?;
+    let solved = solve::solve(&graph, &world);
     memo.save(&memo_path)?;
+    let tree = solved?;
 
     let made: Vec<Option<&str>> = tree.layers().iter().map(|layer| layer.created()).collect();
     let layers = if options.export_layers { tree.blobs(&world).map_err(ExportError::from)? } else { Vec::new() };

@@ -103,6 +103,21 @@ impl Bench {
         run
     }
 
+    /// Nothing in the store is half-done: no temporary file or directory is left.
+    pub(crate) fn assert_clean(&self) {
+        let mut open = vec![self.path("home")];
+        while let Some(directory) = open.pop().filter(|directory| directory.exists()) {
+            for entry in fs_err::read_dir(&directory).unwrap().map(Result::unwrap) {
+                assert!(!directory.ends_with("tmp"), "left over: {}", entry.path().display());
+                // What is in a snapshot is the image's.
+                let inside = directory.file_name().is_some_and(|name| name.to_string_lossy().starts_with("snapshots"));
+                if entry.file_type().unwrap().is_dir() && (!inside || entry.file_name() == "tmp") {
+                    open.push(entry.path());
+                }
+            }
+        }
+    }
+
     /// Builds, and reads the root file system and the config of the image.
     pub(crate) fn image(&self, arguments: &[&str]) -> Image {
         let layout = self.path("layout");

@@ -1,6 +1,6 @@
 //! The directed acyclic graph of steps that a Dockerfile means, with every value expanded and every image pinned.
 //!
-//! Pure: [`references`] says which images a target needs, [`lower`] turns the AST and the pinned images into a
+//! Pure: [`references`] says which images a target needs, [`lower()`] turns the AST and the pinned images into a
 //! [`Graph`]. Nothing here touches a disk or a network.
 
 pub mod config;
@@ -10,6 +10,8 @@ pub mod lower;
 pub mod platform;
 pub mod references;
 pub mod scope;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;

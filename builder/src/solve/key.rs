@@ -143,3 +143,61 @@ fn copy(op: &CopyOp, base: &str, from: Option<&str>, world: &World<'_>) -> Resul
     }
     Ok(fields.finish())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::dockerfile::Network;
+    use crate::graph::Script;
+
+    fn op() -> RunOp {
+        RunOp {
+            argv: vec!["sh".into(), "-c".into(), "x".into()],
+            script: None,
+            env: vec![("A".into(), "1".into())],
+            proxy_env: Vec::new(),
+            cwd: PathBuf::from("/w"),
+            user: "app".into(),
+            network: Network::Default,
+        }
+    }
+
+    #[test]
+    fn every_field_of_a_run_changes_its_key() {
+        type Change = fn(&mut RunOp);
+        let changes: [(&str, Change); 8] = [
+            ("the command", |op| op.argv[2] = "y".into()),
+            ("where an argument ends", |op| op.argv = vec!["sh".into(), "-cx".into()]),
+            ("a value", |op| op.env[0].1 = "2".into()),
+            ("a name", |op| op.env[0].0 = "B".into()),
+            ("where a name ends", |op| op.env[0] = ("A1".into(), String::new())),
+            ("the directory", |op| op.cwd = PathBuf::from("/")),
+            ("the user", |op| op.user = "0".into()),
+            ("the network", |op| op.network = Network::None),
+        ];
+        let before = run(&op(), "base");
+        for (name, change) in changes {
+            let mut other = op();
+            change(&mut other);
+            assert_ne!(run(&other, "base"), before, "{name}");
+        }
+        assert_ne!(run(&op(), "another base"), before);
+        let script = Some(Script { path: PathBuf::from("/dev/pipes/EOF"), content: "#!x".into() });
+        assert_ne!(run(&RunOp { script, ..op() }, "base"), before);
+    }
+
+    #[test]
+    fn proxies_change_no_key() {
+        let proxied = RunOp { proxy_env: vec![("http_proxy".into(), "p".into())], ..op() };
+        assert_eq!(run(&proxied, "base"), run(&op(), "base"));
+    }
+
+    #[test]
+    fn a_key_stays_what_it_is_between_versions() {
+        // When this changes on purpose, raise VERSION.
+        let golden = "7cc2667b7822c42bd98ab60a46623b95";
+        assert_eq!(&run(&op(), "base").hex()[..32], golden);
+    }
+}

@@ -1,8 +1,8 @@
 //! Graph → result: which steps the cache has, which must run, and running those.
 //!
-//! The only place that knows both the graph and the world. In order: [`key`] names every vertex, [`plan`] asks the
+//! The only place that knows both the graph and the world. In order: [`key`] names every vertex, `plan` asks the
 //! cache from the target downwards what has to run, [`scheduler`] runs it in parallel, one module an operation:
-//! [`source`], [`run`], [`copy`], [`mkdir`]. What a vertex leaves behind is a [`tree::Tree`] of layers whose
+//! `source`, `run`, `copy`, `mkdir`. What a vertex leaves behind is a [`tree::Tree`] of layers whose
 //! directory, index and blob are made when something asks for them and not before.
 
 mod archive;
@@ -91,7 +91,9 @@ pub fn solve(graph: &Graph, world: &World<'_>) -> Result<Tree, SolveError> {
         // layer.
         scope.spawn(move || {
             for tree in made {
-                drop(tree.top_layer(world));
+                if !world.cancel.is_cancelled() {
+                    drop(tree.top_layer(world));
+                }
             }
         });
         let solver = Solver { graph, trees: &trees, plan: &plan, world, finished };

@@ -32,6 +32,7 @@ pub(super) fn run(world: &World<'_>, op: &RunOp, base: &Tree, tree: &Tree, step:
     let status =
         world.executor.run(&root, &process(op), &mounts, world.cancel, &mut output).map_err(|error| match error {
             SandboxError::Cancelled => Cause::Cancelled,
+            SandboxError::InvalidStep { reason } => Cause::Step { reason },
             other => Cause::Sandbox(other),
         })?;
     if status.code != 0 {

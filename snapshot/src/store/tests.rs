@@ -35,12 +35,13 @@ fn a_foreign_or_faked_store_is_refused() {
     assert!(Store::open(root.path(), Flavour::UserXattr).is_err());
     assert_eq!(fs_err::read_dir(elsewhere.path()).unwrap().count(), 0);
     let (root, store) = store();
-    if rustix::process::geteuid().is_root() {
+    if crate::testing::can_give_away() {
         std::os::unix::fs::chown(store.path(), Some(1), Some(1)).unwrap();
         let refused = Store::open(root.path(), Flavour::UserXattr);
         assert!(matches!(refused, Err(Error::ForeignStore { owner: 1, user: 0, .. })));
     } else {
-        assert!(matches!(claim(Path::new("/")), Err(Error::ForeignStore { owner: 0, .. })));
+        // Whose root directory it is depends, but it is never that of a user who cannot give files away.
+        assert!(matches!(claim(Path::new("/")), Err(Error::ForeignStore { .. })));
     }
 }
 

@@ -159,6 +159,9 @@ fn step_hint(cause: &Cause) -> (Option<&'static str>, u8) {
         Cause::Context(ContextError::Missing { .. }) => {
             (Some("paths are relative to the build context, not to the Dockerfile"), code::BUILD)
         }
+        Cause::ContextChanged => {
+            (Some("a file that is written during the build, such as its log, belongs into .dockerignore"), code::BUILD)
+        }
         Cause::Fetch { .. } => (None, code::REGISTRY),
         Cause::Sandbox(SandboxError::Setup { .. }) => {
             (Some("`rbuild doctor` says what this machine allows"), code::ENVIRONMENT)
