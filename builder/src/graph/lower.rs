@@ -160,7 +160,8 @@ impl StageState {
         self.history(text, true);
     }
 
-    fn history(&mut self, created_by: String, empty_layer: bool) {
+    /// Notes an instruction by its whole text.
+    pub(super) fn history(&mut self, created_by: String, empty_layer: bool) {
         self.config.history.push(History {
             created_by,
             comment: HISTORY_COMMENT.into(),

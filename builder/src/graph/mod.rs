@@ -4,6 +4,7 @@
 //! [`Graph`]. Nothing here touches a disk or a network.
 
 pub mod config;
+mod go;
 pub mod instructions;
 pub mod lower;
 mod mounts;

@@ -138,7 +138,7 @@ impl MountOp {
 /// The mounts of one RUN.
 pub(super) struct Mounts {
     /// Parents before what is mounted in them.
-    pub(super) mounts: Vec<MountOp>,
+    pub(super) ops: Vec<MountOp>,
     /// The trees that they read.
     pub(super) from: Vec<VertexId>,
     /// The variable that leads to the first agent.
@@ -175,7 +175,7 @@ impl Lowering<'_> {
         from.dedup();
         mounts.sort_by(|one, other| one.target().cmp(&other.target()));
         let agent = agents.first().map(|agent| (AGENT_VARIABLE.to_owned(), agent.display().to_string()));
-        Ok(Mounts { mounts, from, agent })
+        Ok(Mounts { ops: mounts, from, agent })
     }
 }
 

@@ -53,15 +53,13 @@ fn file(spec: &SecretSpec, path: &Path) -> Result<Vec<u8>, Failure> {
 
 fn agent(spec: &AgentSpec) -> Result<PathBuf, Failure> {
     let path = match spec.paths.as_slice() {
-        [] => match paths::raw_variable("SSH_AUTH_SOCK").filter(|path| !path.is_empty()) {
-            Some(path) => PathBuf::from(path),
-            None => {
-                let id = &spec.id;
-                let sentence =
-                    format!("`--ssh {id}` needs an ssh agent, and SSH_AUTH_SOCK is not set: write `--ssh {id}=SOCKET`");
-                return Err(Failure::Usage(sentence));
-            }
-        },
+        [] => {
+            let variable = paths::raw_variable("SSH_AUTH_SOCK").filter(|path| !path.is_empty());
+            let id = &spec.id;
+            let missing =
+                || format!("`--ssh {id}` needs an ssh agent, and SSH_AUTH_SOCK is not set: write `--ssh {id}=SOCKET`");
+            PathBuf::from(variable.ok_or_else(|| Failure::Usage(missing()))?)
+        }
         [path] => path.clone(),
         [..] => return Err(keys(spec)),
     };
