@@ -82,7 +82,7 @@ pub enum Problem {
         /// The options as written.
         text: String,
         /// Why.
-        source: MountError,
+        source: Box<MountError>,
     },
     /// A command for another processor.
     #[error("RUN for `{platform}` needs emulation, which is not implemented: this machine is `{host}`")]

@@ -66,7 +66,7 @@ impl Lowering<'_> {
             let (platform, host) = (state.platform.to_string(), Platform::host().to_string());
             return Err(Problem::Foreign { platform, host });
         }
-        let Mounts { mounts, from, agent } = self.mounts(state, &run.mounts, instruction.span)?;
+        let Mounts { ops: mounts, from, agent } = self.mounts(state, &run.mounts, instruction.span)?;
         let (argv, script) = command(state, run);
         let text = history_of_run(state, &argv);
         let mut env = state.scope.variables().to_vec();

@@ -138,7 +138,7 @@ impl MountOp {
 /// The mounts of one RUN.
 pub(super) struct Mounts {
     /// Parents before what is mounted in them.
-    pub(super) mounts: Vec<MountOp>,
+    pub(super) ops: Vec<MountOp>,
     /// The trees that they read.
     pub(super) from: Vec<VertexId>,
     /// The variable that leads to the first agent.
@@ -159,7 +159,7 @@ impl Lowering<'_> {
             let expand = |text: &str| state.scope.expand_text(text);
             let mount = options
                 .resolve(&expand)
-                .map_err(|source| Problem::Mount { text: options.text().to_owned(), source })?;
+                .map_err(|source| Problem::Mount { text: options.text().to_owned(), source: Box::new(source) })?;
             let from = match mount.from.as_deref().filter(|word| !word.is_empty()) {
                 Some(word) => Some(self.from(state, word, span)?),
                 None => None,
@@ -175,7 +175,7 @@ impl Lowering<'_> {
         from.dedup();
         mounts.sort_by(|one, other| one.target().cmp(&other.target()));
         let agent = agents.first().map(|agent| (AGENT_VARIABLE.to_owned(), agent.display().to_string()));
-        Ok(Mounts { mounts, from, agent })
+        Ok(Mounts { ops: mounts, from, agent })
     }
 }
 

@@ -161,7 +161,7 @@ impl Overlay {
         let lowers: Vec<String> = self.lowers.iter().map(by_descriptor).collect();
         let mut data = format!("lowerdir={}", lowers.join(":"));
         for (key, directory) in self.written(upper) {
-            data.push_str(&format!(",{key}={}", by_descriptor(directory)));
+            data.extend([",", key, "=", &by_descriptor(directory)]);
         }
         for option in self.options() {
             data.push(',');

@@ -22,7 +22,7 @@ use snapshot::chain_id;
 use snapshot::digest::HashingWriter;
 
 use crate::context::Ignore;
-use crate::graph::{CopyOp, CopySource, Graph, MountOp, Op, PinnedImage, RunOp, Vertex, VertexId};
+use crate::graph::{CopyOp, CopySource, Graph, MountOp, Op, PinnedImage, RunOp, Vertex};
 
 use super::error::{Cause, SolveError};
 use super::{World, mounts};
@@ -121,47 +121,50 @@ fn run(op: &RunOp, base: &str) -> Fields {
         .field("network", format!("{:?}", op.network))
 }
 
-fn mounts(mut fields: Fields, op: &RunOp, keys: &[CacheKey], world: &World<'_>) -> Result<Fields, Cause> {
-    let key = |from: Option<VertexId>| from.map(|from| keys[from.0].0.as_ref());
-    for mount in &op.mounts {
-        fields = fields.fields("target", mount.target().map(|target| target.as_os_str().as_encoded_bytes()));
-        fields = match mount {
-            MountOp::Bind(bind) => {
-                let fields = fields
-                    .field("mount", "bind")
-                    .fields("from", key(bind.from))
-                    .field("source", &bind.source)
-                    .field("writable", [u8::from(bind.writable)]);
-                if bind.from.is_some() { fields } else { fields.field("content", context_digest(world, &bind.source)?) }
-            }
-            MountOp::Cache(cache) => fields
-                .field("mount", "cache")
-                .field("id", &cache.id)
-                .field("sharing", format!("{:?}", cache.sharing))
-                .fields("mode", cache.mode.map(u32::to_le_bytes))
-                .fields("uid", cache.uid.map(u32::to_le_bytes))
-                .fields("gid", cache.gid.map(u32::to_le_bytes))
-                .field("readonly", [u8::from(cache.readonly)])
-                .fields("from", key(cache.from))
-                .field("source", &cache.source),
-            MountOp::Tmpfs(tmpfs) => fields
-                .field("mount", "tmpfs")
-                .fields("size", tmpfs.size.map(u64::to_le_bytes))
-                .field("readonly", [u8::from(tmpfs.readonly)]),
-            MountOp::Secret(secret) => fields
-                .field("mount", "secret")
-                .field("id", &secret.id)
-                .fields("env", &secret.env)
-                .field("required", [u8::from(secret.required)])
-                .field("owner", owner(secret.mode, secret.uid, secret.gid)),
-            MountOp::Ssh(ssh) => fields
-                .field("mount", "ssh")
-                .field("id", &ssh.id)
-                .field("required", [u8::from(ssh.required)])
-                .field("owner", owner(ssh.mode, ssh.uid, ssh.gid)),
+fn mounts(fields: Fields, op: &RunOp, keys: &[CacheKey], world: &World<'_>) -> Result<Fields, Cause> {
+    op.mounts.iter().try_fold(fields, |fields, mount| {
+        let from = mount.from().map(|from| keys[from.0].0.as_ref());
+        let content = match mount {
+            MountOp::Bind(bind) if bind.from.is_none() => Some(context_digest(world, &bind.source)?),
+            MountOp::Bind(_) | MountOp::Cache(_) | MountOp::Tmpfs(_) | MountOp::Secret(_) | MountOp::Ssh(_) => None,
         };
+        Ok(self::mount(fields, mount, from, content))
+    })
+}
+
+/// Adds one mount: `from` is the key of its tree, `content` what it binds of the context.
+fn mount(fields: Fields, mount: &MountOp, from: Option<&str>, content: Option<[u8; 32]>) -> Fields {
+    let target = mount.target().map(|target| target.as_os_str().as_encoded_bytes());
+    let fields = fields.fields("target", target).fields("from", from).fields("content", content);
+    match mount {
+        MountOp::Bind(bind) => {
+            fields.field("mount", "bind").field("source", &bind.source).field("writable", [u8::from(bind.writable)])
+        }
+        MountOp::Cache(cache) => fields
+            .field("mount", "cache")
+            .field("id", &cache.id)
+            .field("sharing", format!("{:?}", cache.sharing))
+            .fields("mode", cache.mode.map(u32::to_le_bytes))
+            .fields("uid", cache.uid.map(u32::to_le_bytes))
+            .fields("gid", cache.gid.map(u32::to_le_bytes))
+            .field("readonly", [u8::from(cache.readonly)])
+            .field("source", &cache.source),
+        MountOp::Tmpfs(tmpfs) => fields
+            .field("mount", "tmpfs")
+            .fields("size", tmpfs.size.map(u64::to_le_bytes))
+            .field("readonly", [u8::from(tmpfs.readonly)]),
+        MountOp::Secret(secret) => fields
+            .field("mount", "secret")
+            .field("id", &secret.id)
+            .fields("env", &secret.env)
+            .field("required", [u8::from(secret.required)])
+            .field("owner", owner(secret.mode, secret.uid, secret.gid)),
+        MountOp::Ssh(ssh) => fields
+            .field("mount", "ssh")
+            .field("id", &ssh.id)
+            .field("required", [u8::from(ssh.required)])
+            .field("owner", owner(ssh.mode, ssh.uid, ssh.gid)),
     }
-    Ok(fields)
 }
 
 fn owner(mode: u32, uid: u32, gid: u32) -> Vec<u8> {
@@ -195,4 +198,95 @@ fn copy(op: &CopyOp, base: &str, from: Option<&str>, world: &World<'_>) -> Resul
         };
     }
     Ok(fields.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::dockerfile::Sharing;
+    use crate::graph::{BindOp, CacheOp, SecretOp, SshOp, TmpfsOp};
+
+    fn key_of(mounts: &[MountOp], from: Option<&str>, content: Option<[u8; 32]>) -> CacheKey {
+        mounts.iter().fold(Fields::new("run"), |fields, mount| super::mount(fields, mount, from, content)).finish()
+    }
+
+    fn cache() -> CacheOp {
+        CacheOp {
+            id: "/c".into(),
+            target: "/c".into(),
+            sharing: Sharing::Shared,
+            mode: None,
+            uid: None,
+            gid: None,
+            readonly: false,
+            from: None,
+            source: "/".into(),
+        }
+    }
+
+    fn secret() -> SecretOp {
+        let target = Some("/run/secrets/s".into());
+        SecretOp { id: "s".into(), target, env: None, required: false, mode: 0o400, uid: 0, gid: 0 }
+    }
+
+    fn ssh() -> SshOp {
+        SshOp { id: "default".into(), target: "/s".into(), required: false, mode: 0o600, uid: 0, gid: 0 }
+    }
+
+    #[test]
+    fn every_option_of_a_mount_is_in_the_key() {
+        let bind = |source: &str, writable| {
+            MountOp::Bind(BindOp { from: None, source: source.into(), target: "/c".into(), writable })
+        };
+        let tmpfs = |size, readonly| MountOp::Tmpfs(TmpfsOp { target: "/c".into(), size, readonly });
+        let mounts = [
+            bind("/", false),
+            bind("/a", false),
+            bind("/", true),
+            tmpfs(None, false),
+            tmpfs(Some(0), false),
+            tmpfs(None, true),
+            MountOp::Cache(cache()),
+            MountOp::Cache(CacheOp { id: "/d".into(), ..cache() }),
+            MountOp::Cache(CacheOp { target: "/d".into(), ..cache() }),
+            MountOp::Cache(CacheOp { sharing: Sharing::Locked, ..cache() }),
+            MountOp::Cache(CacheOp { mode: Some(0), ..cache() }),
+            MountOp::Cache(CacheOp { uid: Some(0), ..cache() }),
+            MountOp::Cache(CacheOp { gid: Some(0), ..cache() }),
+            MountOp::Cache(CacheOp { readonly: true, ..cache() }),
+            MountOp::Cache(CacheOp { source: "/x".into(), ..cache() }),
+            MountOp::Secret(secret()),
+            MountOp::Secret(SecretOp { id: "t".into(), ..secret() }),
+            MountOp::Secret(SecretOp { target: None, env: Some("S".into()), ..secret() }),
+            MountOp::Secret(SecretOp { env: Some("S".into()), ..secret() }),
+            MountOp::Secret(SecretOp { required: true, ..secret() }),
+            MountOp::Secret(SecretOp { mode: 0o440, ..secret() }),
+            MountOp::Secret(SecretOp { uid: 1, ..secret() }),
+            MountOp::Secret(SecretOp { gid: 1, ..secret() }),
+            MountOp::Ssh(ssh()),
+            MountOp::Ssh(SshOp { id: "git".into(), ..ssh() }),
+            MountOp::Ssh(SshOp { target: "/t".into(), ..ssh() }),
+            MountOp::Ssh(SshOp { required: true, ..ssh() }),
+            MountOp::Ssh(SshOp { mode: 0o660, ..ssh() }),
+            MountOp::Ssh(SshOp { uid: 1, ..ssh() }),
+            MountOp::Ssh(SshOp { gid: 1, ..ssh() }),
+        ];
+        let mut keys: HashSet<CacheKey> =
+            mounts.iter().map(|mount| key_of(std::slice::from_ref(mount), None, None)).collect();
+        assert_eq!(keys.len(), mounts.len());
+        let bind = std::slice::from_ref(&mounts[0]);
+        for key in [
+            key_of(&[], None, None),
+            key_of(bind, Some("one"), None),
+            key_of(bind, Some("two"), None),
+            key_of(bind, None, Some([1; 32])),
+            key_of(bind, None, Some([2; 32])),
+            key_of(&mounts[..2], None, None),
+        ] {
+            assert!(keys.insert(key));
+        }
+        assert_eq!(key_of(&mounts, None, None), key_of(&mounts, None, None));
+    }
 }
