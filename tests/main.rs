@@ -12,6 +12,7 @@ mod common;
 mod copying;
 mod failures;
 mod interrupts;
+mod mounts;
 mod outputs;
 mod real;
 mod rootless;

@@ -11,6 +11,7 @@ use crate::context::{ContextError, Ignore, LocalContext, Memo, load_ignore};
 use crate::dockerfile::lint::Finding;
 use crate::dockerfile::{self, CheckOptionError};
 use crate::export::{self, ExportError, Exported, Output};
+use crate::grants::Grants;
 use crate::graph::references::{Request, select};
 use crate::graph::{Graph, GraphError, lower};
 use crate::image::{Image, assemble};
@@ -37,6 +38,8 @@ pub struct Build {
     pub no_cache: bool,
     /// Steps at a time; as many as there are processors when absent.
     pub jobs: Option<usize>,
+    /// What its steps may have.
+    pub grants: Grants,
     /// The time of everything that the build makes, RFC 3339; the clock's when absent.
     pub epoch: Option<String>,
 }
@@ -150,6 +153,7 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
         reporter: &reporter,
         cancel: machine.cancel,
         options: &options,
+        grants: &build.grants,
     };
     let solved = solve::solve(&graph, &world);
     memo.save(&memo_path)?;

@@ -87,7 +87,7 @@ fn base_platforms(subject: &Subject<'_>) -> Vec<Finding> {
 /// Sources in the build context that the ignore rules hide.
 fn ignored_sources(subject: &Subject<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for vertex in subject.graph.vertices.iter().filter(|vertex| vertex.from.is_none()) {
+    for vertex in subject.graph.vertices.iter().filter(|vertex| vertex.from.is_empty()) {
         let Op::Copy(copy) = &vertex.op else { continue };
         for source in &copy.sources {
             let CopySource::Path(path) = source else { continue };

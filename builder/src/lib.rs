@@ -20,6 +20,7 @@ pub mod checks;
 pub mod context;
 pub mod dockerfile;
 pub mod export;
+pub mod grants;
 pub mod graph;
 pub mod image;
 pub mod paths;

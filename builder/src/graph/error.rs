@@ -1,7 +1,7 @@
 //! Why a Dockerfile that parses does not make a graph.
 
 use crate::dockerfile::expand::ExpandError;
-use crate::dockerfile::{PortError, Span};
+use crate::dockerfile::{MountError, PortError, Span};
 use crate::graph::platform::PlatformError;
 
 /// A problem and where it stands.
@@ -75,6 +75,14 @@ pub enum Problem {
         text: String,
         /// Why.
         source: PortError,
+    },
+    /// `RUN --mount` whose options make no mount, once they have values.
+    #[error("cannot use `--mount={text}`: {source}")]
+    Mount {
+        /// The options as written.
+        text: String,
+        /// Why.
+        source: Box<MountError>,
     },
     /// A command for another processor.
     #[error("RUN for `{platform}` needs emulation, which is not implemented: this machine is `{host}`")]

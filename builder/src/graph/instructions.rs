@@ -10,6 +10,7 @@ use crate::dockerfile::{
 use crate::graph::config::{Empty, Healthcheck};
 use crate::graph::go;
 use crate::graph::lower::{Lowering, StageState};
+use crate::graph::mounts::Mounts;
 use crate::graph::platform::Platform;
 use crate::graph::scope::PROXY_ARGS;
 use crate::graph::{CopyOp, CopySource, MkdirOp, Op, Problem, RunOp, Script};
@@ -61,25 +62,28 @@ impl Lowering<'_> {
     }
 
     fn run(&mut self, state: &mut StageState, run: &Run, instruction: &Instruction) -> Result<(), Problem> {
-        refuse(!run.mounts.is_empty(), "`RUN --mount`")?;
         refuse(run.insecure, "`RUN --security=insecure`")?;
         refuse(!run.devices.is_empty(), "`RUN --device`")?;
         if !state.platform.runs_here() {
             let (platform, host) = (state.platform.to_string(), Platform::host().to_string());
             return Err(Problem::Foreign { platform, host });
         }
+        let Mounts { ops: mounts, from, agent } = self.mounts(state, &run.mounts, instruction.span)?;
         let (argv, script) = command(state, run);
         let text = history_of_run(state, &argv);
+        let mut env = state.scope.variables().to_vec();
+        env.extend(agent.filter(|(name, _)| state.scope.get(name).is_none()));
         let op = RunOp {
             argv,
             script,
-            env: state.scope.variables().to_vec(),
+            env,
             proxy_env: self.proxies(),
             cwd: PathBuf::from(working_dir(state)),
             user: state.config.config.user.clone(),
             network: run.network,
+            mounts,
         };
-        self.layer(state, Op::Run(op), None, instruction);
+        self.layer(state, Op::Run(op), from, instruction);
         state.layer_history(&text);
         Ok(())
     }
@@ -363,7 +367,7 @@ fn working_dir(state: &StageState) -> &str {
 }
 
 /// A path beneath the working directory, cleaned: no `.`, no `..`, no doubled or trailing slash.
-fn absolute(state: &StageState, path: &str) -> String {
+pub(super) fn absolute(state: &StageState, path: &str) -> String {
     let base = if path.starts_with('/') { "" } else { working_dir(state) };
     let mut parts: Vec<&str> = Vec::new();
     for part in base.split('/').chain(path.split('/')) {

@@ -5,13 +5,16 @@
 //! `source`, `run`, `copy`, `mkdir`. What a vertex leaves behind is a [`tree::Tree`] of layers whose
 //! directory, index and blob are made when something asks for them and not before.
 
+mod agent;
 mod archive;
 pub mod cache;
+mod cache_mount;
 mod copy;
 mod destination;
 mod error;
 pub mod key;
 mod mkdir;
+mod mounts;
 mod plan;
 mod run;
 pub mod scheduler;
@@ -25,6 +28,7 @@ use std::sync::mpsc;
 use snapshot::{Compression, Store};
 
 use crate::context::{LocalContext, Memo};
+use crate::grants::Grants;
 use crate::graph::{Graph, Op, Vertex, VertexId};
 use crate::progress::Reporter;
 use crate::sandbox::{Cancel, Executor};
@@ -32,6 +36,7 @@ use crate::sandbox::{Cancel, Executor};
 pub use error::{Cause, SolveError};
 use key::CacheKey;
 use plan::Plan;
+use run::Trees;
 pub(crate) use source::fetch;
 use tree::Tree;
 
@@ -54,6 +59,8 @@ pub struct World<'a> {
     pub cancel: &'a Cancel,
     /// Choices of the caller.
     pub options: &'a Options,
+    /// What the caller lets steps have.
+    pub grants: &'a Grants,
 }
 
 impl std::fmt::Debug for World<'_> {
@@ -162,8 +169,12 @@ impl Solver<'_> {
     fn execute(&self, id: usize) -> Result<(), SolveError> {
         let vertex = &self.graph.vertices[id];
         let step = self.world.reporter.start(&vertex.name, Some(vertex.span));
-        let result = self.perform(VertexId(id), vertex, &step).map_err(|cause| SolveError::new(vertex, cause));
-        step.finish(result)?;
+        let result = self.perform(VertexId(id), vertex, &step);
+        if matches!(result, Err(Cause::Cancelled)) {
+            step.cancel();
+            return Err(SolveError::new(vertex, Cause::Cancelled));
+        }
+        step.finish(result.map_err(|cause| SolveError::new(vertex, cause)))?;
         if self.plan.layer[id] && matches!(vertex.op, Op::Run(_)) {
             // The receiver lives as long as this scope; a closed channel could only mean that it panicked.
             drop(self.finished.send(self.trees[id].clone()));
@@ -181,12 +192,15 @@ impl Solver<'_> {
         match &vertex.op {
             Op::Scratch => Ok(()),
             Op::Source(_) => tree.dirs(self.world).map(drop),
-            Op::Run(op) => run::run(self.world, op, base(), tree, step),
+            Op::Run(op) => {
+                let trees = Trees { base: base(), all: self.trees, own: tree };
+                run::run(self.world, op, &trees, (vertex.instruction(), step))
+            }
             Op::Copy(op) => {
                 let job = copy::Job {
                     op,
                     base: base(),
-                    from: vertex.from.map(|from| &self.trees[from.0]),
+                    from: vertex.from.first().map(|from| &self.trees[from.0]),
                     tree,
                     needs: self.needs(id),
                 };

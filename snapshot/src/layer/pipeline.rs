@@ -156,7 +156,7 @@ impl Pipeline {
     fn failure(&mut self) -> Error {
         match self.join().1 {
             Some(Err(error)) => error,
-            _ => Error::File(std::io::Error::other("the layer has already failed")),
+            _ => Error::LayerFailed,
         }
     }
 
@@ -206,10 +206,9 @@ fn assemble(segments: &Receiver<Receiver<Deflated>>, mut blob: BlobWriter) -> Re
     let mut member = Member::default();
     blob.write_all(&GZIP_HEADER)?;
     for segment in segments {
-        let Ok((segment, _bundle)) = segment.recv() else {
-            return Err(Error::File(std::io::Error::other("a thread that compresses has ended")));
-        };
-        let segment = segment.map_err(|error| Error::File(error.into()))?;
+        // A worker can only end early by a panic, which `join` passes on.
+        let (segment, _bundle) = segment.recv().map_err(|_| Error::LayerFailed)?;
+        let segment = segment?;
         member.append(&segment);
         blob.write_all(&segment.deflated)?;
     }

@@ -112,6 +112,9 @@ fn build(error: &BuildError, dockerfile: &Dockerfile) -> (String, u8) {
             };
             (text, code::REGISTRY)
         }
+        BuildError::Solve(error) if matches!(*error.cause, Cause::Cancelled) => {
+            ("error: the build was cancelled\n".to_owned(), code::CANCELLED)
+        }
         BuildError::Solve(error) => {
             let (hint, code) = step_hint(&error.cause);
             (located(error.cause.as_ref(), dockerfile, error.span, hint), code)
@@ -166,7 +169,6 @@ fn step_hint(cause: &Cause) -> (Option<&'static str>, u8) {
         Cause::Sandbox(SandboxError::Setup { .. }) => {
             (Some("`rbuild doctor` says what this machine allows"), code::ENVIRONMENT)
         }
-        Cause::Cancelled => (None, code::CANCELLED),
         _ => (None, code::BUILD),
     }
 }

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::args::{BuildArgs, Mode};
+use crate::commands::grants;
 use crate::report::{self, Dockerfile, Failure};
 use crate::{signals, ui};
 
@@ -113,6 +114,7 @@ fn build_of(args: &BuildArgs, dockerfile: Vec<u8>, dockerfile_path: Option<PathB
         outputs,
         no_cache: args.no_cache,
         jobs: args.jobs.map(usize::from),
+        grants: grants::read(&args.secrets, &args.agents)?,
         epoch: epoch.map(|seconds| epoch_time(&seconds)).transpose()?,
     })
 }
