@@ -110,6 +110,69 @@ fn a_pushed_image_runs() {
     assert_eq!(crate::real::run_image(&bench, &tag), "x\n");
 }
 
+/// The media types of the layers of the image in a layout, and the digest of its manifest.
+fn media_types(layout: &std::path::Path) -> (Vec<String>, String) {
+    let json = |path: &str| -> Value { serde_json::from_slice(&fs_err::read(layout.join(path)).unwrap()).unwrap() };
+    let digest = json("index.json")["manifests"][0]["digest"].as_str().unwrap().to_owned();
+    let manifest = json(&format!("blobs/{}", digest.replace(':', "/")));
+    let layers = manifest["layers"].as_array().unwrap();
+    let types = layers.iter().map(|layer| {
+        let name = layer["mediaType"].as_str().unwrap();
+        name.strip_prefix("application/vnd.oci.image.layer.v1.").unwrap().to_owned()
+    });
+    (types.collect(), digest)
+}
+
+#[test]
+fn layers_are_compressed_as_asked_whatever_the_cache_has() {
+    let bench = bench();
+    let build = |name: &str, options: &str, cached: usize| {
+        let layout = bench.path(name);
+        let run =
+            bench.build(&["-t", "x/y:1", "-o", &format!("type=oci,tar=false,dest={}{options}", layout.display())]);
+        assert_eq!(run.cached(), cached, "{name}: {}", run.stderr);
+        media_types(&layout)
+    };
+    let gzip = build("gzip", "", 0);
+    assert_eq!(gzip.0, ["tar+gzip"; 3]);
+    // The base keeps its bytes; no step runs again.
+    let zstd = build("zstd", ",compression=zstd", 2);
+    assert_eq!(zstd.0, ["tar+gzip", "tar+zstd", "tar+zstd"]);
+    assert_eq!(build("plain", ",compression=uncompressed", 2).0, ["tar+gzip", "tar", "tar"]);
+    let nine = build("nine", ",compression=gzip,compression-level=1", 2);
+    assert!(nine.0 == gzip.0 && nine.1 != gzip.1);
+    assert_eq!(build("again", "", 2), gzip);
+    assert_eq!(build("zstd-again", ",compression=zstd", 2), zstd);
+    let layout = bench.path("by-flag");
+    let output = format!("type=oci,tar=false,dest={}", layout.display());
+    bench.build(&["-t", "x/y:1", "-o", &output, "--compression", "zstd", "--compression-level", "1"]);
+    assert_eq!(media_types(&layout), zstd);
+}
+
+#[test]
+fn zstd_layers_are_read_by_skopeo_umoci_and_podman() {
+    let bench = bench();
+    let layout = bench.path("out");
+    bench.build(&["-t", "x/y:1", "-o", &format!("type=oci,tar=false,dest={},compression=zstd", layout.display())]);
+    let source = format!("oci:{}:1", layout.display());
+    peer("skopeo", &["copy", "-q", "--insecure-policy", &source, &format!("dir:{}", bench.path("dir").display())]);
+    let bundle = bench.path("bundle");
+    peer("umoci", &["unpack", "--image", &format!("{}:1", layout.display()), bundle.to_str().unwrap()]);
+    assert_eq!(fs_err::read_to_string(bundle.join("rootfs/d/f")).unwrap(), "x\n");
+    let archive = bench.path("docker.tar");
+    bench.build(&["-t", "x/y:1", "-o", &format!("type=docker,dest={},compression=zstd", archive.display())]);
+    let copy = format!("dir:{}", bench.path("docker.dir").display());
+    peer("skopeo", &["copy", "-q", "--insecure-policy", &format!("docker-archive:{}", archive.display()), &copy]);
+    let tag = format!("{}/outputs/zstd:1", registry());
+    bench.build(&["-t", &tag, "-o", "type=registry,compression=zstd"]);
+    assert_eq!(crate::real::run_image(&bench, &tag), "x\n");
+    // A base with zstd layers.
+    let next = Bench::with(&format!("FROM {tag}\nRUN cat /c /d/f >/both\n"));
+    let root = next.path("root");
+    next.build(&["-o", root.to_str().unwrap()]);
+    assert_eq!(fs_err::read_to_string(root.join("both")).unwrap(), "copiedx\n");
+}
+
 #[test]
 fn quiet_prints_the_digest_alone() {
     let bench = bench();

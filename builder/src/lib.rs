@@ -16,9 +16,11 @@
 pub mod accounts;
 pub mod bases;
 pub mod build;
+pub mod checks;
 pub mod context;
 pub mod dockerfile;
 pub mod export;
+pub mod grants;
 pub mod graph;
 pub mod image;
 pub mod paths;

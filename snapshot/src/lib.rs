@@ -27,6 +27,7 @@
 //!     unsynced                  the boot id, until `syncfs`: after a crash such a snapshot is thrown away
 //!   snapshots-<flavour>/tmp/<random>/{fs,work}   being written; flock held by its writer
 //!   cache/<kind>/<key>          records of the builder, each sealed with a digest
+//!   mounts/                     cache mounts: the builder's, see its `solve::cache_mount`
 //!   tags/<reference>            what a reference was resolved to
 //!   leases/
 //!   tmp/<random>                being written; flock held by its writer

@@ -12,10 +12,11 @@ use rustix::io::Errno;
 
 use crate::blob::BlobStore;
 use crate::index::LayerIndex;
+use crate::path::remove_tree;
 use crate::snapshotter::{SnapshotId, Snapshots};
 use crate::temp::{TempFile, create_directory, ensure_directory, sweep};
 use crate::tree::Flavour;
-use crate::{Compression, Error, LayerOptions, LayerWriter, SegmentCache};
+use crate::{Compression, Error, Layer, LayerOptions, LayerWriter, SegmentCache, layer};
 
 /// The layout of the store: another one gets another directory.
 const VERSION: &str = "store-v1";
@@ -30,6 +31,8 @@ pub struct Usage {
     pub blobs: u64,
     /// In the snapshots of all flavours.
     pub snapshots: u64,
+    /// In `mounts`.
+    pub mounts: u64,
     /// In `indexes`, `segments`, `cache` and `tags`.
     pub records: u64,
 }
@@ -43,6 +46,8 @@ pub struct Referenced {
     pub snapshots: HashSet<SnapshotId>,
     /// Indexes, by the layer's `diff_id`.
     pub indexes: HashSet<Digest>,
+    /// All that is in `mounts`.
+    pub mounts: bool,
 }
 
 /// An open store, shared with any number of processes.
@@ -72,7 +77,7 @@ impl Store {
         claim(&path)?;
         let lock = fs_err::File::from_parts(open_lock(&path.join("lock"))?, path.join("lock"));
         rustix::fs::flock(&lock, FlockOperation::LockShared).map_err(Error::io("lock", &path))?;
-        for name in ["indexes", "cache", "tags", "leases", "tmp"] {
+        for name in ["indexes", "cache", "mounts", "tags", "leases", "tmp"] {
             ensure_directory(&path.join(name))?;
         }
         let blobs = BlobStore::open_at(&path)?;
@@ -85,6 +90,11 @@ impl Store {
     /// Returns `<root>/store-v1`.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Returns the directory of what outlives builds by wish of their steps; its content is the builder's.
+    pub fn mounts(&self) -> PathBuf {
+        self.path.join("mounts")
     }
 
     /// Returns the blobs.
@@ -101,6 +111,18 @@ impl Store {
     pub fn layer_writer(&self, compression: Compression) -> Result<LayerWriter, Error> {
         let segments = Some(Arc::clone(&self.segments));
         LayerWriter::new(&self.blobs, LayerOptions { compression, segments, threads: None })
+    }
+
+    /// Makes the blob of a layer, written by [`LayerWriter`] and in this store, anew with another compression.
+    pub fn recompress(&self, layer: &Layer, compression: Compression) -> Result<Layer, Error> {
+        let mut writer = self.layer_writer(compression)?;
+        let blob = self.blobs.open(layer.blob.digest())?;
+        layer::read(&mut layer::decompress(blob, layer::Limits::default().bytes)?, &mut writer)?;
+        let (made, _) = writer.finish()?;
+        if made.diff_id != layer.diff_id {
+            return Err(Error::DigestMismatch { expected: layer.diff_id.clone(), found: made.diff_id });
+        }
+        Ok(made)
     }
 
     /// Returns the snapshots of the flavour that the store was opened with.
@@ -167,6 +189,7 @@ impl Store {
             let bytes = || disk_usage(&entry.path());
             match name.to_str().unwrap_or_default() {
                 "blobs" => usage.blobs += bytes()?,
+                "mounts" => usage.mounts += bytes()?,
                 "indexes" | "segments" | "cache" | "tags" => usage.records += bytes()?,
                 name if name.starts_with("snapshots-") => usage.snapshots += bytes()?,
                 _ => {}
@@ -175,8 +198,8 @@ impl Store {
         Ok(usage)
     }
 
-    /// Removes the blobs with their segment lists, the indexes and the snapshots (of this store's flavour) that `keep` does not name; returns the bytes
-    /// freed. Fails with [`Error::Busy`] while another process has the store open.
+    /// Removes the blobs with their segment lists, indexes, snapshots (of this store's flavour) and mounts that `keep`
+    /// does not name; returns the bytes freed. Fails with [`Error::Busy`] while another process has the store open.
     pub fn remove_unreferenced(&self, keep: &Referenced) -> Result<u64, Error> {
         match rustix::fs::flock(&self.lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
@@ -214,6 +237,13 @@ impl Store {
             if digest.is_none_or(|digest| !keep.indexes.contains(&digest)) {
                 freed += disk_usage(&entry.path())?;
                 fs_err::remove_file(entry.path())?;
+            }
+        }
+        if !keep.mounts {
+            for entry in fs_err::read_dir(self.mounts())? {
+                let path = entry?.path();
+                freed += disk_usage(&path)?;
+                remove_tree(&path)?;
             }
         }
         Ok(freed)

@@ -1,6 +1,7 @@
 //! A solved image to where it is wanted: the store's tags, a registry, an archive, a directory.
 
 mod archive;
+pub mod compression;
 pub mod output;
 mod push;
 mod rootfs;
@@ -14,7 +15,8 @@ use crate::image::Image;
 use crate::solve::tree::Tree;
 use crate::solve::{Cause, World};
 
-pub use output::{Output, OutputError};
+pub use compression::CompressionError;
+pub use output::{Output, OutputError, OutputSpec};
 
 /// Why an output could not be made.
 #[derive(Debug, thiserror::Error)]

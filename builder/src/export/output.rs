@@ -3,6 +3,10 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use snapshot::Compression;
+
+use super::compression::{self, CompressionError};
+
 /// Where a file or stream goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
@@ -41,6 +45,15 @@ pub enum Output {
     },
 }
 
+/// One `--output`, with what it says about compression.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputSpec {
+    /// Where it goes.
+    pub output: Output,
+    /// How its new layers are compressed; as the build's other outputs when absent.
+    pub compression: Option<Compression>,
+}
+
 /// An `--output` that says nothing rbuild does.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutputError {
@@ -69,29 +82,58 @@ pub enum OutputError {
         /// Its value.
         value: String,
     },
+    /// The compression.
+    #[error(transparent)]
+    Compression(#[from] CompressionError),
     /// `dest=` is missing.
     #[error("`type={0}` needs `dest=PATH`")]
     NoDestination(String),
 }
 
-impl FromStr for Output {
+impl FromStr for OutputSpec {
     type Err = OutputError;
 
     fn from_str(text: &str) -> Result<Self, OutputError> {
-        let mut options = Vec::new();
+        let mut options = Options(Vec::new());
         for pair in text.split(',') {
             match pair.split_once('=') {
-                Some((key, value)) => options.push((key.trim().to_ascii_lowercase(), value.to_owned())),
-                None if options.is_empty() && !text.contains(',') => return Ok(Self::of_path(text)),
+                Some((key, value)) => options.0.push((key.trim().to_ascii_lowercase(), value.to_owned())),
+                None if options.0.is_empty() && !text.contains(',') => {
+                    return Ok(Self { output: Output::of_path(text), compression: None });
+                }
                 None => return Err(OutputError::Pair(pair.into())),
             }
         }
-        let mut take = |key: &str| options.iter().position(|(k, _)| k == key).map(|at| options.swap_remove(at).1);
-        let kind = take("type").ok_or(OutputError::NoType)?;
-        let destination = take("dest");
-        let tar = if kind == "oci" { take("tar") } else { None };
-        let push = if kind == "image" { take("push") } else { None };
-        if let Some((key, _)) = options.first() {
+        let kind = options.take("type").ok_or(OutputError::NoType)?;
+        let mut compression = None;
+        if matches!(kind.as_str(), "oci" | "docker" | "registry" | "image") {
+            let (name, level) = (options.take("compression"), options.take("compression-level"));
+            compression = compression::read(name.as_deref(), level.as_deref())?;
+            let force = options.take("force-compression");
+            if boolean("force-compression", force.as_deref().unwrap_or("false"))? {
+                return Err(CompressionError::Force.into());
+            }
+        }
+        Ok(Self { output: Output::read(kind, options)?, compression })
+    }
+}
+
+/// The `key=value` pairs that nobody has taken yet.
+struct Options(Vec<(String, String)>);
+
+impl Options {
+    fn take(&mut self, key: &str) -> Option<String> {
+        self.0.iter().position(|(known, _)| known == key).map(|at| self.0.swap_remove(at).1)
+    }
+}
+
+impl Output {
+    /// Reads what is particular to the type `kind`, which has to be all of `options`.
+    fn read(kind: String, mut options: Options) -> Result<Self, OutputError> {
+        let destination = options.take("dest");
+        let tar = if kind == "oci" { options.take("tar") } else { None };
+        let push = if kind == "image" { options.take("push") } else { None };
+        if let Some((key, _)) = options.0.first() {
             return Err(OutputError::Option { key: key.clone(), kind });
         }
         let file = |destination: Option<String>| match destination.as_deref() {
@@ -115,9 +157,7 @@ impl FromStr for Output {
             _ => Err(OutputError::Type(kind)),
         }
     }
-}
 
-impl Output {
     /// `-o PATH` is short for `type=local`, `-o -` for a tar on standard output.
     fn of_path(path: &str) -> Self {
         if path == "-" {
@@ -168,7 +208,20 @@ mod tests {
             ("type=registry", Output::Push),
             ("type=image,push=true", Output::Push),
         ] {
-            assert_eq!(text.parse(), Ok(output), "{text}");
+            assert_eq!(text.parse(), Ok(OutputSpec { output, compression: None }), "{text}");
+        }
+    }
+
+    #[test]
+    fn outputs_of_layers_have_a_compression() {
+        for text in [
+            "type=oci,dest=x,compression=zstd",
+            "type=docker,compression=zstd,compression-level=1,dest=x",
+            "type=registry,compression=zstd,force-compression=false",
+            "type=image,compression=zstd,push=true",
+        ] {
+            let spec: OutputSpec = text.parse().unwrap();
+            assert_eq!(spec.compression, Some(Compression::Zstd { level: 1 }), "{text}");
         }
     }
 
@@ -178,11 +231,13 @@ mod tests {
             ("type=oci", OutputError::NoDestination("oci".into())),
             ("type=nydus,dest=x", OutputError::Type("nydus".into())),
             ("dest=x", OutputError::NoType),
-            ("type=oci,dest=x,compression=zstd", OutputError::Option { key: "compression".into(), kind: "oci".into() }),
+            ("type=tar,dest=x,compression=zstd", OutputError::Option { key: "compression".into(), kind: "tar".into() }),
+            ("type=registry,compression=estargz", CompressionError::Kind("estargz".into()).into()),
+            ("type=docker,dest=x,force-compression=true", CompressionError::Force.into()),
             ("type=oci,dest=x,tar=perhaps", OutputError::Boolean { key: "tar".into(), value: "perhaps".into() }),
             ("type=oci,nonsense", OutputError::Pair("nonsense".into())),
         ] {
-            assert_eq!(text.parse::<Output>(), Err(error), "{text}");
+            assert_eq!(text.parse::<OutputSpec>(), Err(error), "{text}");
         }
     }
 }

@@ -103,7 +103,7 @@ impl Lowering<'_> {
     }
 
     fn scratch(&mut self, span: Span) -> VertexId {
-        self.push(Vertex { op: Op::Scratch, base: None, from: None, span, name: "FROM scratch".into() })
+        self.push(Vertex { op: Op::Scratch, base: None, from: Vec::new(), span, name: "FROM scratch".into() })
     }
 
     /// The vertex of an image; one for all its uses.
@@ -112,22 +112,32 @@ impl Lowering<'_> {
             return vertex;
         }
         let op = Op::Source(Arc::clone(&self.images[image]));
-        let vertex = self.push(Vertex { op, base: None, from: None, span, name });
+        let vertex = self.push(Vertex { op, base: None, from: Vec::new(), span, name });
         self.sources.insert(image.clone(), vertex);
         vertex
     }
 
     /// The vertex that `--from=word` reads.
     pub(super) fn from(&mut self, state: &StageState, word: &str, span: Span) -> Result<VertexId, Problem> {
+        // What only a trigger of a base image names was not known when stages and images were selected.
+        let unknown = || Problem::NotImplemented { what: format!("`from={word}` in an ONBUILD trigger") };
         Ok(match self.selection.from(state.index, word)? {
-            Base::Stage(earlier) => self.stages[&earlier].tip,
+            Base::Stage(earlier) => self.stages.get(&earlier).ok_or_else(unknown)?.tip,
             Base::Scratch => self.scratch(span),
+            Base::Image(image) if !self.images.contains_key(&image) => return Err(unknown()),
             Base::Image(image) => self.source(&image, span, format!("FROM {word}")),
         })
     }
 
     /// Appends a layer-making vertex to a stage.
-    pub(super) fn layer(&mut self, state: &mut StageState, op: Op, from: Option<VertexId>, instruction: &Instruction) {
+    pub(super) fn layer(
+        &mut self,
+        state: &mut StageState,
+        op: Op,
+        from: impl IntoIterator<Item = VertexId>,
+        instruction: &Instruction,
+    ) {
+        let from = from.into_iter().collect();
         state.step += 1;
         let name = format!("[{} {}/{}] {}", state.name, state.step, state.steps, instruction.original);
         state.tip = self.push(Vertex { op, base: Some(state.tip), from, span: instruction.span, name });
@@ -150,7 +160,8 @@ impl StageState {
         self.history(text, true);
     }
 
-    fn history(&mut self, created_by: String, empty_layer: bool) {
+    /// Notes an instruction by its whole text.
+    pub(super) fn history(&mut self, created_by: String, empty_layer: bool) {
         self.config.history.push(History {
             created_by,
             comment: HISTORY_COMMENT.into(),

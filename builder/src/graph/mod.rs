@@ -4,8 +4,10 @@
 //! [`Graph`]. Nothing here touches a disk or a network.
 
 pub mod config;
+mod go;
 pub mod instructions;
 pub mod lower;
+mod mounts;
 pub mod platform;
 pub mod references;
 pub mod scope;
@@ -27,6 +29,7 @@ mod error;
 
 pub use error::{GraphError, Problem};
 pub use lower::lower;
+pub use mounts::{BindOp, CacheOp, MountOp, SecretOp, SshOp, TmpfsOp};
 
 /// Where a vertex stands in [`Graph::vertices`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -52,8 +55,8 @@ pub struct Vertex {
     pub op: Op,
     /// The tree that it starts from; none for [`Op::Scratch`] and [`Op::Source`].
     pub base: Option<VertexId>,
-    /// The tree that a `COPY --from` reads.
-    pub from: Option<VertexId>,
+    /// The trees that it reads besides: that of a `COPY --from`, those of a RUN's mounts.
+    pub from: Vec<VertexId>,
     /// Where it stands in the Dockerfile.
     pub span: Span,
     /// How it is shown: `[build 2/4] RUN make`.
@@ -61,9 +64,14 @@ pub struct Vertex {
 }
 
 impl Vertex {
+    /// The instruction's text: [`Vertex::name`] without the place in its stage.
+    pub fn instruction(&self) -> &str {
+        self.name.split_once("] ").map_or(self.name.as_str(), |(_, text)| text)
+    }
+
     /// The vertices that must be known before this one.
     pub fn inputs(&self) -> impl Iterator<Item = VertexId> {
-        self.base.into_iter().chain(self.from)
+        self.base.into_iter().chain(self.from.iter().copied())
     }
 }
 
@@ -112,6 +120,8 @@ pub struct RunOp {
     pub user: String,
     /// `--network`.
     pub network: Network,
+    /// `--mount`, parents before what is mounted in them.
+    pub mounts: Vec<MountOp>,
 }
 
 /// An executable file that exists while its step runs.
@@ -143,7 +153,7 @@ pub struct CopyOp {
 /// One source of a [`CopyOp`].
 #[derive(Debug, Clone)]
 pub enum CopySource {
-    /// A path or pattern, in the build context or in the tree of [`Vertex::from`].
+    /// A path or pattern, in the build context or in the tree of the first of [`Vertex::from`].
     Path(String),
     /// A file that the Dockerfile itself holds.
     Inline {

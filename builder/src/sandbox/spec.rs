@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Statx, StatxTimestamp};
 use serde::{Deserialize, Serialize};
 
-use super::describe::{Mount, Network, Process, Root};
+use super::describe::{Content, Mount, Network, Process, Root};
 use super::error::SandboxError;
 
 /// The name that makes a process the init of a step.
@@ -54,7 +54,9 @@ pub(super) enum Processes {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ExtraMount {
     Bind { source: OsString, target: OsString, readonly: bool },
-    Tmpfs { target: OsString, size: Option<u64> },
+    Tmpfs { target: OsString, size: Option<u64>, readonly: bool },
+    Layers { lowers: Vec<OsString>, writes: Option<[OsString; 2]>, source: OsString, target: OsString },
+    File { content: Content, target: OsString, mode: u32, uid: u32, gid: u32 },
 }
 
 impl Spec {
@@ -83,7 +85,18 @@ impl From<&Mount> for ExtraMount {
             Mount::Bind { source, target, readonly } => {
                 Self::Bind { source: source.into(), target: target.into(), readonly: *readonly }
             }
-            Mount::Tmpfs { target, size } => Self::Tmpfs { target: target.into(), size: *size },
+            Mount::Tmpfs { target, size, readonly } => {
+                Self::Tmpfs { target: target.into(), size: *size, readonly: *readonly }
+            }
+            Mount::Layers { lowers, writes, source, target } => Self::Layers {
+                lowers: lowers.iter().map(Into::into).collect(),
+                writes: writes.as_ref().map(|writes| [(&writes.upper).into(), (&writes.work).into()]),
+                source: source.into(),
+                target: target.into(),
+            },
+            Mount::File { content, target, mode, uid, gid } => {
+                Self::File { content: content.clone(), target: target.into(), mode: *mode, uid: *uid, gid: *gid }
+            }
         }
     }
 }

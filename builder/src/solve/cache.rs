@@ -1,7 +1,7 @@
 //! The local step cache: one record a key, in the store.
 
 use serde::{Deserialize, Serialize};
-use snapshot::{Layer, Store};
+use snapshot::{Compression, Layer, Store};
 
 use super::key::CacheKey;
 
@@ -13,6 +13,9 @@ const KIND: &str = "steps";
 pub struct Record {
     /// Its layer, once that was made.
     pub layer: Option<Layer>,
+    /// How that layer is compressed, level included: the media type does not say that.
+    #[serde(default)]
+    pub compression: Compression,
     /// When the step ran, RFC 3339.
     pub created: String,
     /// How the step was shown, for people who look at the cache.

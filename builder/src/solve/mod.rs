@@ -5,13 +5,16 @@
 //! `source`, `run`, `copy`, `mkdir`. What a vertex leaves behind is a [`tree::Tree`] of layers whose
 //! directory, index and blob are made when something asks for them and not before.
 
+mod agent;
 mod archive;
 pub mod cache;
+mod cache_mount;
 mod copy;
 mod destination;
 mod error;
 pub mod key;
 mod mkdir;
+mod mounts;
 mod plan;
 mod run;
 pub mod scheduler;
@@ -19,12 +22,14 @@ mod select;
 mod source;
 pub mod tree;
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::mpsc;
 
 use snapshot::{Compression, Store};
 
 use crate::context::{LocalContext, Memo};
+use crate::grants::Grants;
 use crate::graph::{Graph, Op, Vertex, VertexId};
 use crate::progress::Reporter;
 use crate::sandbox::{Cancel, Executor};
@@ -32,6 +37,7 @@ use crate::sandbox::{Cancel, Executor};
 pub use error::{Cause, SolveError};
 use key::CacheKey;
 use plan::Plan;
+use run::Trees;
 pub(crate) use source::fetch;
 use tree::Tree;
 
@@ -54,6 +60,8 @@ pub struct World<'a> {
     pub cancel: &'a Cancel,
     /// Choices of the caller.
     pub options: &'a Options,
+    /// What the caller lets steps have.
+    pub grants: &'a Grants,
 }
 
 impl std::fmt::Debug for World<'_> {
@@ -81,7 +89,7 @@ pub struct Options {
 pub fn solve(graph: &Graph, world: &World<'_>) -> Result<Tree, SolveError> {
     let keys = key::keys(graph, world)?;
     let trees = trees(graph, &keys);
-    let plan = plan::plan(graph, &trees, world);
+    let plan = plan::plan(graph, &keys, &trees, world);
     for (vertex, _) in graph.vertices.iter().zip(&plan.cached).filter(|(_, cached)| **cached) {
         world.reporter.cached(&vertex.name);
     }
@@ -106,8 +114,12 @@ pub fn solve(graph: &Graph, world: &World<'_>) -> Result<Tree, SolveError> {
 /// The tree of every vertex, as handles: nothing is made yet.
 fn trees(graph: &Graph, keys: &[CacheKey]) -> Vec<Tree> {
     let mut trees: Vec<Tree> = Vec::with_capacity(graph.vertices.len());
-    for (vertex, key) in graph.vertices.iter().zip(keys) {
+    let mut known: HashMap<&CacheKey, usize> = HashMap::new();
+    for (id, (vertex, key)) in graph.vertices.iter().zip(keys).enumerate() {
+        let first = *known.entry(key).or_insert(id);
         let tree = match (&vertex.op, vertex.base) {
+            // Equal vertices share what they make.
+            _ if first < id => trees[first].clone(),
             (Op::Source(image), _) => Tree::of_image(image),
             (_, Some(base)) => trees[base.0].with(key),
             (_, None) => Tree::default(),
@@ -147,13 +159,16 @@ impl Solver<'_> {
 
     /// The nearest executing vertices that `id` depends on: a cached vertex is looked through.
     fn executing_inputs(&self, id: VertexId) -> Vec<usize> {
-        let mut open: Vec<VertexId> = self.graph.vertices[id.0].inputs().collect();
-        let mut found = Vec::new();
+        let mut open: Vec<usize> = self.plan.inputs(self.graph, id.0).collect();
+        let (mut found, mut seen) = (Vec::new(), HashSet::new());
         while let Some(input) = open.pop() {
-            if self.plan.execute[input.0] {
-                found.push(input.0);
+            if !seen.insert(input) {
+                continue;
+            }
+            if self.plan.execute[input] {
+                found.push(input);
             } else {
-                open.extend(self.graph.vertices[input.0].inputs());
+                open.extend(self.plan.inputs(self.graph, input));
             }
         }
         found
@@ -162,8 +177,12 @@ impl Solver<'_> {
     fn execute(&self, id: usize) -> Result<(), SolveError> {
         let vertex = &self.graph.vertices[id];
         let step = self.world.reporter.start(&vertex.name, Some(vertex.span));
-        let result = self.perform(VertexId(id), vertex, &step).map_err(|cause| SolveError::new(vertex, cause));
-        step.finish(result)?;
+        let result = self.perform(VertexId(id), vertex, &step);
+        if matches!(result, Err(Cause::Cancelled)) {
+            step.cancel();
+            return Err(SolveError::new(vertex, Cause::Cancelled));
+        }
+        step.finish(result.map_err(|cause| SolveError::new(vertex, cause)))?;
         if self.plan.layer[id] && matches!(vertex.op, Op::Run(_)) {
             // The receiver lives as long as this scope; a closed channel could only mean that it panicked.
             drop(self.finished.send(self.trees[id].clone()));
@@ -181,12 +200,15 @@ impl Solver<'_> {
         match &vertex.op {
             Op::Scratch => Ok(()),
             Op::Source(_) => tree.dirs(self.world).map(drop),
-            Op::Run(op) => run::run(self.world, op, base(), tree, step),
+            Op::Run(op) => {
+                let trees = Trees { base: base(), all: self.trees, own: tree };
+                run::run(self.world, op, &trees, (vertex.instruction(), step))
+            }
             Op::Copy(op) => {
                 let job = copy::Job {
                     op,
                     base: base(),
-                    from: vertex.from.map(|from| &self.trees[from.0]),
+                    from: vertex.from.first().map(|from| &self.trees[from.0]),
                     tree,
                     needs: self.needs(id),
                 };

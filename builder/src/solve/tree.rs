@@ -33,7 +33,10 @@ pub struct TreeLayer {
     making: Mutex<()>,
     snapshot: OnceLock<Snapshot>,
     index: OnceLock<Arc<LayerIndex>>,
+    /// As the build wants it compressed.
     layer: OnceLock<Layer>,
+    /// The one that the cache has, when it is compressed otherwise.
+    otherwise: OnceLock<Layer>,
     created: OnceLock<String>,
 }
 
@@ -59,6 +62,7 @@ impl TreeLayer {
             snapshot: OnceLock::new(),
             index: OnceLock::new(),
             layer: OnceLock::new(),
+            otherwise: OnceLock::new(),
             created: OnceLock::new(),
         }
     }
@@ -151,6 +155,11 @@ impl Tree {
         &self.layers
     }
 
+    /// The name of the whole: that of the snapshot on top, which depends on all below it; none of an empty tree.
+    pub(super) fn id(&self) -> Option<&SnapshotId> {
+        self.layers.last().map(|layer| &layer.id)
+    }
+
     /// The layer of the vertex itself.
     pub(super) fn top(&self) -> &TreeLayer {
         self.layers.last().expect("a step's tree has the step's layer")
@@ -178,8 +187,10 @@ impl Tree {
         if layer.is_none() && (blob || top.snapshot(world).is_none()) {
             return false;
         }
-        if let Some(layer) = layer {
-            top.keep_layer(layer);
+        match layer {
+            Some(layer) if record.compression == world.options.compression => top.keep_layer(layer),
+            Some(layer) => _ = top.otherwise.get_or_init(|| layer),
+            None => {}
         }
         top.created.get_or_init(|| record.created);
         true
@@ -191,7 +202,8 @@ impl Tree {
         let Origin::Step(key) = &top.origin else { return Ok(()) };
         let now = || world.options.epoch.clone().unwrap_or_else(now);
         let created = top.created.get_or_init(now).clone();
-        let record = Record { layer: top.layer.get().cloned(), created, name: name.to_owned() };
+        let compression = world.options.compression;
+        let record = Record { layer: top.layer.get().cloned(), compression, created, name: name.to_owned() };
         Ok(cache::put(world.store, key, &record)?)
     }
 
@@ -252,7 +264,11 @@ impl Tree {
         if layer.snapshot(world).is_some() && layer.stored_index(world).is_some() {
             return Ok(());
         }
-        let known = layer.layer.get().expect("a step that is neither a directory nor a blob is run again");
+        let known = layer
+            .layer
+            .get()
+            .or(layer.otherwise.get())
+            .expect("a step that is neither a directory nor a blob is run again");
         let blob = world.store.blobs().open(known.blob.digest())?;
         let mut tar = layer::decompress(blob, layer::Limits::default().bytes)?;
         let snapshots = world.store.snapshots();
@@ -276,20 +292,28 @@ impl Tree {
         if let Some(layer) = top.layer.get() {
             return Ok(layer.clone());
         }
-        let below = self.below(self.layers.len() - 1).view(world)?;
+        let below = self.below(self.layers.len() - 1);
         let _making = top.lock();
         if let Some(layer) = top.layer.get() {
             return Ok(layer.clone());
         }
-        let snapshot = top.snapshot(world).expect("a step that is neither a directory nor a blob is run again");
-        let mut writer = world.store.layer_writer(world.options.compression)?;
-        diff::changes(&snapshot.dir, &below, &mut writer)?;
-        let (layer, index) = writer.finish()?;
-        top.keep_index(world, Arc::new(index))?;
+        let compression = world.options.compression;
+        let layer = if let Some(otherwise) = top.otherwise.get() {
+            // Its bytes need not be those that the directory would give.
+            world.store.recompress(otherwise, compression)?
+        } else {
+            let snapshot = top.snapshot(world).expect("a step that is neither a directory nor a blob is run again");
+            let mut writer = world.store.layer_writer(compression)?;
+            diff::changes(&snapshot.dir, &below.view(world)?, &mut writer)?;
+            let (layer, index) = writer.finish()?;
+            top.keep_index(world, Arc::new(index))?;
+            layer
+        };
         top.keep_layer(layer.clone());
         let Origin::Step(key) = &top.origin else { return Ok(layer) };
         if let Some(mut record) = cache::get(world.store, key) {
             record.layer = Some(layer.clone());
+            record.compression = compression;
             cache::put(world.store, key, &record)?;
         }
         Ok(layer)

@@ -11,7 +11,7 @@ use crate::testing::*;
 use crate::{Metadata, Mtime, Xattrs};
 
 /// A tree with everything that a header can say. Owners are fixed, so that its bytes are the same for everybody.
-fn sample() -> Model {
+pub(super) fn sample() -> Model {
     let mut tree = model([
         ("bin", directory(0o755)),
         ("bin/sh", symlink("dash")),
@@ -115,7 +115,8 @@ fn golden_digest_of_zstd() {
         sha256:5e0f782fa0dda3ef4e164a8db25609e763bb596a6541f0963b8380c613d4bb1b
         sha256:66f2b748202ffaacb23e0243c476d1e7f39c5a853846f9c9616b4049c74226e9
         1030
-    "#]].assert_eq(&format!("{}\n{}\n{}\n", layer.diff_id, layer.blob.digest(), layer.blob.size()));
+    "#]]
+    .assert_eq(&format!("{}\n{}\n{}\n", layer.diff_id, layer.blob.digest(), layer.blob.size()));
     assert_eq!(layer.blob.media_type().as_ref(), "application/vnd.oci.image.layer.v1.tar+zstd");
     place.tar(&layer);
     for level in [0, 2, 3, 22] {

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use builder::export::Output;
+use builder::export::{Output, OutputSpec};
+use builder::grants::{AgentSpec, SecretSpec};
 use builder::graph::platform::Platform;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -59,9 +60,16 @@ pub(crate) struct BuildArgs {
     /// Push the image to the registry that each name names
     #[arg(long)]
     pub(crate) push: bool,
-    /// `type=oci|docker|local|tar|registry[,dest=PATH][,tar=false]`; `-` is standard output; may be given several times
-    #[arg(short, long = "output", value_name = "SPEC", value_parser = |text: &str| text.parse::<Output>())]
-    pub(crate) outputs: Vec<Output>,
+    /// `type=oci|docker|local|tar|registry[,dest=PATH][,tar=false][,compression=KIND][,compression-level=N]`; `-` is
+    /// standard output; may be given several times
+    #[arg(short, long = "output", value_name = "SPEC", value_parser = |text: &str| text.parse::<OutputSpec>())]
+    pub(crate) outputs: Vec<OutputSpec>,
+    /// How new layers are compressed where an output does not say it: `gzip`, `zstd` or `uncompressed` [default: gzip]
+    #[arg(long, value_name = "KIND")]
+    pub(crate) compression: Option<String>,
+    /// The level of the compression: 0 to 9 for gzip, 1 for zstd [default: 6 for gzip]
+    #[arg(long, value_name = "N")]
+    pub(crate) compression_level: Option<String>,
     /// Build this stage instead of the last
     #[arg(long, value_name = "STAGE")]
     pub(crate) target: Option<String>,
@@ -71,9 +79,18 @@ pub(crate) struct BuildArgs {
     /// Set a label of the image, `NAME=VALUE`
     #[arg(long = "label", value_name = "NAME=VALUE")]
     pub(crate) labels: Vec<String>,
+    /// Let steps mount a secret, `id=NAME[,src=PATH|,env=VARIABLE]`; may be given several times
+    #[arg(long = "secret", value_name = "SPEC", value_parser = |text: &str| SecretSpec::parse(text))]
+    pub(crate) secrets: Vec<SecretSpec>,
+    /// Let steps use an ssh agent, `default` or `NAME=SOCKET`; may be given several times
+    #[arg(long = "ssh", value_name = "SPEC", value_parser = |text: &str| AgentSpec::parse(text))]
+    pub(crate) agents: Vec<AgentSpec>,
     /// The platform to build for, `linux/ARCH`
     #[arg(long, value_name = "OS/ARCH", value_parser = |text: &str| text.parse::<Platform>())]
     pub(crate) platform: Option<Platform>,
+    /// Check the Dockerfile and build nothing
+    #[arg(long, conflicts_with_all = ["push", "outputs", "tags", "iidfile", "metadata_file"])]
+    pub(crate) check: bool,
     /// Run every step, whatever the cache has
     #[arg(long)]
     pub(crate) no_cache: bool,
@@ -127,7 +144,7 @@ pub(crate) struct ImagesArgs {
 /// `rbuild prune`.
 #[derive(Debug, Args)]
 pub(crate) struct PruneArgs {
-    /// Remove the named images too
+    /// Remove the named images and the content of cache mounts too
     #[arg(short, long)]
     pub(crate) all: bool,
 }
@@ -155,10 +172,10 @@ pub(crate) enum DebugCommand {
 
 impl BuildArgs {
     /// All outputs: those of `-o`, and `--push`.
-    pub(crate) fn all_outputs(&self) -> Vec<Output> {
+    pub(crate) fn all_outputs(&self) -> Vec<OutputSpec> {
         let mut outputs = self.outputs.clone();
-        if self.push && !outputs.contains(&Output::Push) {
-            outputs.push(Output::Push);
+        if self.push && outputs.iter().all(|spec| spec.output != Output::Push) {
+            outputs.push(OutputSpec { output: Output::Push, compression: None });
         }
         outputs
     }

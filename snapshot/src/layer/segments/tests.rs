@@ -168,3 +168,21 @@ fn many_writers_share_the_lists() {
     });
     assert_eq!(cache(&place).lists().unwrap().len(), 1);
 }
+
+#[test]
+fn a_layer_in_another_compression_is_the_one_that_it_would_have_been() {
+    let root = tempfile::tempdir().unwrap();
+    let store = crate::Store::open(root.path(), crate::Flavour::UserXattr).unwrap();
+    for tree in [crate::layer::tests::sample(), large()] {
+        let made = [GZIP, ZSTD, Compression::None].map(|compression| {
+            let mut writer = store.layer_writer(compression).unwrap();
+            emit(&tree, &mut writer).unwrap();
+            (compression, writer.finish().unwrap().0)
+        });
+        for (_, from) in &made {
+            for (compression, to) in &made {
+                assert_eq!(store.recompress(from, *compression).unwrap(), *to);
+            }
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use builder::build::{self, Build, Machine};
-use builder::export::Output;
+use builder::export::{Output, compression};
 use builder::graph::platform::Platform;
 use builder::graph::references::Request;
 use builder::image::Image;
@@ -16,7 +16,8 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::args::{BuildArgs, Mode};
-use crate::report::{Dockerfile, Failure};
+use crate::commands::grants;
+use crate::report::{self, Dockerfile, Failure};
 use crate::{signals, ui};
 
 pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
@@ -28,6 +29,9 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
         credentials: credentials.map_err(|error| Failure::Other(error.into()))?,
         ..registry::Options::default()
     };
+    if args.check {
+        return check(&build, &registry, dockerfile);
+    }
     let home = super::home()?;
     let sandbox = super::enter(&args.isolation)?;
     let cancel = Cancel::new().context("cannot prepare to cancel steps").map_err(Failure::Environment)?;
@@ -42,6 +46,16 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
     write_results(args, &build, &image)?;
     if !build.outputs.iter().any(Output::is_stdout) {
         ui::built(mode, &image, &build.tags);
+    }
+    Ok(())
+}
+
+/// `--check`.
+fn check(build: &Build, registry: &registry::Options, dockerfile: Dockerfile) -> Result<(), Failure> {
+    let display = ui::display(Mode::Quiet);
+    match build::check(build, registry, display.as_ref()) {
+        Ok(findings) => ui::print(&report::findings(&findings, &dockerfile)),
+        Err(error) => return Err(Failure::Build { error: Box::new(error), dockerfile }),
     }
     Ok(())
 }
@@ -74,7 +88,11 @@ fn build_of(args: &BuildArgs, dockerfile: Vec<u8>, dockerfile_path: Option<PathB
     if let Some(tag) = tags.iter().find(|tag| tag.digest().is_some()) {
         return Err(Failure::Usage(format!("`{}` has a digest: a name for a new image cannot", tag.whole())));
     }
-    let outputs = args.all_outputs();
+    let specs = args.all_outputs();
+    let general = compression::read(args.compression.as_deref(), args.compression_level.as_deref());
+    let chosen = general.and_then(|general| compression::choose(general, &specs));
+    let compression = chosen.map_err(|error| Failure::Usage(error.to_string()))?;
+    let outputs: Vec<Output> = specs.into_iter().map(|spec| spec.output).collect();
     if outputs.contains(&Output::Push) && tags.is_empty() {
         return Err(Failure::Usage("pushing needs a name: add `-t registry/name:tag`".into()));
     }
@@ -98,8 +116,10 @@ fn build_of(args: &BuildArgs, dockerfile: Vec<u8>, dockerfile_path: Option<PathB
         },
         tags,
         outputs,
+        compression,
         no_cache: args.no_cache,
         jobs: args.jobs.map(usize::from),
+        grants: grants::read(&args.secrets, &args.agents)?,
         epoch: epoch.map(|seconds| epoch_time(&seconds)).transpose()?,
     })
 }

@@ -56,6 +56,12 @@ impl Tty {
         let _gone = self.bars.println(line);
     }
 
+    fn cancel(&self, state: &mut State, step: u32) {
+        let Some(running) = state.running.remove(&step) else { return };
+        running.bar.finish_and_clear();
+        self.line(&format!(" - {}  cancelled", short(&running.name)));
+    }
+
     fn end(&self, state: &mut State, step: u32, elapsed: Duration, failed: bool) {
         let Some(mut running) = state.running.remove(&step) else { return };
         running.bar.finish_and_clear();
@@ -99,6 +105,7 @@ impl Progress for Tty {
                 }
             }
             Event::Finished { step, elapsed, error } => self.end(&mut state, step, elapsed, error.is_some()),
+            Event::Cancelled { step } => self.cancel(&mut state, step),
             Event::Warning { message } => self.line(&format!(" \u{1b}[33m!\u{1b}[0m {}", harmless(&message))),
         }
     }
