@@ -149,23 +149,30 @@ fn layers_are_compressed_as_asked_whatever_the_cache_has() {
     assert_eq!(media_types(&layout), zstd);
 }
 
+/// The umoci of Debian 12 (0.4.7) refuses the media type, whoever made the layer.
 #[test]
-fn zstd_layers_are_read_by_skopeo_umoci_and_podman() {
+fn zstd_layers_are_read_by_skopeo_and_podman() {
     let bench = bench();
     let layout = bench.path("out");
     bench.build(&["-t", "x/y:1", "-o", &format!("type=oci,tar=false,dest={},compression=zstd", layout.display())]);
     let source = format!("oci:{}:1", layout.display());
     peer("skopeo", &["copy", "-q", "--insecure-policy", &source, &format!("dir:{}", bench.path("dir").display())]);
-    let bundle = bench.path("bundle");
-    peer("umoci", &["unpack", "--image", &format!("{}:1", layout.display()), bundle.to_str().unwrap()]);
-    assert_eq!(fs_err::read_to_string(bundle.join("rootfs/d/f")).unwrap(), "x\n");
     let archive = bench.path("docker.tar");
     bench.build(&["-t", "x/y:1", "-o", &format!("type=docker,dest={},compression=zstd", archive.display())]);
     let copy = format!("dir:{}", bench.path("docker.dir").display());
     peer("skopeo", &["copy", "-q", "--insecure-policy", &format!("docker-archive:{}", archive.display()), &copy]);
     let tag = format!("{}/outputs/zstd:1", registry());
     bench.build(&["-t", &tag, "-o", "type=registry,compression=zstd"]);
-    assert_eq!(crate::real::run_image(&bench, &tag), "x\n");
+    let (storage, state) = (bench.path("storage"), bench.path("state"));
+    let podman = |arguments: &[&str]| {
+        let own =
+            ["--root", storage.to_str().unwrap(), "--runroot", state.to_str().unwrap(), "--storage-driver", "vfs"];
+        peer("podman", &[&own, arguments].concat())
+    };
+    podman(&["pull", "-q", "--tls-verify=false", &tag]);
+    let root = std::path::PathBuf::from(podman(&["image", "mount", &tag]).trim());
+    assert_eq!(fs_err::read_to_string(root.join("d/f")).unwrap(), "x\n");
+    podman(&["image", "umount", &tag]);
     // A base with zstd layers.
     let next = Bench::with(&format!("FROM {tag}\nRUN cat /c /d/f >/both\n"));
     let root = next.path("root");
