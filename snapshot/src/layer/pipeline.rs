@@ -22,10 +22,10 @@ use super::segments::{Named, Record, SegmentCache};
 use crate::digest::HashingWriter;
 use crate::{BlobWriter, Error};
 
-/// The bytes of bundles in flight in this process, whatever the number of layers and cores: six of the largest.
-/// Compressed bytes come on top, at most as many again; with what each layer collects and each worker's state that
-/// stays below 64 MiB.
-const IN_FLIGHT: usize = 24 * 1024 * 1024;
+/// The bytes of bundles in flight in this process, whatever the number of layers and cores: four of the largest, or a
+/// mean one for each of [`WORKERS_MAX`]. Compressed bytes come on top, at most as many again, and 4 MiB that each layer
+/// collects: below 64 MiB with the workers' states.
+const IN_FLIGHT: usize = 16 * 1024 * 1024;
 
 /// More workers than this wait for bundles.
 const WORKERS_MAX: usize = 16;
