@@ -117,28 +117,24 @@ impl Slot {
                 Sharing::Shared if directory.is_dir() => FlockOperation::NonBlockingLockShared,
                 Sharing::Shared | Sharing::Private | Sharing::Locked => FlockOperation::NonBlockingLockExclusive,
             };
-            self.wait(world, wanted)?;
+            if !self.try_lock(wanted)? {
+                if world.cancel.is_cancelled() {
+                    return Err(Cause::Cancelled);
+                }
+                std::thread::sleep(PAUSE);
+                continue;
+            }
             if !directory.is_dir() {
                 let new = self.path.join("new");
                 remove_tree(&new)?;
                 fill(&new)?;
                 fs::rename(&new, &directory)?;
             }
-            // Who made it for all has to let the others in.
+            // Who has made it for all lets the others in, which may wait for that.
             if sharing != Sharing::Shared || wanted == FlockOperation::NonBlockingLockShared {
                 return Ok(Held { directory, lock: self.lock });
             }
         }
-    }
-
-    fn wait(&self, world: &World<'_>, wanted: FlockOperation) -> Result<(), Cause> {
-        while !self.try_lock(wanted)? {
-            if world.cancel.is_cancelled() {
-                return Err(Cause::Cancelled);
-            }
-            std::thread::sleep(PAUSE);
-        }
-        Ok(())
     }
 
     fn try_lock(&self, wanted: FlockOperation) -> Result<bool, Cause> {
