@@ -148,16 +148,17 @@ impl Slot {
 
 /// Makes the directory `new` of a mount: empty, or a copy of what `from` has.
 pub(super) fn fill(world: &World<'_>, cache: &CacheOp, from: Option<&Tree>, new: &Path) -> Result<(), Cause> {
-    rustix::fs::mkdir(new, Mode::RWXU).map_err(std::io::Error::from)?;
+    let failed =
+        |action| move |error: Errno| Cause::CacheDirectory { action, id: cache.id.clone(), source: error.into() };
+    rustix::fs::mkdir(new, Mode::RWXU).map_err(failed("make"))?;
     if let Some(tree) = from {
         copy(world, cache, tree, new)?;
     }
     let mode = cache.mode.or(from.is_none().then_some(MODE));
     let ids = (cache.uid.map(Uid::from_raw), cache.gid.map(Gid::from_raw));
-    rustix::fs::chown(new, ids.0, ids.1)
-        .and_then(|()| mode.map_or(Ok(()), |mode| rustix::fs::chmod(new, Mode::from_raw_mode(mode))))
-        .map_err(std::io::Error::from)?;
-    Ok(())
+    rustix::fs::chown(new, ids.0, ids.1).map_err(failed("give to its owner"))?;
+    let set = mode.map_or(Ok(()), |mode| rustix::fs::chmod(new, Mode::from_raw_mode(mode)));
+    set.map_err(failed("set the mode of"))
 }
 
 fn copy(world: &World<'_>, cache: &CacheOp, tree: &Tree, new: &Path) -> Result<(), Cause> {
