@@ -5,7 +5,9 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
 mod architecture;
+mod builds;
 mod cache;
+mod checks;
 mod common;
 mod copying;
 mod failures;

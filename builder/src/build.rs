@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use snapshot::{Compression, Flavour, Store};
 
 use crate::bases::{self, BaseError};
-use crate::context::{ContextError, LocalContext, Memo, load_ignore};
-use crate::dockerfile;
+use crate::checks::{self, Subject};
+use crate::context::{ContextError, Ignore, LocalContext, Memo, load_ignore};
+use crate::dockerfile::lint::Finding;
+use crate::dockerfile::{self, CheckOptionError};
 use crate::export::{self, ExportError, Exported, Output};
 use crate::grants::Grants;
 use crate::graph::references::{Request, select};
-use crate::graph::{GraphError, lower};
+use crate::graph::{Graph, GraphError, lower};
 use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
 use crate::sandbox::{Cancel, Sandbox};
@@ -82,6 +84,12 @@ pub enum BuildError {
     /// The registry client.
     #[error("cannot set up the registry client")]
     Client(#[source] Box<registry::Error>),
+    /// The build arg that stands for `# check=`.
+    #[error("cannot read the build arg BUILDKIT_DOCKERFILE_CHECK")]
+    CheckOptions(#[from] CheckOptionError),
+    /// Checks that found something where `error=true` is asked for.
+    #[error("the checks found something, and `error=true` makes that an error")]
+    Checks(Vec<Finding>),
 }
 
 /// The store as the sandbox's rung needs it.
@@ -89,21 +97,49 @@ pub fn open_store(home: &std::path::Path, sandbox: &Sandbox) -> Result<Store, sn
     Store::open(home, if sandbox.user_xattr() { Flavour::UserXattr } else { Flavour::Trusted })
 }
 
+/// What a build begins with, and all of a check.
+struct Prepared {
+    graph: Graph,
+    ignore: Ignore,
+    findings: Vec<Finding>,
+}
+
+/// Parses, pins, lowers and makes the checks; where the checks' options say so, what they found is an error.
+fn prepare(build: &Build, client: &registry::Client, reporter: &Reporter<'_>) -> Result<Prepared, BuildError> {
+    let mut parsed = dockerfile::parse(&build.dockerfile)?;
+    parsed.check = checks::options(&parsed, &build.request)?;
+    let selection = select(&parsed.dockerfile, &build.request)?;
+    let images = bases::resolve(client, &selection.images, reporter)?;
+    let graph = lower(&selection, &images)?;
+    let ignore = load_ignore(&build.context, build.dockerfile_path.as_deref())?;
+    let subject = Subject { parsed: &parsed, selection: &selection, images: &images, graph: &graph, ignore: &ignore };
+    let findings = checks::check(&subject);
+    if parsed.check.error && !findings.is_empty() {
+        return Err(BuildError::Checks(findings));
+    }
+    Ok(Prepared { graph, ignore, findings })
+}
+
+fn client(options: &registry::Options) -> Result<registry::Client, BuildError> {
+    registry::Client::new(options.clone()).map_err(|source| BuildError::Client(Box::new(source)))
+}
+
+/// Makes the checks and builds nothing. The base images are pinned, for what they set is known to some checks.
+pub fn check(build: &Build, registry: &registry::Options, progress: &dyn Progress) -> Result<Vec<Finding>, BuildError> {
+    Ok(prepare(build, &client(registry)?, &Reporter::new(progress))?.findings)
+}
+
 /// Builds.
 pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> Result<Image, BuildError> {
     let reporter = Reporter::new(progress);
-    let parsed = dockerfile::parse(&build.dockerfile)?;
-    for warning in &parsed.warnings {
-        reporter.warn(format!("line {}: {}", warning.span.start, warning.message));
+    let client = client(machine.registry)?;
+    let Prepared { graph, ignore, findings } = prepare(build, &client, &reporter)?;
+    let name = build.dockerfile_path.as_ref().map_or_else(|| "-".to_owned(), |path| path.display().to_string());
+    for Finding { rule, span, message, .. } in &findings {
+        reporter.warn(format!("{rule}: {message} ({name}:{})", span.start));
     }
-    let selection = select(&parsed.dockerfile, &build.request)?;
-    let client =
-        registry::Client::new(machine.registry.clone()).map_err(|source| BuildError::Client(Box::new(source)))?;
-    let images = bases::resolve(&client, &selection.images, &reporter)?;
-    let graph = lower(&selection, &images)?;
 
     let store = open_store(machine.home, machine.sandbox)?;
-    let ignore = load_ignore(&build.context, build.dockerfile_path.as_deref())?;
     let context = LocalContext::open(&build.context, ignore)?;
     let memo_path = store.path().join("context-digests");
     let memo = Memo::load(&memo_path);
@@ -119,8 +155,9 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
         options: &options,
         grants: &build.grants,
     };
-    let tree = solve::solve(&graph, &world)?;
+    let solved = solve::solve(&graph, &world);
     memo.save(&memo_path)?;
+    let tree = solved?;
 
     let made: Vec<Option<&str>> = tree.layers().iter().map(|layer| layer.created()).collect();
     let layers = if options.export_layers { tree.blobs(&world).map_err(ExportError::from)? } else { Vec::new() };

@@ -16,6 +16,7 @@
 pub mod accounts;
 pub mod bases;
 pub mod build;
+pub mod checks;
 pub mod context;
 pub mod dockerfile;
 pub mod export;

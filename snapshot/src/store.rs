@@ -15,7 +15,7 @@ use crate::blob::BlobStore;
 use crate::index::LayerIndex;
 use crate::path::remove_tree;
 use crate::snapshotter::{SnapshotId, Snapshots};
-use crate::temp::{TempFile, create_directory, sweep};
+use crate::temp::{TempFile, create_directory, ensure_directory, sweep};
 use crate::tree::Flavour;
 
 /// The layout of the store: another one gets another directory.
@@ -64,7 +64,10 @@ impl Store {
     /// Opens `<root>/store-v1`, making what is missing, and removes what dead processes have left half-done. A store
     /// that belongs to another user is refused.
     pub fn open(root: &Path, flavour: Flavour) -> Result<Self, Error> {
-        fs_err::create_dir_all(root)?;
+        if let Some(above) = root.parent() {
+            fs_err::create_dir_all(above)?;
+        }
+        ensure_directory(root)?;
         let path = root.join(VERSION);
         match create_directory(&path) {
             Err(_) if fs_err::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) => {}
@@ -74,10 +77,7 @@ impl Store {
         let lock = fs_err::File::from_parts(open_lock(&path.join("lock"))?, path.join("lock"));
         rustix::fs::flock(&lock, FlockOperation::LockShared).map_err(Error::io("lock", &path))?;
         for name in ["indexes", "cache", "mounts", "tags", "leases", "tmp"] {
-            let directory = path.join(name);
-            if !directory.is_dir() {
-                create_directory(&directory).or_else(|error| if directory.is_dir() { Ok(()) } else { Err(error) })?;
-            }
+            ensure_directory(&path.join(name))?;
         }
         let blobs = BlobStore::open_at(&path)?;
         sweep(&path.join("tmp"))?;
@@ -130,10 +130,7 @@ impl Store {
     /// Stores a record durably: under `tags` when that is its kind, else under `cache/<kind>`.
     pub fn put_record(&self, kind: &str, key: &str, value: &[u8]) -> Result<(), Error> {
         let path = self.record_path(kind, key)?;
-        let directory = path.parent().unwrap_or(&self.path);
-        if !directory.is_dir() {
-            create_directory(directory).or_else(|error| if directory.is_dir() { Ok(()) } else { Err(error) })?;
-        }
+        ensure_directory(path.parent().unwrap_or(&self.path))?;
         self.write(&path, &[value, blake3::hash(value).as_bytes()].concat())
     }
 
@@ -278,6 +275,7 @@ fn open_lock(path: &Path) -> Result<std::fs::File, Error> {
 /// Returns the bytes that a file or a tree takes up on disk.
 fn disk_usage(path: &Path) -> Result<u64, Error> {
     let mut total = 0;
+    let mut links = HashSet::new();
     let mut pending = vec![path.to_owned()];
     while let Some(path) = pending.pop() {
         let metadata = match fs_err::symlink_metadata(&path) {
@@ -285,6 +283,9 @@ fn disk_usage(path: &Path) -> Result<u64, Error> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             other => other?,
         };
+        if metadata.nlink() > 1 && !metadata.is_dir() && !links.insert((metadata.dev(), metadata.ino())) {
+            continue;
+        }
         total += metadata.blocks() * 512;
         if metadata.is_dir() {
             for entry in fs_err::read_dir(&path)? {

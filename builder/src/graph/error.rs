@@ -19,7 +19,7 @@ pub struct GraphError {
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     /// A word could not be expanded.
-    #[error("cannot expand `{word}`: {source}")]
+    #[error("cannot expand `{word}`")]
     Expand {
         /// The word as written.
         word: String,
@@ -69,7 +69,7 @@ pub enum Problem {
         reason: &'static str,
     },
     /// `EXPOSE` of what is no port.
-    #[error("cannot expose `{text}`: {source}")]
+    #[error("cannot expose `{text}`")]
     Port {
         /// The word, expanded.
         text: String,

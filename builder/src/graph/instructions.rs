@@ -1,5 +1,6 @@
 //! What each instruction does to a stage: one function an instruction.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::dockerfile::{
@@ -7,6 +8,7 @@ use crate::dockerfile::{
     Instruction, Ports, Run, Word,
 };
 use crate::graph::config::{Empty, Healthcheck};
+use crate::graph::go;
 use crate::graph::lower::{Lowering, StageState};
 use crate::graph::mounts::Mounts;
 use crate::graph::platform::Platform;
@@ -98,7 +100,7 @@ impl Lowering<'_> {
             Some(word) => Some(self.from(state, &word.0, instruction.span)?),
             None => None,
         };
-        let text = history_of_copy("COPY", &copy.files, &op);
+        let text = history_of_copy(state, "COPY", &copy.files, &op)?;
         self.layer(state, Op::Copy(op), from, instruction);
         state.layer_history(&text);
         Ok(())
@@ -112,7 +114,7 @@ impl Lowering<'_> {
             let CopySource::Path(path) = source else { continue };
             refuse(path.contains("://") || path.starts_with("git@"), "`ADD` of a URL")?;
         }
-        let text = history_of_copy("ADD", &add.files, &op);
+        let text = history_of_copy(state, "ADD", &add.files, &op)?;
         self.layer(state, Op::Copy(op), None, instruction);
         state.layer_history(&text);
         Ok(())
@@ -127,7 +129,8 @@ impl Lowering<'_> {
         }
         let user = state.config.config.user.clone();
         self.layer(state, Op::Mkdir(MkdirOp { path: PathBuf::from(&path), user }), None, instruction);
-        state.layer_history(&format!("WORKDIR {path}"));
+        // The one instruction with a layer whose text has no mark behind it.
+        state.history(format!("WORKDIR {path}"), false);
         Ok(())
     }
 }
@@ -138,14 +141,14 @@ fn refuse(used: bool, what: &str) -> Result<(), Problem> {
 
 fn cmd(state: &mut StageState, line: &CommandLine) {
     let words = words(state, line);
-    state.config_history(format!("CMD {}", go_list(&words)));
+    state.config_history(format!("CMD {}", go::list(&words)));
     state.config.config.cmd = words;
     state.cmd_set = true;
 }
 
 fn entrypoint(state: &mut StageState, line: &CommandLine) {
     let words = words(state, line);
-    state.config_history(format!("ENTRYPOINT {}", go_list(&words)));
+    state.config_history(format!("ENTRYPOINT {}", go::list(&words)));
     state.config.config.entrypoint = words;
     if !state.cmd_set {
         state.config.config.cmd.clear();
@@ -187,7 +190,9 @@ fn expose(state: &mut StageState, words: &[Word]) -> Result<(), Problem> {
             ports.extend((range.first..=range.last).map(|port| format!("{port}/{}", range.protocol)));
         }
     }
-    let shown: Vec<String> = ports.iter().map(|port| format!("{port}:{{}}")).collect();
+    // Docker prints a set here, in the order of the texts.
+    let shown: BTreeSet<String> = ports.iter().map(|port| format!("{port}:{{}}")).collect();
+    let shown: Vec<String> = shown.into_iter().collect();
     state.config_history(format!("EXPOSE map[{}]", shown.join(" ")));
     state.config.config.exposed_ports.extend(ports.into_iter().map(|port| (port, Empty {})));
     Ok(())
@@ -213,7 +218,7 @@ fn healthcheck(state: &mut StageState, check: &Check) {
             }
         }
     };
-    state.config_history(format!("HEALTHCHECK {}", go_list(&check.test)));
+    state.config_history(format!("HEALTHCHECK {}", go::healthcheck(&check)));
     state.config.config.healthcheck = Some(check);
 }
 
@@ -387,20 +392,17 @@ fn history_of_run(state: &StageState, argv: &[String]) -> String {
     words.join(" ")
 }
 
-fn history_of_copy(verb: &str, files: &CopyFiles, op: &CopyOp) -> String {
+/// `COPY --chown=1:2 a .`: the words as written, expanded; not the resolved destination.
+fn history_of_copy(state: &StageState, verb: &str, files: &CopyFiles, op: &CopyOp) -> Result<String, Problem> {
     let mut words = vec![verb.to_owned()];
     words.extend(op.chown.as_ref().map(|owner| format!("--chown={owner}")));
-    words.extend(files.chmod.as_ref().map(|mode| format!("--chmod={}", mode.0)));
+    if let Some(mode) = &files.chmod {
+        words.push(format!("--chmod={}", state.scope.expand(mode)?));
+    }
     words.extend(op.sources.iter().map(|source| match source {
         CopySource::Path(path) => path.clone(),
         CopySource::Inline { name, .. } => format!("<<{name}"),
     }));
-    words.push(op.destination.clone());
-    words.join(" ")
-}
-
-/// Words as the peers' histories show them: `["a" "b c"]`.
-fn go_list(words: &[String]) -> String {
-    let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
-    format!("[{}]", quoted.join(" "))
+    words.push(state.scope.expand(&files.destination)?);
+    Ok(words.join(" "))
 }

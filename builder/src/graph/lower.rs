@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::dockerfile::parse_trigger;
-use crate::dockerfile::{Instruction, Span, Stage};
+use crate::dockerfile::{Instruction, Span};
 use crate::graph::config::{DEFAULT_PATH, History, ImageConfig};
 use crate::graph::instructions::makes_layer;
 use crate::graph::platform::Platform;
@@ -65,30 +65,33 @@ pub(super) struct Lowering<'a> {
 impl Lowering<'_> {
     fn stage(&mut self, index: usize, base: &Base) -> Result<StageState, GraphError> {
         let stage = &self.selection.dockerfile.stages[index];
-        let mut lowered = self.start(index, stage, base)?;
-        let triggers = triggers(&mut lowered.config, stage.span)?;
-        lowered.steps = 1 + triggers.iter().chain(&stage.instructions).filter(|i| makes_layer(&i.command)).count();
-        for instruction in triggers.iter().chain(&stage.instructions) {
+        let platform = self.selection.stage_platform(stage).map_err(|problem| problem.at(stage.span))?;
+        let mut config = match base {
+            Base::Stage(earlier) => self.stages[earlier].config.clone(),
+            Base::Scratch => ImageConfig::scratch(&platform),
+            Base::Image(image) => self.images[image].config.clone(),
+        };
+        let triggers = triggers(&mut config, stage.span)?;
+        let instructions = || triggers.iter().chain(&stage.instructions);
+        let steps = 1 + instructions().filter(|instruction| makes_layer(&instruction.command)).count();
+        let name = stage.name.clone().unwrap_or_else(|| format!("stage-{index}"));
+        let tip = match base {
+            Base::Stage(earlier) => self.stages[earlier].tip,
+            Base::Scratch => self.scratch(stage.span),
+            Base::Image(image) => self.source(image, stage.span, format!("[{name} 1/{steps}] {}", stage.original)),
+        };
+        let scope = self.scope(&config);
+        let args = Vec::new();
+        let mut lowered =
+            StageState { tip, config, scope, args, cmd_set: false, platform, index, name, step: 1, steps };
+        for instruction in instructions() {
             self.instruction(&mut lowered, instruction).map_err(|problem| problem.at(instruction.span))?;
         }
         Ok(lowered)
     }
 
-    /// The state right after `FROM`.
-    fn start(&mut self, index: usize, stage: &Stage, base: &Base) -> Result<StageState, GraphError> {
-        let platform = self.selection.stage_platform(stage).map_err(|problem| problem.at(stage.span))?;
-        let name = stage.name.clone().unwrap_or_else(|| format!("stage-{index}"));
-        let (tip, config) = match base {
-            Base::Stage(earlier) => {
-                let earlier = &self.stages[earlier];
-                (earlier.tip, earlier.config.clone())
-            }
-            Base::Scratch => (self.scratch(stage.span), ImageConfig::scratch(&platform)),
-            Base::Image(image) => {
-                let tip = self.source(image, stage.span, format!("[{name} 1] {}", stage.original));
-                (tip, self.images[image].config.clone())
-            }
-        };
+    /// The variables that a stage begins with: those of its base, and a search path.
+    fn scope(&self, config: &ImageConfig) -> Scope {
         let mut scope = Scope::new(self.selection.dockerfile.escape);
         for (name, value) in config.config.env_pairs() {
             scope.set(name, value);
@@ -96,18 +99,7 @@ impl Lowering<'_> {
         if scope.get("PATH").is_none() {
             scope.set("PATH", DEFAULT_PATH);
         }
-        Ok(StageState {
-            tip,
-            config,
-            scope,
-            args: Vec::new(),
-            cmd_set: false,
-            platform,
-            index,
-            name,
-            step: 1,
-            steps: 0,
-        })
+        scope
     }
 
     fn scratch(&mut self, span: Span) -> VertexId {
@@ -168,7 +160,8 @@ impl StageState {
         self.history(text, true);
     }
 
-    fn history(&mut self, created_by: String, empty_layer: bool) {
+    /// Notes an instruction by its whole text.
+    pub(super) fn history(&mut self, created_by: String, empty_layer: bool) {
         self.config.history.push(History {
             created_by,
             comment: HISTORY_COMMENT.into(),

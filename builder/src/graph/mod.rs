@@ -1,15 +1,18 @@
 //! The directed acyclic graph of steps that a Dockerfile means, with every value expanded and every image pinned.
 //!
-//! Pure: [`references`] says which images a target needs, [`lower`] turns the AST and the pinned images into a
+//! Pure: [`references`] says which images a target needs, [`lower()`] turns the AST and the pinned images into a
 //! [`Graph`]. Nothing here touches a disk or a network.
 
 pub mod config;
+mod go;
 pub mod instructions;
 pub mod lower;
 mod mounts;
 pub mod platform;
 pub mod references;
 pub mod scope;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -61,6 +64,11 @@ pub struct Vertex {
 }
 
 impl Vertex {
+    /// The instruction's text: [`Vertex::name`] without the place in its stage.
+    pub fn instruction(&self) -> &str {
+        self.name.split_once("] ").map_or(self.name.as_str(), |(_, text)| text)
+    }
+
     /// The vertices that must be known before this one.
     pub fn inputs(&self) -> impl Iterator<Item = VertexId> {
         self.base.into_iter().chain(self.from.iter().copied())

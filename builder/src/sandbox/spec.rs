@@ -117,13 +117,20 @@ pub(super) struct Failure {
     pub(super) errno: Option<i32>,
     /// The error's own words where it has no number.
     pub(super) detail: String,
+    /// The step asks for what its root does not have; the machine is not at fault.
+    pub(super) of_step: bool,
 }
 
 impl Failure {
     /// Names what failed with `source`.
     pub(super) fn new(action: impl Into<String>, source: impl Into<io::Error>) -> Self {
         let source = source.into();
-        Self { action: action.into(), errno: source.raw_os_error(), detail: source.to_string() }
+        Self { action: action.into(), errno: source.raw_os_error(), detail: source.to_string(), of_step: false }
+    }
+
+    /// Names what the step asks for in vain.
+    pub(super) fn of_step(action: impl Into<String>, reason: &dyn std::fmt::Display) -> Self {
+        Self { action: action.into(), errno: None, detail: reason.to_string(), of_step: true }
     }
 
     /// The error of the system, as it was where it happened.
@@ -134,6 +141,9 @@ impl Failure {
 
 impl From<Failure> for SandboxError {
     fn from(failure: Failure) -> Self {
+        if failure.of_step {
+            return Self::InvalidStep { reason: format!("cannot {}: {}", failure.action, failure.detail) };
+        }
         let source = failure.source();
         Self::Setup { action: failure.action, source }
     }

@@ -2,8 +2,7 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
-use snapshot::{ChangeSink, Entry, Flavour, IndexWriter, TreeWriter, View, layer, path};
-use tempfile::TempDir;
+use snapshot::{Active, ChangeSink, Entry, Flavour, IndexWriter, TreeWriter, View, layer, path};
 
 use super::World;
 use super::error::Cause;
@@ -14,7 +13,8 @@ const BLOCK: usize = 512;
 /// A file that is an archive.
 pub(super) struct Archive {
     file: std::fs::File,
-    directory: TempDir,
+    /// Locked: no other process takes it for a dead one's.
+    room: Active,
 }
 
 /// An unpacked archive.
@@ -33,7 +33,7 @@ pub(super) fn open(world: &World<'_>, mut file: std::fs::File) -> Result<Option<
         return Ok(None);
     }
     file.seek(SeekFrom::Start(0))?;
-    Ok(Some(Archive { file, directory: TempDir::new_in(world.store.path().join("tmp"))? }))
+    Ok(Some(Archive { file, room: world.store.snapshots().prepare()? }))
 }
 
 impl Archive {
@@ -41,11 +41,11 @@ impl Archive {
     pub(super) fn unpack(&self) -> Result<Unpacked, snapshot::Error> {
         let mut file = &self.file;
         let mut sink =
-            Indexed { tree: TreeWriter::new(self.directory.path(), Flavour::Plain)?, index: IndexWriter::default() };
+            Indexed { tree: TreeWriter::new(self.room.upper(), Flavour::Plain)?, index: IndexWriter::default() };
         layer::read(&mut decompress(&mut file)?, &mut sink)?;
         sink.tree.finish()?;
         let view = View::new(vec![sink.index.finish().into()]);
-        Ok(Unpacked { view, root: path::Root::open(self.directory.path())? })
+        Ok(Unpacked { view, root: path::Root::open(self.room.upper())? })
     }
 }
 

@@ -38,6 +38,12 @@ pub enum Cause {
         /// Its code; 128 + n after signal n.
         code: i32,
     },
+    /// The command asks for what its root does not have: a user, a working directory.
+    #[error("cannot run the command: {reason}")]
+    Step {
+        /// What, in a sentence.
+        reason: String,
+    },
     /// The command could not be run.
     #[error("cannot run the command in its sandbox")]
     Sandbox(#[from] SandboxError),

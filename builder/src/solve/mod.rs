@@ -1,8 +1,8 @@
 //! Graph → result: which steps the cache has, which must run, and running those.
 //!
-//! The only place that knows both the graph and the world. In order: [`key`] names every vertex, [`plan`] asks the
+//! The only place that knows both the graph and the world. In order: [`key`] names every vertex, `plan` asks the
 //! cache from the target downwards what has to run, [`scheduler`] runs it in parallel, one module an operation:
-//! [`source`], [`run`], [`copy`], [`mkdir`]. What a vertex leaves behind is a [`tree::Tree`] of layers whose
+//! `source`, `run`, `copy`, `mkdir`. What a vertex leaves behind is a [`tree::Tree`] of layers whose
 //! directory, index and blob are made when something asks for them and not before.
 
 mod agent;
@@ -22,6 +22,7 @@ mod select;
 mod source;
 pub mod tree;
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::mpsc;
 
@@ -88,7 +89,7 @@ pub struct Options {
 pub fn solve(graph: &Graph, world: &World<'_>) -> Result<Tree, SolveError> {
     let keys = key::keys(graph, world)?;
     let trees = trees(graph, &keys);
-    let plan = plan::plan(graph, &trees, world);
+    let plan = plan::plan(graph, &keys, &trees, world);
     for (vertex, _) in graph.vertices.iter().zip(&plan.cached).filter(|(_, cached)| **cached) {
         world.reporter.cached(&vertex.name);
     }
@@ -98,7 +99,9 @@ pub fn solve(graph: &Graph, world: &World<'_>) -> Result<Tree, SolveError> {
         // layer.
         scope.spawn(move || {
             for tree in made {
-                drop(tree.top_layer(world));
+                if !world.cancel.is_cancelled() {
+                    drop(tree.top_layer(world));
+                }
             }
         });
         let solver = Solver { graph, trees: &trees, plan: &plan, world, finished };
@@ -111,8 +114,12 @@ pub fn solve(graph: &Graph, world: &World<'_>) -> Result<Tree, SolveError> {
 /// The tree of every vertex, as handles: nothing is made yet.
 fn trees(graph: &Graph, keys: &[CacheKey]) -> Vec<Tree> {
     let mut trees: Vec<Tree> = Vec::with_capacity(graph.vertices.len());
-    for (vertex, key) in graph.vertices.iter().zip(keys) {
+    let mut known: HashMap<&CacheKey, usize> = HashMap::new();
+    for (id, (vertex, key)) in graph.vertices.iter().zip(keys).enumerate() {
+        let first = *known.entry(key).or_insert(id);
         let tree = match (&vertex.op, vertex.base) {
+            // Equal vertices share what they make.
+            _ if first < id => trees[first].clone(),
             (Op::Source(image), _) => Tree::of_image(image),
             (_, Some(base)) => trees[base.0].with(key),
             (_, None) => Tree::default(),
@@ -152,13 +159,16 @@ impl Solver<'_> {
 
     /// The nearest executing vertices that `id` depends on: a cached vertex is looked through.
     fn executing_inputs(&self, id: VertexId) -> Vec<usize> {
-        let mut open: Vec<VertexId> = self.graph.vertices[id.0].inputs().collect();
-        let mut found = Vec::new();
+        let mut open: Vec<usize> = self.plan.inputs(self.graph, id.0).collect();
+        let (mut found, mut seen) = (Vec::new(), HashSet::new());
         while let Some(input) = open.pop() {
-            if self.plan.execute[input.0] {
-                found.push(input.0);
+            if !seen.insert(input) {
+                continue;
+            }
+            if self.plan.execute[input] {
+                found.push(input);
             } else {
-                open.extend(self.graph.vertices[input.0].inputs());
+                open.extend(self.plan.inputs(self.graph, input));
             }
         }
         found
@@ -167,8 +177,12 @@ impl Solver<'_> {
     fn execute(&self, id: usize) -> Result<(), SolveError> {
         let vertex = &self.graph.vertices[id];
         let step = self.world.reporter.start(&vertex.name, Some(vertex.span));
-        let result = self.perform(VertexId(id), vertex, &step).map_err(|cause| SolveError::new(vertex, cause));
-        step.finish(result)?;
+        let result = self.perform(VertexId(id), vertex, &step);
+        if matches!(result, Err(Cause::Cancelled)) {
+            step.cancel();
+            return Err(SolveError::new(vertex, Cause::Cancelled));
+        }
+        step.finish(result.map_err(|cause| SolveError::new(vertex, cause)))?;
         if self.plan.layer[id] && matches!(vertex.op, Op::Run(_)) {
             // The receiver lives as long as this scope; a closed channel could only mean that it panicked.
             drop(self.finished.send(self.trees[id].clone()));
@@ -186,7 +200,10 @@ impl Solver<'_> {
         match &vertex.op {
             Op::Scratch => Ok(()),
             Op::Source(_) => tree.dirs(self.world).map(drop),
-            Op::Run(op) => run::run(self.world, op, &Trees { base: base(), all: self.trees, own: tree }, step),
+            Op::Run(op) => {
+                let trees = Trees { base: base(), all: self.trees, own: tree };
+                run::run(self.world, op, &trees, (vertex.instruction(), step))
+            }
             Op::Copy(op) => {
                 let job = copy::Job {
                     op,

@@ -26,7 +26,12 @@ pub(super) struct Trees<'a> {
 }
 
 /// Runs the command and commits what it changed as the layer on top.
-pub(super) fn run(world: &World<'_>, op: &RunOp, trees: &Trees<'_>, step: &Step<'_>) -> Result<(), Cause> {
+pub(super) fn run(
+    world: &World<'_>,
+    op: &RunOp,
+    trees: &Trees<'_>,
+    (instruction, step): (&str, &Step<'_>),
+) -> Result<(), Cause> {
     let mut lowers = trees.base.dirs(world)?;
     lowers.reverse();
     let active = world.store.snapshots().prepare()?;
@@ -42,14 +47,22 @@ pub(super) fn run(world: &World<'_>, op: &RunOp, trees: &Trees<'_>, step: &Step<
     prepared.release();
     let status = ended.map_err(|error| match error {
         SandboxError::Cancelled => Cause::Cancelled,
+        SandboxError::InvalidStep { reason } => Cause::Step { reason },
         other => Cause::Sandbox(other),
     })?;
     if status.code != 0 {
-        return Err(Cause::Exit { command: op.argv.join(" "), code: status.code });
+        return Err(Cause::Exit { command: shorten(instruction), code: status.code });
     }
     let top = trees.own.top();
     top.keep_snapshot(active.commit(top.id())?);
-    trees.own.remember(world, &format!("RUN {}", op.argv.join(" ")))
+    trees.own.remember(world, instruction)
+}
+
+/// The beginning of a long command: the excerpt of the Dockerfile shows the rest.
+fn shorten(instruction: &str) -> String {
+    const LONGEST: usize = 100;
+    let cut: String = instruction.chars().take(LONGEST).collect();
+    if cut.len() < instruction.len() { format!("{cut}…") } else { cut }
 }
 
 /// Describes the process; `secrets` are variables that stand in place of others of the same name.

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::args::{BuildArgs, Mode};
 use crate::commands::grants;
-use crate::report::{Dockerfile, Failure};
+use crate::report::{self, Dockerfile, Failure};
 use crate::{signals, ui};
 
 pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
@@ -29,6 +29,9 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
         credentials: credentials.map_err(|error| Failure::Other(error.into()))?,
         ..registry::Options::default()
     };
+    if args.check {
+        return check(&build, &registry, dockerfile);
+    }
     let home = super::home()?;
     let sandbox = super::enter(&args.isolation)?;
     let cancel = Cancel::new().context("cannot prepare to cancel steps").map_err(Failure::Environment)?;
@@ -43,6 +46,16 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
     write_results(args, &build, &image)?;
     if !build.outputs.iter().any(Output::is_stdout) {
         ui::built(mode, &image, &build.tags);
+    }
+    Ok(())
+}
+
+/// `--check`.
+fn check(build: &Build, registry: &registry::Options, dockerfile: Dockerfile) -> Result<(), Failure> {
+    let display = ui::display(Mode::Quiet);
+    match build::check(build, registry, display.as_ref()) {
+        Ok(findings) => ui::print(&report::findings(&findings, &dockerfile)),
+        Err(error) => return Err(Failure::Build { error: Box::new(error), dockerfile }),
     }
     Ok(())
 }
