@@ -141,7 +141,7 @@ impl Slot {
         match rustix::fs::flock(&self.lock, wanted) {
             Ok(()) => Ok(true),
             Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(false),
-            Err(error) => Err(std::io::Error::from(error).into()),
+            Err(error) => Err(std::io::Error::other(format!("cannot lock `{}`: {error}", self.path.display())).into()),
         }
     }
 }
