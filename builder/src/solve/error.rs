@@ -125,6 +125,16 @@ pub enum Cause {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// The directory of a cache mount could not be made or locked.
+    #[error("cannot {action} the directory of the cache mount `{id}`")]
+    CacheDirectory {
+        /// What was attempted.
+        action: &'static str,
+        /// Its name.
+        id: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
     /// What a cache mount begins with is no directory.
     #[error("the cache mount `{id}` cannot begin as `{source_path}`, which is no directory")]
     CacheSource {
