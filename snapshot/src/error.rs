@@ -45,6 +45,12 @@ pub enum Error {
     /// A bundle of a layer could not be compressed.
     #[error("cannot compress the layer")]
     Compress(#[from] flate2::CompressError),
+    /// A zstd level was asked for that the encoder does not have.
+    #[error("zstd level {level} is not implemented: the level is 1")]
+    ZstdLevel {
+        /// The level.
+        level: u32,
+    },
     /// A layer is being written to although that has failed before.
     #[error("the layer has already failed")]
     LayerFailed,

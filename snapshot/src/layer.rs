@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::num::NonZero;
 use std::path::Path;
+use std::sync::Arc;
 
 use oci_spec::image::{Descriptor, Digest, MediaType};
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use crate::entry::{Content, Entry, Kind};
 use crate::index::{IndexWriter, LayerIndex};
 use crate::{ChangeSink, Error};
 
+mod codec;
 mod decompress;
 mod header;
 mod member;
@@ -19,11 +21,15 @@ mod pax;
 mod pipeline;
 mod read;
 mod segment;
+mod segments;
 mod tar_writer;
+mod zstd;
 
+use codec::Codec;
 pub use decompress::decompress;
-use pipeline::Pipeline;
+use pipeline::{Assembled, Pipeline};
 pub use read::{Limits, TarError, read, read_limited};
+pub use segments::{SegmentCache, SegmentCounts};
 pub use tar_writer::TarWriter;
 
 /// How a layer's blob is compressed.
@@ -34,13 +40,52 @@ pub enum Compression {
         /// zlib's scale; 6 is what `gzip` uses by default.
         level: u32,
     },
+    /// zstd frames at a level of zstd's scale; 1 is the only one that the encoder has.
+    Zstd {
+        /// 1.
+        level: u32,
+    },
     /// The tar stream itself.
     None,
 }
 
+impl Compression {
+    /// The level of gzip where none is said: what `gzip` uses.
+    pub const GZIP_LEVEL: u32 = 6;
+
+    /// The level of zstd where none is said: the only one there is.
+    pub const ZSTD_LEVEL: u32 = zstd::LEVEL;
+
+    /// The media type of a layer that is so compressed (OCI image spec, layer.md).
+    pub fn media_type(self) -> MediaType {
+        match self {
+            Self::Gzip { .. } => MediaType::ImageLayerGzip,
+            Self::Zstd { .. } => MediaType::ImageLayerZstd,
+            Self::None => MediaType::ImageLayer,
+        }
+    }
+
+    /// The codec of the segments; none when there are none. A level that the codec does not have is refused.
+    fn codec(self) -> Result<Option<Codec>, Error> {
+        match self {
+            Self::Gzip { level: level @ 0..=9 } => Ok(Some(Codec::Gzip { level })),
+            Self::Gzip { .. } => Err(Error::Limit { what: "the gzip level", limit: 9 }),
+            Self::Zstd { level: zstd::LEVEL } => Ok(Some(Codec::Zstd)),
+            Self::Zstd { level } => Err(Error::ZstdLevel { level }),
+            Self::None => Ok(None),
+        }
+    }
+}
+
+impl From<Compression> for LayerOptions {
+    fn from(compression: Compression) -> Self {
+        Self { compression, ..Self::default() }
+    }
+}
+
 impl Default for Compression {
     fn default() -> Self {
-        Self::Gzip { level: 6 }
+        Self::Gzip { level: Self::GZIP_LEVEL }
     }
 }
 
@@ -53,16 +98,28 @@ pub struct Layer {
     pub blob: Descriptor,
 }
 
+/// What can be chosen about how a layer is written. Only the compression changes a byte of it.
+#[derive(Debug, Clone, Default)]
+pub struct LayerOptions {
+    /// How the blob is compressed.
+    pub compression: Compression,
+    /// Where compressed segments of earlier layers are found; none are when it is absent.
+    pub segments: Option<Arc<SegmentCache>>,
+    /// Compressing threads; one for each core that the process may use when absent.
+    pub threads: Option<usize>,
+}
+
 /// A [`ChangeSink`] that makes a layer's blob: what it receives becomes tar, is digested and compressed on all cores,
 /// and is written to the blob store, in one pass with bounded memory.
 pub struct LayerWriter {
     index: IndexWriter,
     bundle: Vec<u8>,
+    compression: Compression,
     output: Output,
 }
 
 enum Output {
-    Gzip(Pipeline),
+    Compressed { pipeline: Pipeline, segments: Option<Arc<SegmentCache>> },
     Plain(BlobWriter),
 }
 
@@ -73,38 +130,39 @@ impl std::fmt::Debug for LayerWriter {
 }
 
 impl LayerWriter {
-    /// Starts a layer, with one compressing thread for each core that the process may use.
-    pub fn new(blobs: &BlobStore, compression: Compression) -> Result<Self, Error> {
-        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-        Self::with_threads(blobs, compression, threads)
-    }
-
-    /// Starts a layer that `threads` threads compress; the bytes do not depend on it.
-    pub fn with_threads(blobs: &BlobStore, compression: Compression, threads: usize) -> Result<Self, Error> {
+    /// Starts a layer.
+    pub fn new(blobs: &BlobStore, options: LayerOptions) -> Result<Self, Error> {
+        let codec = options.compression.codec()?;
         let blob = blobs.writer()?;
-        let output = match compression {
-            Compression::Gzip { level } if level > 9 => {
-                return Err(Error::Limit { what: "the gzip level", limit: 9 });
+        let output = match codec {
+            Some(codec) => {
+                let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
+                let threads = options.threads.unwrap_or_else(cores);
+                let pipeline = Pipeline::start(blob, codec, options.segments.as_ref(), threads)?;
+                Output::Compressed { pipeline, segments: options.segments }
             }
-            Compression::Gzip { level } => Output::Gzip(Pipeline::start(blob, level, threads)?),
-            Compression::None => Output::Plain(blob),
+            None => Output::Plain(blob),
         };
-        Ok(Self { index: IndexWriter::default(), bundle: Vec::new(), output })
+        Ok(Self { index: IndexWriter::default(), bundle: Vec::new(), compression: options.compression, output })
     }
 
     /// Ends the layer: its blob is in the store when this returns.
     pub fn finish(mut self) -> Result<(Layer, LayerIndex), Error> {
         self.bundle.extend(header::TRAILER);
         self.cut()?;
+        let media_type = self.compression.media_type();
         let layer = match self.output {
-            Output::Gzip(pipeline) => {
-                let (diff_id, blob) = pipeline.finish()?;
+            Output::Compressed { pipeline, segments } => {
+                let (diff_id, Assembled { blob, segments: records }) = pipeline.finish()?;
                 let (digest, size) = blob.commit(None)?;
-                Layer { diff_id, blob: Descriptor::new(MediaType::ImageLayerGzip, size, digest) }
+                if let Some(segments) = segments {
+                    segments.put(&digest, &records)?;
+                }
+                Layer { diff_id, blob: Descriptor::new(media_type, size, digest) }
             }
             Output::Plain(blob) => {
                 let (digest, size) = blob.commit(None)?;
-                Layer { diff_id: digest.clone(), blob: Descriptor::new(MediaType::ImageLayer, size, digest) }
+                Layer { diff_id: digest.clone(), blob: Descriptor::new(media_type, size, digest) }
             }
         };
         Ok((layer, self.index.finish()))
@@ -116,7 +174,7 @@ impl LayerWriter {
             return Ok(());
         }
         match &mut self.output {
-            Output::Gzip(pipeline) => {
+            Output::Compressed { pipeline, .. } => {
                 let capacity = self.bundle.len();
                 pipeline.submit(std::mem::replace(&mut self.bundle, Vec::with_capacity(capacity)))?;
             }

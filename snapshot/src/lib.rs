@@ -20,6 +20,7 @@
 //! <root>/store-v1/              0700, of one user, shared by any number of processes
 //!   lock                        flock: shared by everybody who has the store open, exclusive to remove what is unused
 //!   blobs/sha256/<hex>          complete and verified bytes: manifests, configs, compressed layers
+//!   segments/<hex of blob>      where in a blob of ours its segments lie: what a later layer copies
 //!   indexes/<hex of diff_id>    a layer's index: path → type, mode, owner, time, content digest
 //!   snapshots-<flavour>/<hex>/  by chain_id (a pulled layer) or cache key (a built vertex)
 //!     fs                        the layer's tree: a lowerdir; whiteouts as its flavour of overlayfs reads them
@@ -32,7 +33,8 @@
 //!   tmp/<random>                being written; flock held by its writer
 //! ```
 //!
-//! A name outside `tmp` always stands for something complete: it was written, made durable and then renamed. What is
+//! A name outside `tmp` always stands for something complete: it was written, made durable and then renamed (but for
+//! `segments`, which a crash may damage and whose readers check). What is
 //! in `tmp` without a lock has no owner and is removed by the next process that opens the store.
 
 pub mod blob;
@@ -57,7 +59,7 @@ pub use blob::{BlobStore, BlobWriter};
 pub use entry::{Content, Entry, Kind, Metadata, Mtime, Xattrs};
 pub use error::Error;
 pub use index::{Found, IndexWriter, LayerIndex, Node, View};
-pub use layer::{Compression, Layer, LayerWriter, TarError, TarWriter};
+pub use layer::{Compression, Layer, LayerOptions, LayerWriter, SegmentCache, SegmentCounts, TarError, TarWriter};
 pub use sink::{ChangeSink, ClampTimes};
 pub use snapshotter::{Active, Snapshot, SnapshotId, Snapshots, chain_id};
 pub use store::Store;

@@ -10,13 +10,13 @@ use oci_spec::image::{Digest, DigestAlgorithm};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::Error;
 use crate::blob::BlobStore;
 use crate::index::LayerIndex;
 use crate::path::remove_tree;
 use crate::snapshotter::{SnapshotId, Snapshots};
 use crate::temp::{TempFile, create_directory, ensure_directory, sweep};
 use crate::tree::Flavour;
+use crate::{Compression, Error, LayerOptions, LayerWriter, SegmentCache};
 
 /// The layout of the store: another one gets another directory.
 const VERSION: &str = "store-v1";
@@ -33,7 +33,7 @@ pub struct Usage {
     pub snapshots: u64,
     /// In `mounts`.
     pub mounts: u64,
-    /// In `indexes`, `cache` and `tags`.
+    /// In `indexes`, `segments`, `cache` and `tags`.
     pub records: u64,
 }
 
@@ -55,6 +55,7 @@ pub struct Referenced {
 pub struct Store {
     path: PathBuf,
     blobs: BlobStore,
+    segments: Arc<SegmentCache>,
     snapshots: Snapshots,
     /// Locked (flock) as shared while the store is open, so that nothing is removed under anybody's feet.
     lock: fs_err::File,
@@ -80,9 +81,10 @@ impl Store {
             ensure_directory(&path.join(name))?;
         }
         let blobs = BlobStore::open_at(&path)?;
+        let segments = Arc::new(SegmentCache::open_at(&path, blobs.clone())?);
         sweep(&path.join("tmp"))?;
         let snapshots = Snapshots::open_at(&path, flavour)?;
-        Ok(Self { path, blobs, snapshots, lock })
+        Ok(Self { path, blobs, segments, snapshots, lock })
     }
 
     /// Returns `<root>/store-v1`.
@@ -98,6 +100,17 @@ impl Store {
     /// Returns the blobs.
     pub fn blobs(&self) -> &BlobStore {
         &self.blobs
+    }
+
+    /// Returns what is known of the blobs' segments.
+    pub fn segments(&self) -> &Arc<SegmentCache> {
+        &self.segments
+    }
+
+    /// Starts a layer whose blob goes into this store, with the segments that it already has.
+    pub fn layer_writer(&self, compression: Compression) -> Result<LayerWriter, Error> {
+        let segments = Some(Arc::clone(&self.segments));
+        LayerWriter::new(&self.blobs, LayerOptions { compression, segments, threads: None })
     }
 
     /// Returns the snapshots of the flavour that the store was opened with.
@@ -165,7 +178,7 @@ impl Store {
             match name.to_str().unwrap_or_default() {
                 "blobs" => usage.blobs += bytes()?,
                 "mounts" => usage.mounts += bytes()?,
-                "indexes" | "cache" | "tags" => usage.records += bytes()?,
+                "indexes" | "segments" | "cache" | "tags" => usage.records += bytes()?,
                 name if name.starts_with("snapshots-") => usage.snapshots += bytes()?,
                 _ => {}
             }
@@ -173,8 +186,8 @@ impl Store {
         Ok(usage)
     }
 
-    /// Removes the blobs, indexes, snapshots (of this store's flavour) and mounts that `keep` does not name; returns the
-    /// bytes freed. Fails with [`Error::Busy`] while another process has the store open.
+    /// Removes the blobs with their segment lists, the indexes, the snapshots (of this store's flavour) and the mounts that
+    /// `keep` does not name; returns the bytes freed. Fails with [`Error::Busy`] while another process has the store open.
     pub fn remove_unreferenced(&self, keep: &Referenced) -> Result<u64, Error> {
         match rustix::fs::flock(&self.lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
@@ -198,6 +211,7 @@ impl Store {
                 self.blobs.remove(&digest)?;
             }
         }
+        freed += self.segments.retain(&keep.blobs)?;
         for id in self.snapshots.list()? {
             if !keep.snapshots.contains(&id) {
                 freed += disk_usage(&self.snapshots.directory().join(id.0.digest()))?;

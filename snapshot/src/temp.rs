@@ -52,6 +52,14 @@ impl TempFile {
         self.persisted = true;
         sync_directory_of(target)
     }
+
+    /// Renames the file to `target` without making anything durable: for what may be lost or torn by a crash because
+    /// whoever reads it checks it.
+    pub(crate) fn publish(mut self, target: &Path) -> Result<(), Error> {
+        fs_err::rename(&self.path, target)?;
+        self.persisted = true;
+        Ok(())
+    }
 }
 
 impl Drop for TempFile {

@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::layer::{Compression, Layer, LayerWriter, decompress};
+use crate::layer::{Layer, LayerOptions, LayerWriter, decompress};
 use crate::{
     BlobStore, ChangeSink, Content, Entry, Error, Flavour, Kind, LayerIndex, Metadata, Mtime, Snapshot, SnapshotId,
     Snapshots, View, Xattrs, unpack,
@@ -99,7 +99,7 @@ impl Place {
         &self,
         fill: impl FnOnce(&mut LayerWriter) -> Result<(), Error>,
     ) -> Result<(Layer, LayerIndex), Error> {
-        let mut writer = LayerWriter::new(&self.blobs, Compression::default())?;
+        let mut writer = LayerWriter::new(&self.blobs, LayerOptions::default())?;
         fill(&mut writer)?;
         writer.finish()
     }

@@ -6,9 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use jiff::Timestamp;
-use snapshot::{
-    Found, IndexWriter, Layer, LayerIndex, LayerWriter, Snapshot, SnapshotId, View, chain_id, diff, layer, path,
-};
+use snapshot::{Found, IndexWriter, Layer, LayerIndex, Snapshot, SnapshotId, View, chain_id, diff, layer, path};
 
 use crate::accounts::Accounts;
 use crate::graph::PinnedImage;
@@ -289,7 +287,7 @@ impl Tree {
             return Ok(layer.clone());
         }
         let snapshot = top.snapshot(world).expect("a step that is neither a directory nor a blob is run again");
-        let mut writer = LayerWriter::new(world.store.blobs(), world.options.compression)?;
+        let mut writer = world.store.layer_writer(world.options.compression)?;
         diff::changes(&snapshot.dir, &below, &mut writer)?;
         let (layer, index) = writer.finish()?;
         top.keep_index(world, Arc::new(index))?;

@@ -1,115 +1,127 @@
-//! The threads of a gzip layer: bundles → {`diff_id` ‖ deflate on all cores} → segments in order → blob.
+//! The threads of a compressed layer: bundles → {`diff_id` ‖ compression on all cores} → segments in order → blob.
 //!
 //! ```text
-//!             ┌─▶ digester ────────────────▶ diff_id
-//! submit() ───┼─▶ workers: deflate ─┐
-//!             └─▶ order ────────────┴─▶ assembler → BlobWriter
+//!             ┌─▶ digester ─────────────────────────▶ diff_id
+//! submit() ───┼─▶ workers: look up or compress ─┐
+//!             └─▶ order ────────────────────────┴─▶ assembler → BlobWriter
 //! ```
-//! The bytes depend on the bundles alone, not on the number of workers.
+//! The bytes depend on the bundles alone, neither on the number of workers nor on what the segment cache has.
 
 use std::io::Write;
 use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{Builder, JoinHandle};
 
 use oci_spec::image::Digest;
 
-use super::segment::{GZIP_HEADER, Member, Segment, deflate};
+use super::codec::Codec;
+use super::segment::{Member, Segment};
+use super::segments::{Named, Record, SegmentCache};
 use crate::digest::HashingWriter;
 use crate::{BlobWriter, Error};
 
-/// The bytes of bundles in flight for one worker: the largest bundle. Deflated bytes come on top, at most as many
-/// again.
-const FOR_EACH_WORKER: usize = 4 * 1024 * 1024;
-
-/// The same for the bundles that wait to be deflated, digested or written.
-const WAITING: usize = 8 * 1024 * 1024;
+/// The bytes of bundles in flight in this process, whatever the number of layers and cores: six of the largest.
+/// Compressed bytes come on top, at most as many again; with what each layer collects and each worker's state that
+/// stays below 64 MiB.
+const IN_FLIGHT: usize = 24 * 1024 * 1024;
 
 /// More workers than this wait for bundles.
 const WORKERS_MAX: usize = 16;
 
+/// All layers that are being written share it. That cannot block for good: what is in flight is compressed and written
+/// without taking more.
+static BUDGET: Budget = Budget { limit: IN_FLIGHT, used: Mutex::new(0), changed: Condvar::new() };
+
 /// A bundle, counted in the budget while any thread still needs it.
-struct Bundle {
-    bytes: Vec<u8>,
-    budget: Arc<Budget>,
-}
+struct Bundle(Vec<u8>);
 
 impl Drop for Bundle {
     fn drop(&mut self) {
-        self.budget.lock().used -= self.bytes.len();
-        self.budget.changed.notify_all();
+        *BUDGET.lock() -= self.0.len();
+        BUDGET.changed.notify_all();
     }
 }
 
 struct Budget {
     limit: usize,
-    state: Mutex<BudgetState>,
+    used: Mutex<usize>,
     changed: Condvar,
 }
 
-#[derive(Default)]
-struct BudgetState {
-    used: usize,
-    /// The assembler has ended: nobody will free anything, nothing more is wanted.
-    closed: bool,
-}
-
 impl Budget {
-    fn lock(&self) -> MutexGuard<'_, BudgetState> {
-        self.state.lock().expect("nothing panics while it holds this lock")
+    fn lock(&self) -> MutexGuard<'_, usize> {
+        self.used.lock().expect("nothing panics while it holds this lock")
     }
 
-    /// Waits until `bytes` fit; `false` when the pipeline has failed.
-    fn take(&self, bytes: usize) -> bool {
-        let mut state = self.lock();
-        while !state.closed && state.used > 0 && state.used + bytes > self.limit {
-            state = self.changed.wait(state).expect("nothing panics while it holds this lock");
+    /// Waits until `bytes` fit; `None` when `closed` says that nobody wants them any more.
+    fn take(&self, bytes: Vec<u8>, closed: &AtomicBool) -> Option<Bundle> {
+        let mut used = self.lock();
+        while !closed.load(Ordering::Relaxed) && *used > 0 && *used + bytes.len() > self.limit {
+            used = self.changed.wait(used).expect("nothing panics while it holds this lock");
         }
-        state.used += bytes;
-        !state.closed
+        if closed.load(Ordering::Relaxed) {
+            return None;
+        }
+        *used += bytes.len();
+        Some(Bundle(bytes))
     }
 
-    fn close(&self) {
-        self.lock().closed = true;
+    fn close(&self, closed: &AtomicBool) {
+        // Under the lock, so that nobody misses it between looking and waiting.
+        let _used = self.lock();
+        closed.store(true, Ordering::Relaxed);
         self.changed.notify_all();
     }
 }
 
 /// A segment with the bundle that it came from, which stays counted until the segment is written.
-type Deflated = (Result<Segment, flate2::CompressError>, Arc<Bundle>);
+type Compressed = (Result<(Segment, Option<Named>), Error>, Arc<Bundle>);
 
 struct Job {
     bundle: Arc<Bundle>,
-    done: Sender<Deflated>,
+    done: Sender<Compressed>,
+}
+
+/// What the assembler has written.
+pub(super) struct Assembled {
+    /// Not yet committed.
+    pub(super) blob: BlobWriter,
+    /// Where in it segments lie that later layers can use.
+    pub(super) segments: Vec<Record>,
 }
 
 /// The sending ends: dropping them ends the threads.
 struct Inputs {
     digester: Sender<Arc<Bundle>>,
     jobs: Sender<Job>,
-    order: Sender<Receiver<Deflated>>,
+    order: Sender<Receiver<Compressed>>,
 }
 
 pub(super) struct Pipeline {
-    budget: Arc<Budget>,
+    /// The assembler has ended: nothing more is wanted.
+    closed: Arc<AtomicBool>,
     inputs: Option<Inputs>,
     digester: Option<JoinHandle<Digest>>,
     workers: Vec<JoinHandle<()>>,
-    assembler: Option<JoinHandle<Result<BlobWriter, Error>>>,
+    assembler: Option<JoinHandle<Result<Assembled, Error>>>,
 }
 
 impl Pipeline {
     /// Starts the threads.
-    pub(super) fn start(blob: BlobWriter, level: u32, workers: usize) -> Result<Self, Error> {
-        let workers = workers.clamp(1, WORKERS_MAX);
-        let limit = WAITING + workers * FOR_EACH_WORKER;
-        let budget = Arc::new(Budget { limit, state: Mutex::default(), changed: Condvar::new() });
+    pub(super) fn start(
+        blob: BlobWriter,
+        codec: Codec,
+        cache: Option<&Arc<SegmentCache>>,
+        workers: usize,
+    ) -> Result<Self, Error> {
+        let closed = Arc::new(AtomicBool::new(false));
         let (digester, bundles) = channel();
         let (jobs, queue) = channel();
         let (order, segments) = channel();
         let mut pipeline = Self {
-            budget: Arc::clone(&budget),
+            closed: Arc::clone(&closed),
             inputs: Some(Inputs { digester, jobs, order }),
             digester: None,
             workers: Vec::new(),
@@ -118,13 +130,14 @@ impl Pipeline {
         let thread = |name: &str| Builder::new().name(name.to_owned());
         pipeline.digester = Some(thread("layer-digest").spawn(move || digest(&bundles))?);
         let queue = Arc::new(Mutex::new(queue));
-        for _ in 0..workers {
-            let queue = Arc::clone(&queue);
-            pipeline.workers.push(thread("layer-deflate").spawn(move || work(&queue, level))?);
+        for _ in 0..workers.clamp(1, WORKERS_MAX) {
+            let (queue, cache) = (Arc::clone(&queue), cache.map(Arc::clone));
+            let worker = thread("layer-compress").spawn(move || work(&queue, codec, cache.as_deref()))?;
+            pipeline.workers.push(worker);
         }
         let assembler = thread("layer-write").spawn(move || {
-            let result = assemble(&segments, blob);
-            budget.close();
+            let result = assemble(&segments, codec, blob);
+            BUDGET.close(&closed);
             result
         })?;
         pipeline.assembler = Some(assembler);
@@ -133,10 +146,7 @@ impl Pipeline {
 
     /// Hands over the next bundle; waits when too much is in flight.
     pub(super) fn submit(&mut self, bytes: Vec<u8>) -> Result<(), Error> {
-        if !self.budget.take(bytes.len()) {
-            return Err(self.failure());
-        }
-        let bundle = Arc::new(Bundle { bytes, budget: Arc::clone(&self.budget) });
+        let Some(bundle) = BUDGET.take(bytes, &self.closed).map(Arc::new) else { return Err(self.failure()) };
         let (done, segment) = channel();
         let sent = self.inputs.as_ref().is_some_and(|inputs| {
             inputs.order.send(segment).is_ok()
@@ -146,10 +156,10 @@ impl Pipeline {
         if sent { Ok(()) } else { Err(self.failure()) }
     }
 
-    /// Waits for everything; returns the `diff_id` and the blob, not yet committed.
-    pub(super) fn finish(mut self) -> Result<(Digest, BlobWriter), Error> {
-        let (digest, blob) = self.join();
-        Ok((digest.expect("joined once"), blob.expect("joined once")?))
+    /// Waits for everything; returns the `diff_id` and what was written.
+    pub(super) fn finish(mut self) -> Result<(Digest, Assembled), Error> {
+        let (digest, assembled) = self.join();
+        Ok((digest.expect("joined once"), assembled.expect("joined once")?))
     }
 
     /// Why the assembler ended before its time.
@@ -161,14 +171,14 @@ impl Pipeline {
     }
 
     /// Ends the threads and passes on a panic.
-    fn join(&mut self) -> (Option<Digest>, Option<Result<BlobWriter, Error>>) {
+    fn join(&mut self) -> (Option<Digest>, Option<Result<Assembled, Error>>) {
         self.inputs = None;
         for worker in self.workers.drain(..) {
             worker.join().unwrap_or_else(|panic| resume_unwind(panic));
         }
         let digest = self.digester.take().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        let blob = self.assembler.take().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        (digest, blob)
+        let assembled = self.assembler.take().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        (digest, assembled)
     }
 }
 
@@ -187,31 +197,38 @@ impl Drop for Pipeline {
 fn digest(bundles: &Receiver<Arc<Bundle>>) -> Digest {
     let mut digest = HashingWriter::new(std::io::sink());
     for bundle in bundles {
-        digest.write_all(&bundle.bytes).expect("a sink takes everything");
+        digest.write_all(&bundle.0).expect("a sink takes everything");
     }
     digest.finish()
 }
 
-fn work(queue: &Mutex<Receiver<Job>>, level: u32) {
+fn work(queue: &Mutex<Receiver<Job>>, codec: Codec, cache: Option<&SegmentCache>) {
     loop {
         let next = queue.lock().expect("nothing panics while it holds this lock").recv();
         let Ok(Job { bundle, done }) = next else { return };
-        let segment = deflate(&bundle.bytes, level);
+        let segment = match cache {
+            Some(cache) => cache.segment(codec, &bundle.0),
+            None => codec.compress(&bundle.0).map(|segment| (segment, None)),
+        };
         // Nobody waits any more when the assembler has failed.
         done.send((segment, bundle)).ok();
     }
 }
 
-fn assemble(segments: &Receiver<Receiver<Deflated>>, mut blob: BlobWriter) -> Result<BlobWriter, Error> {
+fn assemble(segments: &Receiver<Receiver<Compressed>>, codec: Codec, mut blob: BlobWriter) -> Result<Assembled, Error> {
     let mut member = Member::default();
-    blob.write_all(&GZIP_HEADER)?;
+    let mut records = Vec::new();
+    blob.write_all(codec.header())?;
+    let mut offset = codec.header().len() as u64;
     for segment in segments {
         // A worker can only end early by a panic, which `join` passes on.
         let (segment, _bundle) = segment.recv().map_err(|_| Error::LayerFailed)?;
-        let segment = segment?;
+        let (segment, named) = segment?;
         member.append(&segment);
-        blob.write_all(&segment.deflated)?;
+        blob.write_all(&segment.bytes)?;
+        records.extend(named.and_then(|named| named.record(&segment, offset)));
+        offset += segment.bytes.len() as u64;
     }
-    blob.write_all(&member.trailer())?;
-    Ok(blob)
+    blob.write_all(&codec.trailer(member))?;
+    Ok(Assembled { blob, segments: records })
 }

@@ -31,16 +31,23 @@ pub(super) fn ends_bundle(path: &Path, bytes: u64) -> bool {
     u128::from(u64::from_le_bytes(*first)) * u128::from(TARGET - LEAST) < u128::from(bytes) << 64
 }
 
+/// Describes the rule by which bundles are cut.
+pub(super) fn cut_rule() -> String {
+    format!("blake3(path), {LEAST} to {MOST}, {TARGET} in the mean")
+}
+
 /// The gzip header: deflate, no flags, no time, no extra flags, unknown operating system.
 pub(super) const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
 /// An empty deflate block that ends the stream.
 const LAST_BLOCK: [u8; 2] = [0x03, 0x00];
 
-/// One bundle, deflated.
+/// One bundle, compressed.
 pub(super) struct Segment {
-    pub(super) deflated: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
+    /// The CRC-32 of the bundle.
     pub(super) crc: u32,
+    /// The length of the bundle.
     pub(super) length: u64,
 }
 
@@ -53,7 +60,7 @@ pub(super) fn deflate(bundle: &[u8], level: u32) -> Result<Segment, flate2::Comp
     state.compress_vec(bundle, &mut deflated, FlushCompress::Sync)?;
     debug_assert!(state.total_in() == bundle.len() as u64 && deflated.len() < bound, "one call does it");
     deflated.shrink_to_fit();
-    Ok(Segment { deflated, crc: crc32fast::hash(bundle), length: bundle.len() as u64 })
+    Ok(Segment { bytes: deflated, crc: crc32fast::hash(bundle), length: bundle.len() as u64 })
 }
 
 /// The running CRC and length of a member.
@@ -107,7 +114,7 @@ mod tests {
         for level in [0, 1, 2, 6, 9] {
             for length in [0, 1, 511, 70_000, noise.len()] {
                 let segment = deflate(&noise[..length], level).unwrap();
-                assert!(segment.deflated.ends_with(&[0, 0, 0xff, 0xff]), "level {level}, {length} bytes");
+                assert!(segment.bytes.ends_with(&[0, 0, 0xff, 0xff]), "level {level}, {length} bytes");
             }
         }
     }

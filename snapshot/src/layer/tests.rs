@@ -63,7 +63,7 @@ fn noise(length: usize) -> Vec<u8> {
 }
 
 /// Some 24 MB in files of all sizes, half of it noise.
-fn large() -> Model {
+pub(super) fn large() -> Model {
     let noise = noise(9_000_000);
     let mut tree = Model::new();
     for number in 0..600_usize {
@@ -104,12 +104,34 @@ fn golden_digests() {
     .assert_eq(&format!("{}\n{}\n{}\n", layer.diff_id, layer.blob.digest(), layer.blob.size()));
 }
 
+/// The zstd layer of the same trees, under its media type.
+#[test]
+fn golden_digest_of_zstd() {
+    let place = Place::new();
+    let mut writer = LayerWriter::new(&place.blobs, Compression::Zstd { level: 1 }.into()).unwrap();
+    emit(&sample(), &mut writer).unwrap();
+    let (layer, _) = writer.finish().unwrap();
+    expect![[r#"
+        sha256:5e0f782fa0dda3ef4e164a8db25609e763bb596a6541f0963b8380c613d4bb1b
+        sha256:66f2b748202ffaacb23e0243c476d1e7f39c5a853846f9c9616b4049c74226e9
+        1030
+    "#]]
+    .assert_eq(&format!("{}\n{}\n{}\n", layer.diff_id, layer.blob.digest(), layer.blob.size()));
+    assert_eq!(layer.blob.media_type().as_ref(), "application/vnd.oci.image.layer.v1.tar+zstd");
+    place.tar(&layer);
+    for level in [0, 2, 3, 22] {
+        let refused = LayerWriter::new(&place.blobs, Compression::Zstd { level }.into());
+        assert!(matches!(refused, Err(Error::ZstdLevel { .. })));
+    }
+}
+
 #[test]
 fn the_number_of_threads_changes_no_byte() {
     let place = Place::new();
     let tree = large();
     let layers = [1, 2, 7].map(|threads| {
-        let mut writer = LayerWriter::with_threads(&place.blobs, Compression::default(), threads).unwrap();
+        let mut writer =
+            LayerWriter::new(&place.blobs, LayerOptions { threads: Some(threads), ..LayerOptions::default() }).unwrap();
         emit(&tree, &mut writer).unwrap();
         writer.finish().unwrap().0
     });
@@ -122,7 +144,7 @@ fn all_writers_write_the_same_tar() {
     let place = Place::new();
     for tree in [sample(), large()] {
         let (layer, index) = place.layer(|writer| emit(&tree, writer)).unwrap();
-        let mut plain = LayerWriter::new(&place.blobs, Compression::None).unwrap();
+        let mut plain = LayerWriter::new(&place.blobs, Compression::None.into()).unwrap();
         emit(&tree, &mut plain).unwrap();
         let (plain, plain_index) = plain.finish().unwrap();
         assert_eq!(plain.diff_id, layer.diff_id);
@@ -252,21 +274,21 @@ fn python_reads_the_layer() {
 fn a_failed_layer_leaves_nothing() {
     let place = Place::new();
     let entry = Entry { kind: Kind::File { size: 10 }, metadata: metadata(0o644) };
-    let mut writer = LayerWriter::new(&place.blobs, Compression::default()).unwrap();
+    let mut writer = LayerWriter::new(&place.blobs, LayerOptions::default()).unwrap();
     let short = writer.entry(Path::new("f"), &entry, &mut &b"short"[..]);
     assert!(matches!(short, Err(Error::ShortContent { size: 10, .. })));
     drop(writer);
-    let mut writer = LayerWriter::new(&place.blobs, Compression::default()).unwrap();
+    let mut writer = LayerWriter::new(&place.blobs, LayerOptions::default()).unwrap();
     emit(&large(), &mut writer).unwrap();
     drop(writer);
-    let mut writer = LayerWriter::new(&place.blobs, Compression::default()).unwrap();
+    let mut writer = LayerWriter::new(&place.blobs, LayerOptions::default()).unwrap();
     let lost = writer.hard_link(Path::new("l"), Path::new("nowhere"));
     assert!(matches!(lost, Err(Error::LinkTarget { .. })));
     drop(writer);
     for directory in ["tmp", "blobs/sha256"] {
         assert_eq!(fs_err::read_dir(place.directory.path().join(directory)).unwrap().count(), 0);
     }
-    assert!(matches!(LayerWriter::new(&place.blobs, Compression::Gzip { level: 10 }), Err(Error::Limit { .. })));
+    assert!(matches!(LayerWriter::new(&place.blobs, Compression::Gzip { level: 10 }.into()), Err(Error::Limit { .. })));
 }
 
 #[test]

@@ -14,7 +14,9 @@ fn store() -> (tempfile::TempDir, Store) {
 fn a_store_is_closed_to_others() {
     let (_root, store) = store();
     let mode = |path: &str| fs_err::metadata(store.path().join(path)).unwrap().permissions().mode() & 0o7777;
-    for directory in ["", "blobs", "blobs/sha256", "snapshots-userxattr", "indexes", "cache", "tags", "tmp", "leases"] {
+    for directory in
+        ["", "blobs", "blobs/sha256", "snapshots-userxattr", "indexes", "cache", "tags", "tmp", "leases", "segments"]
+    {
         assert_eq!(mode(directory), 0o700, "{directory}");
     }
     store.put_record("tags", "a", b"x").unwrap();

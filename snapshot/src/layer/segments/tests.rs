@@ -1,0 +1,170 @@
+use std::time::Duration;
+
+use super::*;
+use crate::layer::tests::large;
+use crate::testing::*;
+use crate::{Compression, Layer, LayerOptions, LayerWriter};
+
+fn cache(place: &Place) -> Arc<SegmentCache> {
+    Arc::new(SegmentCache::open_at(place.directory.path(), place.blobs.clone()).unwrap())
+}
+
+/// Writes a tree with a cache that was just opened; returns what it looked up.
+fn write(place: &Place, tree: &Model, compression: Compression) -> (Layer, SegmentCounts) {
+    let segments = cache(place);
+    let options = LayerOptions { compression, segments: Some(Arc::clone(&segments)), threads: None };
+    let mut writer = LayerWriter::new(&place.blobs, options).unwrap();
+    emit(tree, &mut writer).unwrap();
+    let (layer, _) = writer.finish().unwrap();
+    (layer, segments.counts())
+}
+
+/// What the same tree gives where nothing is known.
+fn cold(tree: &Model, compression: Compression) -> Layer {
+    write(&Place::new(), tree, compression).0
+}
+
+const GZIP: Compression = Compression::Gzip { level: 6 };
+
+const ZSTD: Compression = Compression::Zstd { level: 1 };
+
+#[test]
+fn warm_bytes_are_cold_bytes() {
+    let tree = large();
+    for compression in [GZIP, ZSTD] {
+        let place = Place::new();
+        let (first, counts) = write(&place, &tree, compression);
+        assert_eq!(counts.reused, 0);
+        assert!(counts.compressed > 10, "{counts:?}");
+        let (again, warm) = write(&place, &tree, compression);
+        assert_eq!(again, first);
+        assert_eq!(warm, SegmentCounts { reused: counts.compressed, compressed: 0 });
+        assert_eq!(place.blobs.verify(again.blob.digest()).unwrap(), again.blob.size());
+    }
+}
+
+#[test]
+fn a_changed_file_costs_its_own_bundles() {
+    let mut tree = large();
+    let place = Place::new();
+    let (_, all) = write(&place, &tree, GZIP);
+    let name = Path::new("small/0301");
+    let Some(Item::Entry(entry, content)) = tree.get_mut(name) else { panic!("no such file") };
+    content.push(b'!');
+    entry.kind = crate::Kind::File { size: content.len() as u64 };
+    let (grown, counts) = write(&place, &tree, GZIP);
+    assert!(counts.compressed <= 2 && counts.reused + 2 >= all.compressed, "{counts:?} of {all:?}");
+    assert_eq!(grown, cold(&tree, GZIP));
+    tree.remove(name);
+    let (removed, counts) = write(&place, &tree, GZIP);
+    assert!(counts.compressed <= 2, "{counts:?}");
+    assert_eq!(removed, cold(&tree, GZIP));
+}
+
+#[test]
+fn another_codec_or_level_shares_nothing() {
+    let tree = large();
+    let place = Place::new();
+    write(&place, &tree, GZIP);
+    for other in [Compression::Gzip { level: 1 }, ZSTD] {
+        let (layer, counts) = write(&place, &tree, other);
+        assert_eq!(counts.reused, 0);
+        assert_eq!(layer, cold(&tree, other));
+    }
+}
+
+#[test]
+fn damage_is_found_and_costs_a_compression() {
+    let tree = large();
+    let place = Place::new();
+    let (layer, counts) = write(&place, &tree, GZIP);
+    let blob = place.blobs.path(layer.blob.digest());
+    let list = place.directory.path().join("segments").join(layer.blob.digest().digest());
+    let good = fs_err::read(&list).unwrap();
+    // One segment of the blob.
+    let mut bytes = fs_err::read(&blob).unwrap();
+    bytes[5_000_000] ^= 1;
+    fs_err::write(&blob, &bytes).unwrap();
+    let (again, found) = write(&place, &tree, GZIP);
+    assert_eq!((again, found.compressed), (layer.clone(), 1));
+    // The end of the blob. Its list, too, was written anew.
+    fs_err::write(&blob, &bytes[..bytes.len() / 2]).unwrap();
+    let (again, found) = write(&place, &tree, GZIP);
+    assert!(found.compressed > 1 && found.reused > 0, "{found:?}");
+    assert_eq!(again, layer);
+    // The list: any byte, its end, another blob's.
+    let mut flipped = good.clone();
+    flipped[100] ^= 1;
+    for damaged in [&flipped[..], &good[..good.len() - 1], &good[..RECORD], b""] {
+        fs_err::write(&list, damaged).unwrap();
+        let (again, found) = write(&place, &tree, GZIP);
+        assert_eq!((again, found), (layer.clone(), counts));
+    }
+    assert!(decode(layer.blob.digest(), &good).is_some());
+    assert!(decode(&layer.diff_id, &good).is_none());
+    // The blob is gone.
+    place.blobs.remove(layer.blob.digest()).unwrap();
+    assert_eq!(write(&place, &tree, GZIP), (layer, counts));
+}
+
+#[test]
+fn a_layer_finds_the_segments_of_this_process() {
+    let tree = large();
+    let place = Place::new();
+    let segments = cache(&place);
+    let options = || LayerOptions { segments: Some(Arc::clone(&segments)), ..LayerOptions::default() };
+    for _ in 0..2 {
+        let mut writer = LayerWriter::new(&place.blobs, options()).unwrap();
+        emit(&tree, &mut writer).unwrap();
+        writer.finish().unwrap();
+    }
+    assert_eq!(segments.counts().reused, segments.counts().compressed);
+}
+
+#[test]
+fn small_layers_leave_no_list() {
+    let place = Place::new();
+    let (_, counts) = write(&place, &model([("f", file("small"))]), GZIP);
+    assert_eq!(counts, SegmentCounts::default());
+    assert!(cache(&place).lists().unwrap().is_empty());
+}
+
+#[test]
+fn the_longest_unused_lists_go_first() {
+    let place = Place::new();
+    let cache = cache(&place);
+    let digests = [b"a", b"b", b"c"].map(|name| crate::digest::sha256(name));
+    let record = Record { key: [1; HASH], offset: 0, size: 1, length: 1, crc: 0, check: [2; HASH] };
+    for (age, digest) in digests.iter().enumerate() {
+        cache.put(digest, &[record]).unwrap();
+        let used = SystemTime::now() - Duration::from_secs(3600 * (1 + age as u64));
+        let list = fs_err::File::options().write(true).open(cache.directory.join(digest.digest())).unwrap();
+        list.file().set_modified(used).unwrap();
+    }
+    // The oldest is used again.
+    cache.used.lock().unwrap().insert(Arc::new(digests[2].clone()));
+    cache.touch_used();
+    let one = (MAGIC.len() + RECORD + HASH) as u64;
+    cache.trim(2 * one).unwrap();
+    let mut left: Vec<_> = cache.lists().unwrap().iter().filter_map(List::blob).collect();
+    left.sort_by_key(ToString::to_string);
+    let mut expected = vec![digests[0].clone(), digests[2].clone()];
+    expected.sort_by_key(ToString::to_string);
+    assert_eq!(left, expected);
+    assert!(cache.retain(&HashSet::from([digests[0].clone()])).unwrap() > 0);
+    assert_eq!(cache.lists().unwrap().len(), 1);
+}
+
+#[test]
+fn many_writers_share_the_lists() {
+    let tree = large();
+    let place = Place::new();
+    let expected = cold(&tree, GZIP);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..3).map(|_| scope.spawn(|| write(&place, &tree, GZIP).0)).collect();
+        for writer in writers {
+            assert_eq!(writer.join().unwrap(), expected);
+        }
+    });
+    assert_eq!(cache(&place).lists().unwrap().len(), 1);
+}
