@@ -21,6 +21,27 @@ fn destinations_follow_the_rules() {
         ("COPY --chown=1:2 --chmod=0600 a /x/y", "d 0755 1:2 x\n- 0600 1:2 x/y\n"),
         ("COPY --chown=7 dir/c /x", "- 0644 7:7 x\n"),
         ("COPY --link a /x", "- 0644 0:0 x\n"),
+        ("COPY --chmod=u=rwX,go=rX dir/sub /x", "d 0755 0:0 x\n- 0644 0:0 x/d\n"),
+        ("COPY --chmod=+x,o= a /x", "- 0750 0:0 x\n"),
+        ("COPY --exclude=c dir /x", "d 0750 0:0 x\nd 0755 0:0 x/sub\n- 0644 0:0 x/sub/d\n"),
+        ("COPY --exclude=sub dir /x", "d 0750 0:0 x\n- 0644 0:0 x/c\n"),
+        (
+            "COPY --exclude=sub --exclude=!sub/d dir /x/",
+            "d 0755 0:0 x\n- 0644 0:0 x/c\nd 0755 0:0 x/sub\n- 0644 0:0 x/sub/d\n",
+        ),
+        ("COPY --exclude=*b a* /x/", "d 0755 0:0 x\n- 0644 0:0 x/a\n"),
+        ("ADD --exclude=**/d dir /x/", "d 0755 0:0 x\n- 0644 0:0 x/c\nd 0755 0:0 x/sub\n"),
+        (
+            "COPY --parents dir/sub/d /x",
+            "d 0755 0:0 x\nd 0750 0:0 x/dir\nd 0755 0:0 x/dir/sub\n- 0644 0:0 x/dir/sub/d\n",
+        ),
+        ("COPY --parents a dir/./sub/d /x/", "d 0755 0:0 x\n- 0644 0:0 x/a\nd 0755 0:0 x/sub\n- 0644 0:0 x/sub/d\n"),
+        ("COPY --parents ./**/d /", "d 0750 0:0 dir\nd 0755 0:0 dir/sub\n- 0644 0:0 dir/sub/d\n"),
+        (
+            "COPY --parents --exclude=**/d dir /x/",
+            "d 0755 0:0 x\nd 0750 0:0 x/dir\n- 0644 0:0 x/dir/c\nd 0755 0:0 x/dir/sub\n",
+        ),
+        ("COPY --parents --chmod=0700 --chown=1:2 dir/c /x/", "d 0755 1:2 x\nd 0700 1:2 x/dir\n- 0700 1:2 x/dir/c\n"),
         ("ADD a /x", "- 0644 0:0 x\n"),
     ] {
         let bench = Bench::with(&format!("FROM scratch\n{instruction}\n"));
@@ -66,6 +87,49 @@ fn copying_from_a_stage_keeps_owners_links_and_attributes() {
     let image = bench.image(&[]);
     assert_eq!(show(&image.layers[0]), "d 0755 0:0 copy\n- 4755 3:4 copy/f\nl 0777 0:0 copy/l -> f\n");
     assert_eq!(image.top(), "d 0755 0:0 one\n- 4755 3:4 one/f\n");
+}
+
+#[test]
+fn parents_and_exclusions_work_on_stages() {
+    let bench = Bench::with(
+        "FROM {busybox} AS a\nRUN mkdir -p /o/p/q && chmod 700 /o/p && echo x >/o/p/q/f && echo x >/o/p/g && ln -s p /o/l\n\
+         FROM scratch\nCOPY --from=a --parents /o/./p/q/f /one/\nCOPY --from=a --exclude=p/q --exclude=l /o /two\n\
+         COPY --from=a --parents /o/**/f /\n",
+    );
+    let image = bench.image(&[]);
+    let shown: Vec<String> = image.layers.iter().map(show).collect();
+    assert_eq!(shown[0], "d 0755 0:0 one\nd 0700 0:0 one/p\nd 0755 0:0 one/p/q\n- 0644 0:0 one/p/q/f\n");
+    assert_eq!(shown[1], "d 0755 0:0 two\nd 0700 0:0 two/p\n- 0644 0:0 two/p/g\n");
+    assert_eq!(shown[2], "d 0755 0:0 o\nd 0700 0:0 o/p\nd 0755 0:0 o/p/q\n- 0644 0:0 o/p/q/f\n");
+}
+
+#[test]
+fn parents_of_what_is_not_there_are_an_error() {
+    for (instruction, from) in
+        [("COPY --parents dir/missing /", "build context"), ("COPY --parents l/f /", "build context")]
+    {
+        let bench = Bench::with(&format!("FROM scratch\n{instruction}\n"));
+        bench.file("dir/f", "x");
+        symlink("dir", bench.context().join("l")).unwrap();
+        let run = bench.try_build(&[]);
+        assert!(run.code == 1 && run.stderr.contains(from), "{instruction}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn a_linked_copy_is_the_same_layer_on_every_base() {
+    let bench = Bench::with("FROM {busybox}\nCOPY --link f /etc/new/f\n");
+    bench.file("f", "x");
+    let first = bench.image(&[]);
+    assert_eq!(first.top(), "d 0755 0:0 etc\nd 0755 0:0 etc/new\n- 0644 0:0 etc/new/f\n");
+    bench.dockerfile("FROM {busybox}\nRUN chmod 700 /etc\nCOPY --link f /etc/new/f\n");
+    let run = bench.build(&[]);
+    assert_eq!(run.cached(), 1, "{}", run.stderr);
+    // A name is looked up below: there the base matters.
+    for id in [77, 78] {
+        bench.dockerfile(&format!("FROM {{busybox}}\nRUN echo app:x:{id}:{id}::/: >>/etc/passwd\nCOPY --link --chown=app f /f\n"));
+        assert_eq!(bench.image(&[]).top(), format!("- 0644 {id}:{id} f\n"));
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::dockerfile::{
     Add, ArgDeclaration, Command, CommandLine, Copy, CopyFiles, CopySource as Source, Healthcheck as Check,
     Instruction, Ports, Run, Word,
 };
+use crate::graph::chmod::Chmod;
 use crate::graph::config::{Empty, Healthcheck};
 use crate::graph::lower::{Lowering, StageState};
 use crate::graph::platform::Platform;
@@ -88,8 +89,9 @@ impl Lowering<'_> {
     }
 
     fn copy(&mut self, state: &mut StageState, copy: &Copy, instruction: &Instruction) -> Result<(), Problem> {
-        refuse(copy.parents, "`COPY --parents`")?;
-        let op = copy_op(state, &copy.files, false)?;
+        let op = CopyOp { parents: copy.parents, ..copy_op(state, &copy.files, false)? };
+        let crossed = op.parents && op.exclude.iter().any(|pattern| pattern.starts_with('!'));
+        refuse(crossed, "`--exclude=!…` together with `--parents`")?;
         let from = match &copy.from {
             Some(word) => Some(self.from(state, &word.0, instruction.span)?),
             None => None,
@@ -313,7 +315,6 @@ fn command(state: &StageState, run: &Run) -> (Vec<String>, Option<Script>) {
 }
 
 fn copy_op(state: &StageState, files: &CopyFiles, unpack: bool) -> Result<CopyOp, Problem> {
-    refuse(!files.exclude.is_empty(), "`--exclude`")?;
     let mut sources = Vec::new();
     for source in &files.sources {
         sources.push(match source {
@@ -335,18 +336,18 @@ fn copy_op(state: &StageState, files: &CopyFiles, unpack: bool) -> Result<CopyOp
         return Err(Problem::BadValue { what: "the destination", value: given, reason });
     }
     let chown = files.chown.as_ref().map(|word| state.scope.expand(word)).transpose()?;
+    let chown = chown.filter(|owner| !owner.is_empty());
     let chmod = files.chmod.as_ref().map(|word| mode(&state.scope.expand(word)?)).transpose()?;
-    Ok(CopyOp { sources, destination, chown: chown.filter(|owner| !owner.is_empty()), chmod, unpack, link: files.link })
+    let exclude = files.exclude.iter().map(|word| state.scope.expand(word)).collect::<Result<Vec<_>, _>>()?;
+    let link = files.link;
+    Ok(CopyOp { sources, destination, chown, chmod, exclude, parents: false, unpack, link })
 }
 
-fn mode(text: &str) -> Result<u32, Problem> {
-    if text.starts_with(|c: char| c.is_ascii_alphabetic() || "+-=".contains(c)) {
-        return Err(Problem::NotImplemented { what: format!("the symbolic mode `--chmod={text}`") });
-    }
-    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777).ok_or_else(|| Problem::BadValue {
+fn mode(text: &str) -> Result<Chmod, Problem> {
+    Chmod::parse(text).ok_or_else(|| Problem::BadValue {
         what: "--chmod",
         value: text.to_owned(),
-        reason: "write an octal mode such as `0755`",
+        reason: "write an octal mode such as `0755`, or a symbolic one such as `u=rwX,go=rX`",
     })
 }
 

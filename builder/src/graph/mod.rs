@@ -3,6 +3,7 @@
 //! Pure: [`references`] says which images a target needs, [`lower`] turns the AST and the pinned images into a
 //! [`Graph`]. Nothing here touches a disk or a network.
 
+pub mod chmod;
 pub mod config;
 pub mod instructions;
 pub mod lower;
@@ -18,6 +19,7 @@ use oci_spec::image::Digest;
 use serde::Serialize;
 
 use crate::dockerfile::{Network, Span};
+use crate::graph::chmod::Chmod;
 use crate::graph::config::ImageConfig;
 use crate::graph::platform::Platform;
 
@@ -130,8 +132,12 @@ pub struct CopyOp {
     pub destination: String,
     /// `--chown`, as written.
     pub chown: Option<String>,
-    /// `--chmod`, octal.
-    pub chmod: Option<u32>,
+    /// `--chmod`.
+    pub chmod: Option<Chmod>,
+    /// `--exclude`: patterns as in `.dockerignore`, relative to each match of a source.
+    pub exclude: Vec<String>,
+    /// `--parents`: a source keeps the directories that lead to it, from its `/./` on.
+    pub parents: bool,
     /// `ADD`: a local archive is unpacked.
     pub unpack: bool,
     /// `--link`: the layer depends on nothing below it.

@@ -4,17 +4,19 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use snapshot::{Entry, Kind, Metadata, View};
 
-use crate::context::{Ignore, Selected, glob};
+use crate::context::{Ignore, LocalContext, Selected};
 use crate::graph::{CopyOp, CopySource};
 
 use super::archive::{self, Archive};
 use super::destination::{Destination, Placement, join};
 use super::error::Cause;
+use super::select::{self, Chosen};
 use super::tree::Tree;
-use super::{Needs, World, relative, select};
+use super::{Needs, World};
 
 /// Mode of a file that a heredoc makes.
 const INLINE_MODE: u32 = 0o644;
@@ -33,8 +35,8 @@ pub(super) struct Job<'a> {
 
 /// A match of a source, with where it goes.
 enum Source<'a> {
-    Context(Selected),
-    Tree(Selected),
+    Context(&'a LocalContext, Selected, Rc<Ignore>),
+    Tree(Selected, Rc<Ignore>),
     Inline { name: &'a str, content: &'a str },
 }
 
@@ -49,8 +51,8 @@ pub(super) fn copy(world: &World<'_>, job: &Job<'_>) -> Result<(), Cause> {
     let view = if op.link { View::default() } else { base_view };
     let from = job.from.map(|tree| tree.view(world).map(|view| (tree, view))).transpose()?;
     let sources = sources(world, op, from.as_ref().map(|(_, view)| view))?;
-    let destination = Destination::resolve(&view, &op.destination, sources.len() > 1)?;
-    let placement = Placement::new(world, &view, job.needs, job.base)?.with(owner, op.chmod);
+    let destination = Destination::resolve(&view, &op.destination, sources.len() > 1 || op.parents)?;
+    let placement = Placement::new(world, &view, job.needs, job.base)?.with(owner, op.chmod.clone());
     let mut copying = Copying { world, op, destination, placement, from: from.as_ref(), winners: HashMap::new() };
     if sources.len() > 1 {
         copying.find_winners(&sources)?;
@@ -63,20 +65,20 @@ pub(super) fn copy(world: &World<'_>, job: &Job<'_>) -> Result<(), Cause> {
 }
 
 /// What the sources select, in order.
-fn sources<'a>(world: &World<'_>, op: &'a CopyOp, from: Option<&View>) -> Result<Vec<Source<'a>>, Cause> {
+fn sources<'a>(world: &World<'a>, op: &'a CopyOp, from: Option<&View>) -> Result<Vec<Source<'a>>, Cause> {
     let mut sources = Vec::new();
     for source in &op.sources {
         match (source, from) {
             (CopySource::Inline { name, content }, _) => sources.push(Source::Inline { name, content }),
             (CopySource::Path(pattern), Some(view)) => {
-                let selected = select::select(view, pattern)?;
-                if selected.is_empty() && !glob::has_wildcard(pattern) {
-                    return Err(Cause::NoMatch { patterns: pattern.clone(), place: "the tree that it copies from" });
-                }
-                sources.extend(selected.into_iter().map(Source::Tree));
+                let Chosen { matches, rules } = select::in_tree(view, op, pattern)?;
+                let rules = Rc::new(rules);
+                sources.extend(matches.into_iter().map(|selected| Source::Tree(selected, Rc::clone(&rules))));
             }
             (CopySource::Path(pattern), None) => {
-                sources.extend(world.context.select(pattern)?.into_iter().map(Source::Context));
+                let Chosen { matches, rules } = select::in_context(world.context, op, pattern)?;
+                let (context, rules) = (world.context, Rc::new(rules));
+                sources.extend(matches.into_iter().map(|found| Source::Context(context, found, Rc::clone(&rules))));
             }
         }
     }
@@ -103,8 +105,8 @@ impl Copying<'_> {
     fn source(&mut self, number: usize, source: &Source<'_>) -> Result<(), Cause> {
         match source {
             Source::Inline { name, content } => self.inline(number, name, content),
-            Source::Context(selected) => self.context(number, selected),
-            Source::Tree(selected) => self.tree(number, selected),
+            Source::Context(context, selected, rules) => self.context(number, context, selected, rules),
+            Source::Tree(selected, rules) => self.tree(number, selected, rules),
         }
     }
 
@@ -121,47 +123,42 @@ impl Copying<'_> {
         self.place(number, &target, entry, &mut content.as_bytes())
     }
 
-    fn context(&mut self, number: usize, selected: &Selected) -> Result<(), Cause> {
+    fn context(
+        &mut self,
+        number: usize,
+        context: &LocalContext,
+        selected: &Selected,
+        rules: &Ignore,
+    ) -> Result<(), Cause> {
         if self.op.unpack
             && !selected.directory
-            && let Some(archive) = archive::open(self.world, self.world.context.open_file(&selected.path)?)?
+            && let Some(archive) = archive::open(self.world, context.open_file(&selected.path)?)?
         {
-            return self.archive(number, selected, &archive);
+            return self.archive(number, &selected.path, &archive);
         }
-        let world = self.world;
-        let before = world.context.digest(std::slice::from_ref(selected), &Ignore::default(), world.memo)?;
-        let digest = world.context.copy(
-            std::slice::from_ref(selected),
-            &Ignore::default(),
-            &mut |_, path: &Path, entry: &Entry, content: &mut dyn Read| {
-                self.selected(number, selected, path, entry.clone(), content)
-            },
-        )?;
+        let before = context.digest(std::slice::from_ref(selected), rules, self.world.memo)?;
+        let copied = std::slice::from_ref(selected);
+        let digest = context.copy(copied, rules, &mut |_, path: &Path, entry: &Entry, content: &mut dyn Read| {
+            self.selected(number, selected, path, entry.clone(), content)
+        })?;
         if digest == before { Ok(()) } else { Err(Cause::ContextChanged) }
     }
 
-    fn tree(&mut self, number: usize, selected: &Selected) -> Result<(), Cause> {
+    fn tree(&mut self, number: usize, selected: &Selected, rules: &Ignore) -> Result<(), Cause> {
         let (tree, view) = self.from.expect("a tree source is selected from a tree");
-        let root = view.lookup(relative(&selected.path)).map(|found| (PathBuf::new(), found));
-        let inside = view.walk(relative(&selected.path)).map(|(path, found)| {
-            let path = path.strip_prefix(&selected.path).map(Path::to_owned).unwrap_or(path);
-            (path, found)
-        });
-        let below = selected.directory.then_some(inside).into_iter().flatten();
-        for (path, found) in root.into_iter().chain(below) {
+        select::walk(view, selected, rules, &mut |path, found| {
             let entry = found.entry.clone().into_owned();
             if matches!(entry.kind, Kind::File { .. }) {
-                let mut file = tree.open(&found, self.world)?;
-                self.selected(number, selected, &path, entry, &mut file)?;
+                let mut file = tree.open(found, self.world)?;
+                self.selected(number, selected, path, entry, &mut file)
             } else {
-                self.selected(number, selected, &path, entry, &mut io::empty())?;
+                self.selected(number, selected, path, entry, &mut io::empty())
             }
-        }
-        Ok(())
+        })
     }
 
-    fn archive(&mut self, number: usize, selected: &Selected, archive: &Archive) -> Result<(), Cause> {
-        let malformed = |source| Cause::Archive { source_path: selected.path.display().to_string(), source };
+    fn archive(&mut self, number: usize, path: &Path, archive: &Archive) -> Result<(), Cause> {
+        let malformed = |source| Cause::Archive { source_path: path.display().to_string(), source };
         let tree = archive.unpack().map_err(malformed)?;
         self.placement.directory(&self.destination.path)?;
         for (path, found) in tree.view.walk(Path::new(".")) {
@@ -206,21 +203,20 @@ impl Copying<'_> {
                 Source::Inline { name, .. } => {
                     self.winners.insert(self.destination.of_file(OsStr::new(name)), number);
                 }
-                Source::Context(selected) => {
+                Source::Context(context, selected, rules) => {
                     let (winners, destination) = (&mut self.winners, &self.destination);
-                    self.world.context.walk(selected, &Ignore::default(), &mut |path: &Path, _: &Entry| {
+                    context.walk(selected, rules, &mut |path: &Path, _: &Entry| {
                         winners.extend(target(destination, selected, path).map(|target| (target, number)));
                         Ok::<(), Cause>(())
                     })?;
                 }
-                Source::Tree(selected) => {
+                Source::Tree(selected, rules) => {
                     let (_, view) = self.from.expect("a tree source is selected from a tree");
-                    self.winners
-                        .extend(target(&self.destination, selected, Path::new("")).map(|target| (target, number)));
-                    for (path, _) in view.walk(relative(&selected.path)) {
-                        let path = path.strip_prefix(&selected.path).unwrap_or(&path);
-                        self.winners.extend(target(&self.destination, selected, path).map(|target| (target, number)));
-                    }
+                    let (winners, destination) = (&mut self.winners, &self.destination);
+                    select::walk(view, selected, rules, &mut |path, _| {
+                        winners.extend(target(destination, selected, path).map(|target| (target, number)));
+                        Ok(())
+                    })?;
                 }
             }
         }

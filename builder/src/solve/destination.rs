@@ -10,6 +10,8 @@ use std::path::{Component, Path, PathBuf};
 
 use snapshot::{Active, ChangeSink, Entry, Kind, LayerWriter, Metadata, Mtime, TreeWriter, View, path};
 
+use crate::graph::chmod::Chmod;
+
 use super::error::Cause;
 use super::relative;
 use super::tree::Tree;
@@ -71,7 +73,7 @@ pub(super) struct Placement<'a> {
     layer: Option<LayerWriter>,
     tree: Option<(TreeWriter, Active)>,
     owner: Option<(u32, u32)>,
-    mode: Option<u32>,
+    mode: Option<Chmod>,
     made: HashSet<PathBuf>,
     now: Mtime,
 }
@@ -95,7 +97,7 @@ impl<'a> Placement<'a> {
     }
 
     /// Gives everything that is placed this owner and mode.
-    pub(super) fn with(mut self, owner: Option<(u32, u32)>, mode: Option<u32>) -> Self {
+    pub(super) fn with(mut self, owner: Option<(u32, u32)>, mode: Option<Chmod>) -> Self {
         self.owner = owner;
         self.mode = mode;
         self
@@ -136,8 +138,9 @@ impl<'a> Placement<'a> {
         if let Some((uid, gid)) = self.owner {
             (entry.metadata.uid, entry.metadata.gid) = (uid, gid);
         }
-        if let (Some(mode), false) = (self.mode, matches!(entry.kind, Kind::Symlink { .. })) {
-            entry.metadata.mode = mode;
+        if let (Some(mode), false) = (&self.mode, matches!(entry.kind, Kind::Symlink { .. })) {
+            let directory = matches!(entry.kind, Kind::Directory);
+            entry.metadata.mode = mode.apply(entry.metadata.mode, directory);
         }
         if let Some(parent) = path.parent() {
             self.directory(parent)?;

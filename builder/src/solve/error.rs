@@ -60,6 +60,9 @@ pub enum Cause {
         /// What is wrong with it.
         source: crate::context::PatternError,
     },
+    /// A pattern of `--exclude` or `--parents` that is malformed.
+    #[error("cannot read the patterns of `--exclude` and `--parents`")]
+    Exclude(#[source] crate::context::IgnoreError),
     /// A file stands where a directory has to be, or the other way round.
     #[error("cannot copy over `{}`: {reason}", path.display())]
     Obstacle {
