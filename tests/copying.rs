@@ -127,7 +127,9 @@ fn a_linked_copy_is_the_same_layer_on_every_base() {
     assert_eq!(run.cached(), 1, "{}", run.stderr);
     // A name is looked up below: there the base matters.
     for id in [77, 78] {
-        bench.dockerfile(&format!("FROM {{busybox}}\nRUN echo app:x:{id}:{id}::/: >>/etc/passwd\nCOPY --link --chown=app f /f\n"));
+        bench.dockerfile(&format!(
+            "FROM {{busybox}}\nRUN echo app:x:{id}:{id}::/: >>/etc/passwd\nCOPY --link --chown=app f /f\n"
+        ));
         assert_eq!(bench.image(&[]).top(), format!("- 0644 {id}:{id} f\n"));
     }
 }

@@ -7,6 +7,7 @@
 mod architecture;
 mod cache;
 mod common;
+mod contexts;
 mod copying;
 mod failures;
 mod interrupts;
@@ -14,4 +15,5 @@ mod outputs;
 mod real;
 mod rootless;
 mod sandbox;
+mod server;
 mod steps;

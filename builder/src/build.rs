@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use snapshot::{Compression, Flavour, Store};
 
 use crate::bases::{self, BaseError};
-use crate::context::{ContextError, LocalContext, Memo, load_ignore};
+use crate::context::{ContextError, Ignore, LocalContext, Memo};
 use crate::dockerfile;
 use crate::export::{self, ExportError, Exported, Output};
 use crate::graph::references::{Request, select};
@@ -21,10 +21,10 @@ use crate::solve::{self, SolveError, World};
 pub struct Build {
     /// The Dockerfile's bytes.
     pub dockerfile: Vec<u8>,
-    /// Where it came from, when that is a file: an ignore file may stand beside it.
-    pub dockerfile_path: Option<PathBuf>,
     /// The directory of the build context.
     pub context: PathBuf,
+    /// What of it is ignored.
+    pub ignore: Ignore,
     /// What is asked of the Dockerfile.
     pub request: Request,
     /// Names for the image.
@@ -100,8 +100,7 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
     let graph = lower(&selection, &images)?;
 
     let store = open_store(machine.home, machine.sandbox)?;
-    let ignore = load_ignore(&build.context, build.dockerfile_path.as_deref())?;
-    let context = LocalContext::open(&build.context, ignore)?;
+    let context = LocalContext::open(&build.context, build.ignore.clone())?;
     let memo_path = store.path().join("context-digests");
     let memo = Memo::load(&memo_path);
     let options = options(build);

@@ -14,9 +14,11 @@
 //! emits [`progress::Event`]s.
 
 pub mod accounts;
+pub mod archive;
 pub mod bases;
 pub mod build;
 pub mod context;
+pub mod contexts;
 pub mod dockerfile;
 pub mod export;
 pub mod graph;
@@ -24,5 +26,7 @@ pub mod image;
 pub mod paths;
 pub mod progress;
 pub mod prune;
+pub mod remote;
 pub mod sandbox;
+pub mod scratch;
 pub mod solve;

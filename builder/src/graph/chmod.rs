@@ -137,7 +137,7 @@ impl Action {
     }
 
     fn sticky(&self) -> u32 {
-        if self.classes & 0o007 == 0 { 0 } else { 0o1000 }
+        if self.classes & 0o004 == 0 { 0 } else { 0o1000 }
     }
 }
 

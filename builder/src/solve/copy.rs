@@ -8,10 +8,11 @@ use std::rc::Rc;
 
 use snapshot::{Entry, Kind, Metadata, View};
 
+use crate::archive::{self, Archive, Owners};
 use crate::context::{Ignore, LocalContext, Selected};
 use crate::graph::{CopyOp, CopySource};
+use crate::scratch::Scratch;
 
-use super::archive::{self, Archive};
 use super::destination::{Destination, Placement, join};
 use super::error::Cause;
 use super::select::{self, Chosen};
@@ -132,7 +133,7 @@ impl Copying<'_> {
     ) -> Result<(), Cause> {
         if self.op.unpack
             && !selected.directory
-            && let Some(archive) = archive::open(self.world, context.open_file(&selected.path)?)?
+            && let Some(archive) = archive::open(context.open_file(&selected.path)?)?
         {
             return self.archive(number, &selected.path, &archive);
         }
@@ -159,7 +160,8 @@ impl Copying<'_> {
 
     fn archive(&mut self, number: usize, path: &Path, archive: &Archive) -> Result<(), Cause> {
         let malformed = |source| Cause::Archive { source_path: path.display().to_string(), source };
-        let tree = archive.unpack().map_err(malformed)?;
+        let scratch = Scratch::new(self.world.store)?;
+        let tree = archive.unpack(scratch.path(), Owners::Archive).map_err(malformed)?;
         self.placement.directory(&self.destination.path)?;
         for (path, found) in tree.view.walk(Path::new(".")) {
             let target = join(&self.destination.path, &path);

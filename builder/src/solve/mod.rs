@@ -5,7 +5,6 @@
 //! [`source`], [`run`], [`copy`], [`mkdir`]. What a vertex leaves behind is a [`tree::Tree`] of layers whose
 //! directory, index and blob are made when something asks for them and not before.
 
-mod archive;
 pub mod cache;
 mod copy;
 mod destination;

@@ -47,10 +47,10 @@ pub(crate) enum Command {
 /// `rbuild build`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct BuildArgs {
-    /// The directory of the build context
-    #[arg(value_name = "DIR", default_value = ".")]
-    pub(crate) context: PathBuf,
-    /// The Dockerfile; `-` reads it from standard input [default: DIR/Dockerfile]
+    /// The build context: a directory, a git or https URL, or `-` for a tar archive or a Dockerfile on standard input
+    #[arg(value_name = "CONTEXT", default_value = ".")]
+    pub(crate) context: String,
+    /// The Dockerfile; `-` reads it from standard input; of a fetched context, a file in it [default: Dockerfile]
     #[arg(short, long, value_name = "PATH")]
     pub(crate) file: Option<PathBuf>,
     /// A name for the image, `name[:tag]`; may be given several times

@@ -1,16 +1,18 @@
 //! `rbuild build`.
 
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use builder::build::{self, Build, Machine};
+use builder::context::Ignore;
+use builder::contexts;
 use builder::export::Output;
 use builder::graph::platform::Platform;
 use builder::graph::references::Request;
 use builder::image::Image;
 use builder::paths;
+use builder::remote::location::Location;
 use builder::sandbox::Cancel;
 use jiff::Timestamp;
 use serde_json::json;
@@ -20,9 +22,8 @@ use crate::report::{Dockerfile, Failure};
 use crate::{signals, ui};
 
 pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
-    let (bytes, name, path) = read_dockerfile(args)?;
-    let dockerfile = Dockerfile { name, text: String::from_utf8_lossy(&bytes).into_owned() };
-    let build = build_of(args, bytes, path)?;
+    let location = Location::parse(&args.context).map_err(|error| Failure::Usage(error.to_string()))?;
+    let mut build = build_of(args)?;
     let credentials = registry::Credentials::from_files(paths::credential_files());
     let registry = registry::Options {
         credentials: credentials.map_err(|error| Failure::Other(error.into()))?,
@@ -30,6 +31,14 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
     };
     let home = super::home()?;
     let sandbox = super::enter(&args.isolation)?;
+    let store = || build::open_store(&home, &sandbox);
+    let main = contexts::open(&location, args.file.as_deref(), &mut std::io::stdin(), &store);
+    let mut main = main.map_err(|error| Failure::Other(error.into()))?;
+    build.dockerfile = std::mem::take(&mut main.dockerfile);
+    build.context.clone_from(&main.directory);
+    build.ignore = std::mem::take(&mut main.ignore);
+    let text = String::from_utf8_lossy(&build.dockerfile).into_owned();
+    let dockerfile = Dockerfile { name: main.name.clone(), text };
     let cancel = Cancel::new().context("cannot prepare to cancel steps").map_err(Failure::Environment)?;
     signals::cancel_on_signals(cancel.clone()).context("cannot take signals").map_err(Failure::Environment)?;
 
@@ -46,29 +55,8 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The Dockerfile's bytes, its name for people, and its path when it is a file.
-fn read_dockerfile(args: &BuildArgs) -> Result<(Vec<u8>, String, Option<PathBuf>), Failure> {
-    let context = args.context.to_string_lossy();
-    if context == "-" || context.contains("://") || context.starts_with("git@") {
-        return Err(Failure::Usage(format!(
-            "the build context `{context}` is not a directory: contexts from standard input and from URLs are not \
-             implemented in this version of rbuild"
-        )));
-    }
-    let path = args.file.clone().unwrap_or_else(|| args.context.join("Dockerfile"));
-    let bytes = if path == Path::new("-") {
-        let mut bytes = Vec::new();
-        std::io::stdin().read_to_end(&mut bytes).context("cannot read the Dockerfile from standard input")?;
-        bytes
-    } else {
-        fs_err::read(&path).context("cannot read the Dockerfile; name it with `-f PATH`")?
-    };
-    let name = path.display().to_string();
-    let on_disk = (name != "-").then_some(path);
-    Ok((bytes, name, on_disk))
-}
-
-fn build_of(args: &BuildArgs, dockerfile: Vec<u8>, dockerfile_path: Option<PathBuf>) -> Result<Build, Failure> {
+/// What the arguments say; the context is still to be opened.
+fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
     let tags: Result<Vec<_>, _> = args.tags.iter().map(|tag| registry::reference::parse(tag)).collect();
     let tags = tags.map_err(|error| Failure::Usage(error.to_string()))?;
     if let Some(tag) = tags.iter().find(|tag| tag.digest().is_some()) {
@@ -87,9 +75,9 @@ fn build_of(args: &BuildArgs, dockerfile: Vec<u8>, dockerfile_path: Option<PathB
     }
     let epoch = build_args.get("SOURCE_DATE_EPOCH").cloned().or_else(|| paths::variable("SOURCE_DATE_EPOCH"));
     Ok(Build {
-        dockerfile,
-        dockerfile_path,
-        context: args.context.clone(),
+        dockerfile: Vec::new(),
+        context: PathBuf::new(),
+        ignore: Ignore::default(),
         request: Request {
             build_args,
             target: args.target.clone(),
