@@ -158,3 +158,94 @@ fn a_url_is_a_context() {
     let missing = run(&bench, &[&server.url("/none")], b"");
     assert!(missing.code == 1 && missing.stderr.contains("404"), "{}", missing.stderr);
 }
+
+#[test]
+fn a_named_context_is_copied_from() {
+    let bench = Bench::with("FROM scratch\nCOPY --from=other --exclude=drop /d/ /\n");
+    for file in ["d/f", "d/drop", "d/ignored"] {
+        let path = bench.path("other").join(file);
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(path, file).unwrap();
+    }
+    fs_err::write(bench.path("other/.dockerignore"), "d/ignored\n").unwrap();
+    let value = format!("Other={}", bench.path("other").display());
+    assert_eq!(bench.image(&["--build-context", &value]).top(), "- 0644 0:0 f\n");
+    assert_eq!(bench.build(&["--build-context", &value]).cached(), 1);
+    fs_err::write(bench.path("other/d/f"), "changed").unwrap();
+    assert_eq!(bench.build(&["--build-context", &value]).cached(), 0);
+}
+
+#[test]
+fn a_named_context_stands_in_for_an_image_and_a_stage() {
+    let bench =
+        Bench::with("FROM no.such.host/base AS a\nFROM a AS stage\nCOPY --from=stage2 f /f2\nFROM scratch AS stage2\n");
+    fs_err::create_dir(bench.path("files")).unwrap();
+    fs_err::write(bench.path("files/f"), "x").unwrap();
+    let files = bench.path("files").display().to_string();
+    let (base, stage) = (format!("no.such.host/base:latest={files}"), format!("stage2={files}"));
+    let image = bench.image(&["--target", "stage", "--build-context", &base, "--build-context", &stage]);
+    assert_eq!((image.layers.len(), image.top().as_str()), (2, "- 0644 0:0 f2\n"));
+    assert_eq!(image.layers[0].keys().collect::<Vec<_>>(), ["f"]);
+    let busybox = format!("no.such.host/base=docker-image://{}", crate::common::base("busybox:latest"));
+    let image = bench.image(&["--target", "a", "--build-context", &busybox]);
+    assert!(image.layers[0].contains_key("bin"), "{:?}", image.layers);
+}
+
+#[test]
+fn git_and_archives_can_be_named_contexts() {
+    let bench = Bench::with("FROM scratch\nCOPY --from=git f /\nCOPY --from=web d/f /web\n");
+    let server = Server::start(&repository(&bench.path("")));
+    server.page("/c.tgz", archive(&bench, "-z", "a.tgz"));
+    let (git, web) = (format!("git={}", server.url("/git/x.git#v1")), format!("web={}", server.url("/c.tgz")));
+    let image = bench.image(&["--build-context", &git, "--build-context", &web]);
+    assert_eq!((image.text("f").as_str(), image.text("web").as_str()), ("one", "x"));
+    left_nothing(&bench);
+}
+
+#[test]
+fn an_oci_layout_is_an_image() {
+    let bench = Bench::with("FROM {busybox}\nCOPY <<X /first\nx\nX\n");
+    let layout = bench.path("in");
+    bench.build(&["-t", "one.example/x:v1", "-o", &format!("type=oci,tar=false,dest={}", layout.display())]);
+    bench.dockerfile(
+        "FROM base\nRUN cat /first >/second\nFROM scratch\nCOPY --from=base /first /\nCOPY --from=0 /second /\n",
+    );
+    let index: serde_json::Value = serde_json::from_slice(&fs_err::read(layout.join("index.json")).unwrap()).unwrap();
+    let digest = index["manifests"][0]["digest"].as_str().unwrap().to_owned();
+    // Another store: the layers come from the layout.
+    fs_err::remove_dir_all(bench.path("home")).unwrap();
+    for suffix in [String::new(), format!("@{digest}")] {
+        let value = format!("base=oci-layout://{}{suffix}", layout.display());
+        let image = bench.image(&["--build-context", &value]);
+        assert_eq!((image.text("first").as_str(), image.text("second").as_str()), ("x\n", "x\n"), "{suffix}");
+    }
+    let value = format!("base=oci-layout://{}:none", layout.display());
+    let run = bench.try_build(&["--build-context", &value]);
+    assert!(run.code == 4 && run.stderr.contains("no image `none`"), "{} {}", run.code, run.stderr);
+    let arm = format!("base=oci-layout://{}", layout.display());
+    let run = bench.try_build(&["--platform", "linux/arm64", "--build-context", &arm]);
+    assert!(run.code != 0 && run.stderr.contains("no image for `linux/arm64`"), "{}", run.stderr);
+}
+
+#[test]
+fn a_layout_whose_bytes_were_changed_is_refused() {
+    let bench = Bench::with("FROM {busybox}\n");
+    let layout = bench.path("in");
+    bench.build(&["-o", &format!("type=oci,tar=false,dest={}", layout.display())]);
+    let json =
+        |path: &std::path::Path| -> serde_json::Value { serde_json::from_slice(&fs_err::read(path).unwrap()).unwrap() };
+    let blob = |digest: &serde_json::Value| layout.join("blobs").join(digest.as_str().unwrap().replace(':', "/"));
+    let manifest_path = blob(&json(&layout.join("index.json"))["manifests"][0]["digest"]);
+    let layer = blob(&json(&manifest_path)["layers"][0]["digest"]);
+    fs_err::remove_dir_all(bench.path("home")).unwrap();
+    bench.dockerfile("FROM base\nRUN true\n");
+    for path in [layer, manifest_path] {
+        let mut bytes = fs_err::read(&path).unwrap();
+        let last = bytes.len() - 5;
+        bytes[last] ^= 1;
+        fs_err::write(&path, bytes).unwrap();
+        let run = bench.try_build(&["--build-context", &format!("base=oci-layout://{}", layout.display())]);
+        assert_ne!(run.code, 0, "{}", run.stderr);
+        assert!(run.stderr.contains("sha256:") || run.stderr.contains("malformed"), "{}", run.stderr);
+    }
+}

@@ -1,5 +1,6 @@
 //! A build from end to end: parse → references → bases → lower → solve → image → export.
 
+use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::path::PathBuf;
 
@@ -7,12 +8,15 @@ use snapshot::{Compression, Flavour, Store};
 
 use crate::bases::{self, BaseError};
 use crate::context::{ContextError, Ignore, LocalContext, Memo};
+use crate::contexts::{NamedTree, OpenError, open_named};
 use crate::dockerfile;
 use crate::export::{self, ExportError, Exported, Output};
-use crate::graph::references::{Request, select};
+use crate::graph::named::NamedContext;
+use crate::graph::references::{Request, Selection, select};
 use crate::graph::{GraphError, lower};
 use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
+use crate::remote::Remotes;
 use crate::sandbox::{Cancel, Sandbox};
 use crate::solve::{self, SolveError, World};
 
@@ -70,6 +74,14 @@ pub enum BuildError {
     /// The build context.
     #[error(transparent)]
     Context(#[from] ContextError),
+    /// A context with a name.
+    #[error("cannot open the build context `{name}`")]
+    NamedContext {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: Box<OpenError>,
+    },
     /// An output.
     #[error(transparent)]
     Export(#[from] ExportError),
@@ -101,6 +113,8 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
 
     let store = open_store(machine.home, machine.sandbox)?;
     let context = LocalContext::open(&build.context, build.ignore.clone())?;
+    let remotes = Remotes::default();
+    let contexts = named_contexts(&selection, &store, &remotes)?;
     let memo_path = store.path().join("context-digests");
     let memo = Memo::load(&memo_path);
     let options = options(build);
@@ -109,6 +123,8 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
         client: &client,
         executor: machine.sandbox,
         context: &context,
+        contexts: &contexts,
+        remotes: &remotes,
         memo: &memo,
         reporter: &reporter,
         cancel: machine.cancel,
@@ -128,6 +144,23 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
         export::export(&world, output, &exported)?;
     }
     Ok(image)
+}
+
+/// Opens the named contexts that are files and that the build needs.
+fn named_contexts(
+    selection: &Selection<'_>,
+    store: &Store,
+    remotes: &Remotes,
+) -> Result<BTreeMap<String, NamedTree>, BuildError> {
+    let mut opened = BTreeMap::new();
+    for name in &selection.contexts {
+        if let Some(NamedContext::Tree(location)) = selection.request.contexts.get(name) {
+            let tree = open_named(store, location, remotes);
+            let named = |source| BuildError::NamedContext { name: name.clone(), source: Box::new(source) };
+            opened.insert(name.clone(), tree.map_err(named)?);
+        }
+    }
+    Ok(opened)
 }
 
 fn options(build: &Build) -> solve::Options {

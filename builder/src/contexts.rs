@@ -240,19 +240,15 @@ fn unpack(store: &Store, location: &Location, file: std::fs::File) -> Result<Fet
     let scratch = Scratch::new(store).map_err(kept)?;
     let mut text = file.try_clone().map_err(kept)?;
     text.rewind().map_err(kept)?;
-    match archive::open(file).map_err(kept)? {
-        Some(archive) => {
-            let unpacked = archive.unpack(scratch.path(), archive::Owners::Ours);
-            unpacked.map_err(|source| OpenError::Archive { origin: origin(location), source })?;
-            Ok(Fetched::Tree(scratch.path().to_owned(), Held::Scratch { _directory: scratch }))
-        }
-        None => {
-            text.rewind().map_err(kept)?;
-            let bytes = read_limited(text).map_err(kept)?;
-            if bytes.contains(&0) {
-                return Err(OpenError::Neither { origin: origin(location) });
-            }
-            Ok(Fetched::Text(bytes, scratch))
-        }
+    if let Some(archive) = archive::open(file).map_err(kept)? {
+        let unpacked = archive.unpack(scratch.path(), archive::Owners::Ours);
+        unpacked.map_err(|source| OpenError::Archive { origin: origin(location), source })?;
+        return Ok(Fetched::Tree(scratch.path().to_owned(), Held::Scratch { _directory: scratch }));
     }
+    text.rewind().map_err(kept)?;
+    let bytes = read_limited(text).map_err(kept)?;
+    if bytes.contains(&0) {
+        return Err(OpenError::Neither { origin: origin(location) });
+    }
+    Ok(Fetched::Text(bytes, scratch))
 }

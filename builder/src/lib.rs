@@ -23,6 +23,7 @@ pub mod dockerfile;
 pub mod export;
 pub mod graph;
 pub mod image;
+pub mod layout;
 pub mod paths;
 pub mod progress;
 pub mod prune;

@@ -2,16 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::dockerfile::{
-    Add, ArgDeclaration, Command, CommandLine, Copy, CopyFiles, CopySource as Source, Healthcheck as Check,
-    Instruction, Ports, Run, Word,
-};
-use crate::graph::chmod::Chmod;
+use crate::dockerfile::{ArgDeclaration, Command, CommandLine, Healthcheck as Check, Instruction, Ports, Run, Word};
 use crate::graph::config::{Empty, Healthcheck};
 use crate::graph::lower::{Lowering, StageState};
 use crate::graph::platform::Platform;
 use crate::graph::scope::PROXY_ARGS;
-use crate::graph::{CopyOp, CopySource, MkdirOp, Op, Problem, RunOp, Script};
+use crate::graph::{MkdirOp, Op, Problem, RunOp, Script};
 
 /// Whether an instruction adds a layer to the image.
 pub(super) fn makes_layer(command: &Command) -> bool {
@@ -88,34 +84,6 @@ impl Lowering<'_> {
         PROXY_ARGS.iter().filter_map(|&name| args.get(name).map(|value| (name.to_owned(), value.clone()))).collect()
     }
 
-    fn copy(&mut self, state: &mut StageState, copy: &Copy, instruction: &Instruction) -> Result<(), Problem> {
-        let op = CopyOp { parents: copy.parents, ..copy_op(state, &copy.files, false)? };
-        let crossed = op.parents && op.exclude.iter().any(|pattern| pattern.starts_with('!'));
-        refuse(crossed, "`--exclude=!…` together with `--parents`")?;
-        let from = match &copy.from {
-            Some(word) => Some(self.from(state, &word.0, instruction.span)?),
-            None => None,
-        };
-        let text = history_of_copy("COPY", &copy.files, &op);
-        self.layer(state, Op::Copy(op), from, instruction);
-        state.layer_history(&text);
-        Ok(())
-    }
-
-    fn add(&mut self, state: &mut StageState, add: &Add, instruction: &Instruction) -> Result<(), Problem> {
-        refuse(add.checksum.is_some(), "`ADD --checksum`")?;
-        refuse(add.keep_git_dir, "`ADD --keep-git-dir`")?;
-        let op = copy_op(state, &add.files, add.unpack.unwrap_or(true))?;
-        for source in &op.sources {
-            let CopySource::Path(path) = source else { continue };
-            refuse(path.contains("://") || path.starts_with("git@"), "`ADD` of a URL")?;
-        }
-        let text = history_of_copy("ADD", &add.files, &op);
-        self.layer(state, Op::Copy(op), None, instruction);
-        state.layer_history(&text);
-        Ok(())
-    }
-
     fn workdir(&mut self, state: &mut StageState, word: &Word, instruction: &Instruction) -> Result<(), Problem> {
         let path = absolute(state, &state.scope.expand(word)?);
         state.config.config.working_dir.clone_from(&path);
@@ -130,7 +98,7 @@ impl Lowering<'_> {
     }
 }
 
-fn refuse(used: bool, what: &str) -> Result<(), Problem> {
+pub(super) fn refuse(used: bool, what: &str) -> Result<(), Problem> {
     if used { Err(Problem::NotImplemented { what: what.to_owned() }) } else { Ok(()) }
 }
 
@@ -314,43 +282,6 @@ fn command(state: &StageState, run: &Run) -> (Vec<String>, Option<Script>) {
     }
 }
 
-fn copy_op(state: &StageState, files: &CopyFiles, unpack: bool) -> Result<CopyOp, Problem> {
-    let mut sources = Vec::new();
-    for source in &files.sources {
-        sources.push(match source {
-            Source::Path(word) => CopySource::Path(state.scope.expand(word)?),
-            Source::Heredoc(heredoc) => {
-                let content =
-                    if heredoc.expand { state.scope.expand_heredoc(&heredoc.body)? } else { heredoc.body.clone() };
-                CopySource::Inline { name: heredoc.name.clone(), content }
-            }
-        });
-    }
-    let given = state.scope.expand(&files.destination)?;
-    let mut destination = absolute(state, &given);
-    if (given.ends_with('/') || given == "." || given.ends_with("/.")) && destination != "/" {
-        destination.push('/');
-    }
-    if sources.len() > 1 && !destination.ends_with('/') {
-        let reason = "with several sources it has to be a directory and end with `/`";
-        return Err(Problem::BadValue { what: "the destination", value: given, reason });
-    }
-    let chown = files.chown.as_ref().map(|word| state.scope.expand(word)).transpose()?;
-    let chown = chown.filter(|owner| !owner.is_empty());
-    let chmod = files.chmod.as_ref().map(|word| mode(&state.scope.expand(word)?)).transpose()?;
-    let exclude = files.exclude.iter().map(|word| state.scope.expand(word)).collect::<Result<Vec<_>, _>>()?;
-    let link = files.link;
-    Ok(CopyOp { sources, destination, chown, chmod, exclude, parents: false, unpack, link })
-}
-
-fn mode(text: &str) -> Result<Chmod, Problem> {
-    Chmod::parse(text).ok_or_else(|| Problem::BadValue {
-        what: "--chmod",
-        value: text.to_owned(),
-        reason: "write an octal mode such as `0755`, or a symbolic one such as `u=rwX,go=rX`",
-    })
-}
-
 fn working_dir(state: &StageState) -> &str {
     match state.config.config.working_dir.as_str() {
         "" => "/",
@@ -359,7 +290,7 @@ fn working_dir(state: &StageState) -> &str {
 }
 
 /// A path beneath the working directory, cleaned: no `.`, no `..`, no doubled or trailing slash.
-fn absolute(state: &StageState, path: &str) -> String {
+pub(super) fn absolute(state: &StageState, path: &str) -> String {
     let base = if path.starts_with('/') { "" } else { working_dir(state) };
     let mut parts: Vec<&str> = Vec::new();
     for part in base.split('/').chain(path.split('/')) {
@@ -381,18 +312,6 @@ fn history_of_run(state: &StageState, argv: &[String]) -> String {
     let value = |name: &String| format!("{name}={}", state.scope.get(name).unwrap_or_default());
     words.extend(state.args.iter().map(value));
     words.extend_from_slice(argv);
-    words.join(" ")
-}
-
-fn history_of_copy(verb: &str, files: &CopyFiles, op: &CopyOp) -> String {
-    let mut words = vec![verb.to_owned()];
-    words.extend(op.chown.as_ref().map(|owner| format!("--chown={owner}")));
-    words.extend(files.chmod.as_ref().map(|mode| format!("--chmod={}", mode.0)));
-    words.extend(op.sources.iter().map(|source| match source {
-        CopySource::Path(path) => path.clone(),
-        CopySource::Inline { name, .. } => format!("<<{name}"),
-    }));
-    words.push(op.destination.clone());
     words.join(" ")
 }
 

@@ -10,7 +10,7 @@ use crate::graph::instructions::makes_layer;
 use crate::graph::platform::Platform;
 use crate::graph::references::{Base, ImageName, Selection};
 use crate::graph::scope::Scope;
-use crate::graph::{Graph, GraphError, Op, PinnedImage, Problem, Vertex, VertexId};
+use crate::graph::{CopyOp, CopySource, Graph, GraphError, Op, PinnedImage, Problem, Vertex, VertexId};
 
 /// What `comment` in the history says; scanners and `docker history` know the frontend by it.
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
@@ -84,6 +84,10 @@ impl Lowering<'_> {
                 (earlier.tip, earlier.config.clone())
             }
             Base::Scratch => (self.scratch(stage.span), ImageConfig::scratch(&platform)),
+            Base::Context(context) => {
+                let tip = self.context(context, stage.span, format!("[{name} 1] {}", stage.original));
+                (tip, ImageConfig::scratch(&platform))
+            }
             Base::Image(image) => {
                 let tip = self.source(image, stage.span, format!("[{name} 1] {}", stage.original));
                 (tip, self.images[image].config.clone())
@@ -96,7 +100,7 @@ impl Lowering<'_> {
         if scope.get("PATH").is_none() {
             scope.set("PATH", DEFAULT_PATH);
         }
-        Ok(StageState {
+        let mut lowered = StageState {
             tip,
             config,
             scope,
@@ -107,7 +111,28 @@ impl Lowering<'_> {
             name,
             step: 1,
             steps: 0,
-        })
+        };
+        if matches!(base, Base::Context(_)) {
+            lowered.layer_history(&stage.original);
+        }
+        Ok(lowered)
+    }
+
+    /// The vertex whose tree is the files of a named context.
+    fn context(&mut self, context: &str, span: Span, name: String) -> VertexId {
+        let scratch = self.scratch(span);
+        let op = CopyOp {
+            context: Some(context.to_owned()),
+            sources: vec![CopySource::Path("/".into())],
+            destination: "/".into(),
+            chown: None,
+            chmod: None,
+            exclude: Vec::new(),
+            parents: false,
+            unpack: false,
+            link: false,
+        };
+        self.push(Vertex { op: Op::Copy(op), base: Some(scratch), from: None, span, name })
     }
 
     fn scratch(&mut self, span: Span) -> VertexId {
@@ -131,6 +156,7 @@ impl Lowering<'_> {
             Base::Stage(earlier) => self.stages[&earlier].tip,
             Base::Scratch => self.scratch(span),
             Base::Image(image) => self.source(&image, span, format!("FROM {word}")),
+            Base::Context(context) => self.context(&context, span, format!("FROM {word}")),
         })
     }
 

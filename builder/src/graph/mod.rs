@@ -5,8 +5,10 @@
 
 pub mod chmod;
 pub mod config;
+mod files;
 pub mod instructions;
 pub mod lower;
+pub mod named;
 pub mod platform;
 pub mod references;
 pub mod scope;
@@ -22,6 +24,7 @@ use crate::dockerfile::{Network, Span};
 use crate::graph::chmod::Chmod;
 use crate::graph::config::ImageConfig;
 use crate::graph::platform::Platform;
+use crate::remote::location::GitSource;
 
 mod error;
 
@@ -87,6 +90,8 @@ pub enum Op {
 pub struct PinnedImage {
     /// Where it came from, with its tag: for people and for pulling.
     pub reference: Reference,
+    /// The OCI layout that its layers are in, instead of the registry.
+    pub layout: Option<PathBuf>,
     /// The digest of the platform's manifest.
     pub manifest: Digest,
     /// The config's JSON, read.
@@ -126,6 +131,8 @@ pub struct Script {
 /// `COPY` and `ADD`, resolved.
 #[derive(Debug, Clone)]
 pub struct CopyOp {
+    /// The named context that paths are in; the build context when absent. Not with [`Vertex::from`].
+    pub context: Option<String>,
     /// What is copied, in order.
     pub sources: Vec<CopySource>,
     /// The absolute destination; a trailing slash is kept, since it means a directory.
@@ -149,6 +156,17 @@ pub struct CopyOp {
 pub enum CopySource {
     /// A path or pattern, in the build context or in the tree of [`Vertex::from`].
     Path(String),
+    /// `ADD` of a file behind http(s).
+    Http {
+        /// The URL.
+        url: String,
+        /// `--checksum`, `sha256:…`.
+        checksum: Option<String>,
+        /// `--unpack`.
+        unpack: bool,
+    },
+    /// `ADD` of a git repository.
+    Git(GitSource),
     /// A file that the Dockerfile itself holds.
     Inline {
         /// The file's name.
@@ -163,6 +181,8 @@ impl CopySource {
     pub fn shown(&self) -> &str {
         match self {
             Self::Path(path) => path,
+            Self::Http { url, .. } => url,
+            Self::Git(source) => &source.remote,
             Self::Inline { name, .. } => name,
         }
     }

@@ -28,7 +28,7 @@ const REDIRECT_LIMIT: usize = 10;
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(30);
 /// How long a whole download may take.
-const WHOLE: Duration = Duration::from_secs(3600);
+const WHOLE: Duration = Duration::from_hours(1);
 /// The kind of record that the store keeps downloads as.
 const KIND: &str = "http";
 

@@ -56,7 +56,7 @@ impl Location {
             return Ok(Self::Git(git));
         }
         if is_http(text) {
-            let url = Url::parse(text).map_err(|error| wrong(text, error))?;
+            let url = Url::parse(text).map_err(|error| wrong(text, error.to_string()))?;
             return if url.has_host() { Ok(Self::Http(text.to_owned())) } else { Err(wrong(text, "it has no host")) };
         }
         match text.split_once("://") {
@@ -75,8 +75,8 @@ impl GitSource {
         let lower = address.to_ascii_lowercase();
         let is_git = lower.starts_with("git://") || lower.starts_with("ssh://");
         if is_git || is_http(address) {
-            let mut url = Url::parse(address).map_err(|error| wrong(text, error))?;
-            if !is_git && !url.path().ends_with(".git") {
+            let mut url = Url::parse(address).map_err(|error| wrong(text, error.to_string()))?;
+            if !is_git && !url.path().as_bytes().ends_with(b".git") {
                 return Ok(None);
             }
             if url.host_str().is_none_or(|host| host.is_empty() || host.starts_with('-')) {
@@ -90,7 +90,7 @@ impl GitSource {
         } else if let Some(rest) = address.strip_prefix("github.com/") {
             source.remote = format!("https://github.com/{rest}");
         } else if is_scp(address) {
-            source.remote = address.to_owned();
+            address.clone_into(&mut source.remote);
         } else {
             return Ok(None);
         }
@@ -156,19 +156,22 @@ impl fmt::Display for GitSource {
 
 /// A URL as messages show it: without user name, password, query and fragment.
 pub fn shown(text: &str) -> String {
-    let Ok(mut url) = Url::parse(text) else {
-        return text.split(['?', '#']).next().unwrap_or_default().to_owned();
-    };
-    if url.has_host() {
-        url.set_username("").and_then(|()| url.set_password(None)).expect("a URL with a host can do without both");
+    let bare = text.split(['?', '#']).next().unwrap_or_default();
+    without_user(bare)
+}
+
+/// A URL without user name and password.
+pub fn without_user(text: &str) -> String {
+    let Ok(mut url) = Url::parse(text) else { return text.to_owned() };
+    if url.username().is_empty() && url.password().is_none() {
+        return text.to_owned();
     }
-    url.set_query(None);
-    url.set_fragment(None);
+    url.set_username("").and_then(|()| url.set_password(None)).expect("a URL with a user has a host");
     url.into()
 }
 
-fn wrong(text: &str, reason: impl ToString) -> LocationError {
-    LocationError { text: shown(text), reason: reason.to_string() }
+fn wrong(text: &str, reason: impl Into<String>) -> LocationError {
+    LocationError { text: shown(text), reason: reason.into() }
 }
 
 fn is_http(text: &str) -> bool {

@@ -2,15 +2,18 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use snapshot::{Entry, Kind, Metadata, View};
+use snapshot::{Entry, Kind, Metadata, Mtime, View};
 
 use crate::archive::{self, Archive, Owners};
 use crate::context::{Ignore, LocalContext, Selected};
 use crate::graph::{CopyOp, CopySource};
+use crate::remote::git::{self, Checkout};
+use crate::remote::http::Download;
+use crate::remote::location::shown;
 use crate::scratch::Scratch;
 
 use super::destination::{Destination, Placement, join};
@@ -21,6 +24,9 @@ use super::{Needs, World};
 
 /// Mode of a file that a heredoc makes.
 const INLINE_MODE: u32 = 0o644;
+
+/// Mode of a file that was downloaded.
+const DOWNLOAD_MODE: u32 = 0o600;
 
 /// One COPY and the trees around it.
 pub(super) struct Job<'a> {
@@ -39,6 +45,7 @@ enum Source<'a> {
     Context(&'a LocalContext, Selected, Rc<Ignore>),
     Tree(Selected, Rc<Ignore>),
     Inline { name: &'a str, content: &'a str },
+    Download { url: &'a str, download: Download, unpack: bool },
 }
 
 /// Copies.
@@ -51,7 +58,8 @@ pub(super) fn copy(world: &World<'_>, job: &Job<'_>) -> Result<(), Cause> {
     };
     let view = if op.link { View::default() } else { base_view };
     let from = job.from.map(|tree| tree.view(world).map(|view| (tree, view))).transpose()?;
-    let sources = sources(world, op, from.as_ref().map(|(_, view)| view))?;
+    let repositories = repositories(world, op)?;
+    let sources = sources(world, op, from.as_ref().map(|(_, view)| view), &repositories)?;
     let destination = Destination::resolve(&view, &op.destination, sources.len() > 1 || op.parents)?;
     let placement = Placement::new(world, &view, job.needs, job.base)?.with(owner, op.chmod.clone());
     let mut copying = Copying { world, op, destination, placement, from: from.as_ref(), winners: HashMap::new() };
@@ -65,20 +73,55 @@ pub(super) fn copy(world: &World<'_>, job: &Job<'_>) -> Result<(), Cause> {
     copying.placement.finish(world, job.tree, &name)
 }
 
+/// A git source on disk.
+struct Repository {
+    files: LocalContext,
+    _checkout: Checkout,
+}
+
+/// Fetches the git sources, in order.
+fn repositories(world: &World<'_>, op: &CopyOp) -> Result<Vec<Repository>, Cause> {
+    let mut repositories = Vec::new();
+    for source in &op.sources {
+        if let CopySource::Git(source) = source {
+            let checkout = git::checkout(world.store, source, &world.remotes.commit(source)?)?;
+            let files = LocalContext::open(checkout.path(), Ignore::default())?;
+            repositories.push(Repository { files, _checkout: checkout });
+        }
+    }
+    Ok(repositories)
+}
+
 /// What the sources select, in order.
-fn sources<'a>(world: &World<'a>, op: &'a CopyOp, from: Option<&View>) -> Result<Vec<Source<'a>>, Cause> {
+fn sources<'a>(
+    world: &World<'a>,
+    op: &'a CopyOp,
+    from: Option<&View>,
+    repositories: &'a [Repository],
+) -> Result<Vec<Source<'a>>, Cause> {
     let mut sources = Vec::new();
+    let mut repositories = repositories.iter();
     for source in &op.sources {
         match (source, from) {
             (CopySource::Inline { name, content }, _) => sources.push(Source::Inline { name, content }),
+            (CopySource::Http { url, checksum, unpack }, _) => {
+                let download = world.remotes.download(world.store, url, checksum.as_deref())?;
+                sources.push(Source::Download { url, download, unpack: *unpack });
+            }
+            (CopySource::Git(_), _) => {
+                let context = &repositories.next().expect("each git source was fetched").files;
+                let Chosen { matches, rules } = select::in_context(context, op, "")?;
+                let rules = Rc::new(rules);
+                sources.extend(matches.into_iter().map(|found| Source::Context(context, found, Rc::clone(&rules))));
+            }
             (CopySource::Path(pattern), Some(view)) => {
                 let Chosen { matches, rules } = select::in_tree(view, op, pattern)?;
                 let rules = Rc::new(rules);
                 sources.extend(matches.into_iter().map(|selected| Source::Tree(selected, Rc::clone(&rules))));
             }
             (CopySource::Path(pattern), None) => {
-                let Chosen { matches, rules } = select::in_context(world.context, op, pattern)?;
-                let (context, rules) = (world.context, Rc::new(rules));
+                let Chosen { matches, rules } = select::in_context(world.context_of(op), op, pattern)?;
+                let (context, rules) = (world.context_of(op), Rc::new(rules));
                 sources.extend(matches.into_iter().map(|found| Source::Context(context, found, Rc::clone(&rules))));
             }
         }
@@ -108,6 +151,7 @@ impl Copying<'_> {
             Source::Inline { name, content } => self.inline(number, name, content),
             Source::Context(context, selected, rules) => self.context(number, context, selected, rules),
             Source::Tree(selected, rules) => self.tree(number, selected, rules),
+            Source::Download { url, download, unpack } => self.download(number, url, download, *unpack),
         }
     }
 
@@ -122,6 +166,28 @@ impl Copying<'_> {
         };
         let entry = Entry { kind: Kind::File { size: content.len() as u64 }, metadata };
         self.place(number, &target, entry, &mut content.as_bytes())
+    }
+
+    /// A file behind http(s): mode 0600, as old as the server says.
+    fn download(&mut self, number: usize, url: &str, download: &Download, unpack: bool) -> Result<(), Cause> {
+        let mut file = self.world.store.blobs().open(&download.digest)?;
+        if unpack && let Some(archive) = archive::open(file.file().try_clone()?)? {
+            return self.archive(number, Path::new(&shown(url)), &archive);
+        }
+        file.rewind()?;
+        let target = self.download_target(url, download)?;
+        let mtime = Mtime { seconds: download.modified.unwrap_or(0), nanoseconds: 0 };
+        let metadata = Metadata { mode: DOWNLOAD_MODE, uid: 0, gid: 0, mtime, xattrs: snapshot::Xattrs::new() };
+        let entry = Entry { kind: Kind::File { size: download.size }, metadata };
+        self.place(number, &target, entry, &mut file)
+    }
+
+    fn download_target(&self, url: &str, download: &Download) -> Result<PathBuf, Cause> {
+        if !self.destination.is_directory() {
+            return Ok(self.destination.path.clone());
+        }
+        let name = download.file_name(url).ok_or_else(|| Cause::NoName { url: shown(url) })?;
+        Ok(self.destination.of_file(OsStr::new(&name)))
     }
 
     fn context(
@@ -204,6 +270,10 @@ impl Copying<'_> {
             match source {
                 Source::Inline { name, .. } => {
                     self.winners.insert(self.destination.of_file(OsStr::new(name)), number);
+                }
+                Source::Download { unpack: true, .. } => {}
+                Source::Download { url, download, .. } => {
+                    self.winners.insert(self.download_target(url, download)?, number);
                 }
                 Source::Context(context, selected, rules) => {
                     let (winners, destination) = (&mut self.winners, &self.destination);

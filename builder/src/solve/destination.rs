@@ -54,6 +54,11 @@ impl Destination {
         !self.directory
     }
 
+    /// Whether it is, or has to become, a directory.
+    pub(super) fn is_directory(&self) -> bool {
+        self.directory
+    }
+
     /// Whether the destination is there already.
     pub(super) fn exists(&self) -> bool {
         self.exists

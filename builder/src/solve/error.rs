@@ -90,6 +90,21 @@ pub enum Cause {
         /// Why.
         source: Box<registry::Error>,
     },
+    /// An image's layer could not be read from its OCI layout.
+    #[error(transparent)]
+    Layout(Box<crate::layout::LayoutError>),
+    /// A file behind http(s) could not be fetched.
+    #[error(transparent)]
+    Http(#[from] crate::remote::http::HttpError),
+    /// A git repository could not be read.
+    #[error(transparent)]
+    Git(#[from] crate::remote::git::GitError),
+    /// A URL that gives a directory's new file no name.
+    #[error("`{url}` gives the file no name: end the destination with one")]
+    NoName {
+        /// The URL.
+        url: String,
+    },
     /// A layer's bytes are not what the image's config says.
     #[error("a layer of `{reference}` is not what its config says: expected diff_id `{expected}`, found `{found}`")]
     DiffId {

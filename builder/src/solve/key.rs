@@ -6,6 +6,7 @@
 //! | resolved operation | argv, script, working directory, user, network | destination, `--chown`, `--chmod`, `--exclude`, `--parents`, unpack | path, owner | – |
 //! | variables in scope (ARG, ENV), in order | yes | expanded into the fields | expanded into the fields | – |
 //! | content of the sources: names, types, modes, bytes, links, attributes | – | yes | – | – |
+//! | digest and file name of a download; commit and directory of a repository | – | yes | – | – |
 //! | key of the tree that `--from` reads, and the patterns | – | yes | – | – |
 //! | chain_id of its layers | – | – | – | yes |
 //!
@@ -136,10 +137,22 @@ fn copy(op: &CopyOp, base: &str, from: Option<&str>, world: &World<'_>) -> Resul
     for source in &op.sources {
         fields = match source {
             CopySource::Inline { name, content } => fields.field("inline", name).field("content", content),
+            CopySource::Http { url, checksum, unpack } => {
+                let download = world.remotes.download(world.store, url, checksum.as_deref())?;
+                let name = download.file_name(url);
+                fields
+                    .field("http", download.digest.as_ref() as &str)
+                    .fields("name", name)
+                    .field("unpack", [u8::from(*unpack)])
+            }
+            CopySource::Git(source) => fields
+                .field("git", world.remotes.commit(source)?)
+                .field("subdir", source.subdir.as_deref().unwrap_or_default())
+                .field("keep-git-dir", [u8::from(source.keep_git_dir)]),
             CopySource::Path(pattern) if from.is_some() => fields.field("path", pattern),
             CopySource::Path(pattern) => {
-                let Chosen { matches, rules } = select::in_context(world.context, op, pattern)?;
-                let digest = world.context.digest(&matches, &rules, world.memo)?;
+                let Chosen { matches, rules } = select::in_context(world.context_of(op), op, pattern)?;
+                let digest = world.context_of(op).digest(&matches, &rules, world.memo)?;
                 fields.field("content", digest.as_bytes())
             }
         };

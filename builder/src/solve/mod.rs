@@ -18,14 +18,17 @@ mod select;
 mod source;
 pub mod tree;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc;
 
 use snapshot::{Compression, Store};
 
 use crate::context::{LocalContext, Memo};
-use crate::graph::{Graph, Op, Vertex, VertexId};
+use crate::contexts::NamedTree;
+use crate::graph::{CopyOp, Graph, Op, Vertex, VertexId};
 use crate::progress::Reporter;
+use crate::remote::Remotes;
 use crate::sandbox::{Cancel, Executor};
 
 pub use error::{Cause, SolveError};
@@ -45,6 +48,10 @@ pub struct World<'a> {
     pub executor: &'a dyn Executor,
     /// The build context.
     pub context: &'a LocalContext,
+    /// Contexts with names.
+    pub contexts: &'a BTreeMap<String, NamedTree>,
+    /// Git repositories and downloads.
+    pub remotes: &'a Remotes,
     /// Digests of context files that did not change.
     pub memo: &'a Memo,
     /// Where events go.
@@ -53,6 +60,15 @@ pub struct World<'a> {
     pub cancel: &'a Cancel,
     /// Choices of the caller.
     pub options: &'a Options,
+}
+
+impl<'a> World<'a> {
+    /// The context that a COPY reads.
+    fn context_of(&self, op: &CopyOp) -> &'a LocalContext {
+        op.context.as_ref().map_or(self.context, |name| {
+            &self.contexts.get(name).expect("every context that the graph names is opened").context
+        })
+    }
 }
 
 impl std::fmt::Debug for World<'_> {

@@ -68,6 +68,10 @@ pub(crate) struct BuildArgs {
     /// Set an ARG, `NAME=VALUE`; `NAME` alone takes the value from the environment
     #[arg(id = "build_arg", long = "build-arg", value_name = "NAME[=VALUE]")]
     pub(crate) arguments: Vec<String>,
+    /// A context with a name, `NAME=VALUE`, for `COPY --from=NAME` and instead of an image or a stage `NAME`: a directory,
+    /// a git or https URL, `docker-image://REF` or `oci-layout://PATH[:TAG|@DIGEST]`
+    #[arg(long = "build-context", value_name = "NAME=VALUE")]
+    pub(crate) contexts: Vec<String>,
     /// Set a label of the image, `NAME=VALUE`
     #[arg(long = "label", value_name = "NAME=VALUE")]
     pub(crate) labels: Vec<String>,

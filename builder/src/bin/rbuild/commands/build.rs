@@ -8,6 +8,7 @@ use builder::build::{self, Build, Machine};
 use builder::context::Ignore;
 use builder::contexts;
 use builder::export::Output;
+use builder::graph::named::{NamedContext, canonical};
 use builder::graph::platform::Platform;
 use builder::graph::references::Request;
 use builder::image::Image;
@@ -83,6 +84,7 @@ fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
             target: args.target.clone(),
             platform: args.platform.clone().unwrap_or_else(Platform::host),
             labels: labels(&args.labels)?,
+            contexts: named_contexts(&args.contexts)?,
         },
         tags,
         outputs,
@@ -90,6 +92,19 @@ fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
         jobs: args.jobs.map(usize::from),
         epoch: epoch.map(|seconds| epoch_time(&seconds)).transpose()?,
     })
+}
+
+fn named_contexts(contexts: &[String]) -> Result<BTreeMap<String, NamedContext>, Failure> {
+    contexts
+        .iter()
+        .map(|text| match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => {
+                let context = NamedContext::parse(value).map_err(|error| Failure::Usage(error.to_string()))?;
+                Ok((canonical(name), context))
+            }
+            _ => Err(Failure::Usage(format!("`--build-context {text}`: write `--build-context NAME=VALUE`"))),
+        })
+        .collect()
 }
 
 fn labels(labels: &[String]) -> Result<BTreeMap<String, String>, Failure> {
