@@ -127,7 +127,7 @@ impl Action {
         match self.operator {
             '+' => mode | value,
             '-' => mode & !value,
-            _ => (mode & !(self.classes | self.set_ids() | self.sticky())) | value,
+            _ => (mode & !(self.classes | self.set_ids())) | value,
         }
     }
 
@@ -136,8 +136,9 @@ impl Action {
         of(0o700, 0o4000) | of(0o070, 0o2000)
     }
 
+    /// The sticky bit, which others alone cannot set and `=` does not clear.
     fn sticky(&self) -> u32 {
-        if self.classes & 0o004 == 0 { 0 } else { 0o1000 }
+        if self.classes & 0o770 == 0 { 0 } else { 0o1000 }
     }
 }
 
@@ -166,6 +167,8 @@ mod tests {
             ("u+s,g+s", 0o755, false, 0o6755),
             ("o+s", 0o755, false, 0o755),
             ("+t", 0o777, true, 0o1777),
+            ("o+t", 0o777, true, 0o777),
+            ("a=rx", 0o7777, true, 0o1555),
             ("u+x-w", 0o644, false, 0o544),
             ("u-x,a+X", 0o744, false, 0o755),
             ("=", 0o777, false, 0),
