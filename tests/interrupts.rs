@@ -60,6 +60,7 @@ fn killed_by(signal: Signal, marker: &str) -> Option<i32> {
     bench.dockerfile("FROM {busybox}\nRUN echo first >/first\nRUN echo second >/second\n");
     let run = bench.build(&[]);
     assert_eq!(run.cached(), 1, "the first step ended before the kill: {}", run.stderr);
+    bench.assert_clean();
     status.code()
 }
 

@@ -5,12 +5,15 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
 mod architecture;
+mod builds;
 mod cache;
+mod checks;
 mod common;
 mod contexts;
 mod copying;
 mod failures;
 mod interrupts;
+mod mounts;
 mod outputs;
 mod real;
 mod rootless;

@@ -25,54 +25,51 @@ pub(crate) fn run_image(bench: &Bench, tag: &str) -> String {
     peer("unshare", &["--mount", "sh", "-c", script, bundle.to_str().unwrap(), &name])
 }
 
-/// Builds and pushes as root, checks the second build and reads the result with peers.
-fn check(name: &str, dockerfile: &str, steps: usize, said: &str) -> Bench {
+/// Builds and pushes as root, checks that the second build is cached, reads and runs the result with peers, and builds
+/// it again as the plain user: the layers have the same entries, but for those that `differs` knows.
+fn check(name: &str, dockerfile: &str, said: &str, differs: fn(&str) -> bool) {
     let bench = Bench::with(dockerfile);
+    bench.file("hello.c", "#include <stdio.h>\nint main(void) { puts(\"compiled\"); return 0; }\n");
     let tag = format!("{}/real/{name}:1", registry());
     bench.build(&["-t", &tag, "--push"]);
     let again = bench.build(&["-t", &tag, "--push"]);
+    let steps = dockerfile.matches("\nRUN").count() + dockerfile.matches("\nCOPY").count();
     assert_eq!(again.cached(), steps, "{}", again.stderr);
-    let inspected: Value =
-        serde_json::from_str(&peer("skopeo", &["inspect", "--tls-verify=false", &format!("docker://{tag}")])).unwrap();
-    assert!(!inspected["Layers"].as_array().unwrap().is_empty());
+    let inspect = ["inspect", "--tls-verify=false", &format!("docker://{tag}")];
+    let inspected: Value = serde_json::from_str(&peer("skopeo", &inspect)).unwrap();
+    assert!(inspected["Layers"].as_array().unwrap().len() > steps);
     assert_eq!(run_image(&bench, &tag), said);
-    bench
+
+    let rootless = Rootless::with(dockerfile);
+    rootless.bench.file("hello.c", &fs_err::read_to_string(bench.context().join("hello.c")).unwrap());
+    let (mut theirs, mut ours) = (rootless.image(), bench.image(&[]));
+    for layers in [&mut theirs.layers, &mut ours.layers] {
+        for layer in layers {
+            layer.retain(|path, _| !differs(path));
+        }
+    }
+    assert_eq!(theirs.layers, ours.layers);
 }
 
-const APT: &str = "FROM {debian}\nRUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev make\n\
-    COPY hello.c /\nRUN gcc -o /hello /hello.c\nCMD [\"/hello\"]\n";
-
-/// Also the owners: a plain user's layer has the same entries as root's.
 #[test]
 fn apt_installs_a_compiler_that_compiles() {
-    let program = "#include <stdio.h>\nint main(void) { puts(\"compiled\"); return 0; }\n";
-    let bench = Bench::with(APT);
-    bench.file("hello.c", program);
-    let tag = format!("{}/real/apt:1", registry());
-    bench.build(&["-t", &tag, "--push"]);
-    let again = bench.build(&["-t", &tag, "--push"]);
-    assert_eq!(again.cached(), 3, "{}", again.stderr);
-    assert_eq!(run_image(&bench, &tag), "compiled\n");
-
-    let rootless = Rootless::with(APT);
-    rootless.bench.file("hello.c", program);
-    let (theirs, ours) = (rootless.image(), bench.image(&[]));
-    assert_eq!(theirs.layers.len(), ours.layers.len());
-    for (theirs, ours) in theirs.layers.iter().zip(&ours.layers) {
-        assert_eq!(theirs, ours);
-    }
+    let dockerfile = "FROM {debian}\n\
+        RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev make\n\
+        COPY hello.c /\nRUN gcc -o /hello /hello.c\nCMD [\"/hello\"]\n";
+    check("apt", dockerfile, "compiled\n", |_| false);
 }
 
 #[test]
 fn npm_installs_express() {
-    let dockerfile = "FROM {node}\nWORKDIR /app\nRUN npm install --no-audit --no-fund express@4\n\
-        CMD [\"node\", \"-e\", \"console.log(typeof require('express'))\"]\n";
-    check("npm", dockerfile, 2, "function\n");
+    let dockerfile = "FROM {node}\nRUN mkdir /app && cd /app && npm install --no-audit --no-fund express@4\n\
+        CMD [\"node\", \"-e\", \"console.log(typeof require('/app/node_modules/express'))\"]\n";
+    // npm names its logs by the time.
+    check("npm", dockerfile, "function\n", |path| path.starts_with("root/.npm/_logs/"));
 }
 
 #[test]
 fn pip_installs_flask() {
     let dockerfile = "FROM {python}\nRUN pip install --no-cache-dir flask\n\
         CMD [\"python3\", \"-c\", \"import flask; print(flask.Flask('x').name)\"]\n";
-    check("pip", dockerfile, 1, "x\n");
+    check("pip", dockerfile, "x\n", |_| false);
 }

@@ -139,7 +139,7 @@ fn history_reads_as_the_peers_write_it() {
         ("ARG V=1", true),
         ("ENV A=b", true),
         ("COPY f /f # buildkit", false),
-        ("WORKDIR /w # buildkit", false),
+        ("WORKDIR /w", false),
         ("CMD [\"a\" \"b c\"]", true),
     ];
     assert_eq!(history, expected.map(|(text, empty)| (text.to_owned(), empty)));

@@ -1,19 +1,22 @@
 //! A build from end to end: parse → references → bases → lower → solve → image → export.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
 use std::path::PathBuf;
 
 use snapshot::{Compression, Flavour, Store};
 
 use crate::bases::{self, BaseError};
+use crate::checks::{self, Subject};
 use crate::context::{ContextError, Ignore, LocalContext, Memo};
 use crate::contexts::{NamedTree, OpenError, open_named};
-use crate::dockerfile;
+use crate::dockerfile::lint::Finding;
+use crate::dockerfile::{self, CheckOptionError};
 use crate::export::{self, ExportError, Exported, Output};
+use crate::grants::Grants;
 use crate::graph::named::NamedContext;
-use crate::graph::references::{Request, Selection, select};
-use crate::graph::{GraphError, lower};
+use crate::graph::references::{Request, select};
+use crate::graph::{Graph, GraphError, lower};
 use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
 use crate::remote::Remotes;
@@ -25,6 +28,8 @@ use crate::solve::{self, SolveError, World};
 pub struct Build {
     /// The Dockerfile's bytes.
     pub dockerfile: Vec<u8>,
+    /// How the Dockerfile is called in messages.
+    pub dockerfile_name: String,
     /// The directory of the build context.
     pub context: PathBuf,
     /// What of it is ignored.
@@ -39,6 +44,8 @@ pub struct Build {
     pub no_cache: bool,
     /// Steps at a time; as many as there are processors when absent.
     pub jobs: Option<usize>,
+    /// What its steps may have.
+    pub grants: Grants,
     /// The time of everything that the build makes, RFC 3339; the clock's when absent.
     pub epoch: Option<String>,
 }
@@ -91,6 +98,12 @@ pub enum BuildError {
     /// The registry client.
     #[error("cannot set up the registry client")]
     Client(#[source] Box<registry::Error>),
+    /// The build arg that stands for `# check=`.
+    #[error("cannot read the build arg BUILDKIT_DOCKERFILE_CHECK")]
+    CheckOptions(#[from] CheckOptionError),
+    /// Checks that found something where `error=true` is asked for.
+    #[error("the checks found something, and `error=true` makes that an error")]
+    Checks(Vec<Finding>),
 }
 
 /// The store as the sandbox's rung needs it.
@@ -98,23 +111,53 @@ pub fn open_store(home: &std::path::Path, sandbox: &Sandbox) -> Result<Store, sn
     Store::open(home, if sandbox.user_xattr() { Flavour::UserXattr } else { Flavour::Trusted })
 }
 
+/// What a build begins with, and all of a check.
+struct Prepared {
+    graph: Graph,
+    /// The named contexts that it reads.
+    contexts: BTreeSet<String>,
+    findings: Vec<Finding>,
+}
+
+/// Parses, pins, lowers and makes the checks; where the checks' options say so, what they found is an error.
+fn prepare(build: &Build, client: &registry::Client, reporter: &Reporter<'_>) -> Result<Prepared, BuildError> {
+    let mut parsed = dockerfile::parse(&build.dockerfile)?;
+    parsed.check = checks::options(&parsed, &build.request)?;
+    let selection = select(&parsed.dockerfile, &build.request)?;
+    let images = bases::resolve(client, &selection.images, reporter)?;
+    let graph = lower(&selection, &images)?;
+    let ignore = &build.ignore;
+    let subject = Subject { parsed: &parsed, selection: &selection, images: &images, graph: &graph, ignore };
+    let findings = checks::check(&subject);
+    if parsed.check.error && !findings.is_empty() {
+        return Err(BuildError::Checks(findings));
+    }
+    Ok(Prepared { graph, contexts: selection.contexts, findings })
+}
+
+fn client(options: &registry::Options) -> Result<registry::Client, BuildError> {
+    registry::Client::new(options.clone()).map_err(|source| BuildError::Client(Box::new(source)))
+}
+
+/// Makes the checks and builds nothing. The base images are pinned, for what they set is known to some checks.
+pub fn check(build: &Build, registry: &registry::Options, progress: &dyn Progress) -> Result<Vec<Finding>, BuildError> {
+    Ok(prepare(build, &client(registry)?, &Reporter::new(progress))?.findings)
+}
+
 /// Builds.
 pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> Result<Image, BuildError> {
     let reporter = Reporter::new(progress);
-    let parsed = dockerfile::parse(&build.dockerfile)?;
-    for warning in &parsed.warnings {
-        reporter.warn(format!("line {}: {}", warning.span.start, warning.message));
+    let client = client(machine.registry)?;
+    let Prepared { graph, contexts, findings } = prepare(build, &client, &reporter)?;
+    let name = &build.dockerfile_name;
+    for Finding { rule, span, message, .. } in &findings {
+        reporter.warn(format!("{rule}: {message} ({name}:{})", span.start));
     }
-    let selection = select(&parsed.dockerfile, &build.request)?;
-    let client =
-        registry::Client::new(machine.registry.clone()).map_err(|source| BuildError::Client(Box::new(source)))?;
-    let images = bases::resolve(&client, &selection.images, &reporter)?;
-    let graph = lower(&selection, &images)?;
 
     let store = open_store(machine.home, machine.sandbox)?;
     let context = LocalContext::open(&build.context, build.ignore.clone())?;
     let remotes = Remotes::default();
-    let contexts = named_contexts(&selection, &store, &remotes)?;
+    let contexts = named_contexts(&contexts, &build.request, &store, &remotes)?;
     let memo_path = store.path().join("context-digests");
     let memo = Memo::load(&memo_path);
     let options = options(build);
@@ -129,9 +172,11 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
         reporter: &reporter,
         cancel: machine.cancel,
         options: &options,
+        grants: &build.grants,
     };
-    let tree = solve::solve(&graph, &world)?;
+    let solved = solve::solve(&graph, &world);
     memo.save(&memo_path)?;
+    let tree = solved?;
 
     let made: Vec<Option<&str>> = tree.layers().iter().map(|layer| layer.created()).collect();
     let layers = if options.export_layers { tree.blobs(&world).map_err(ExportError::from)? } else { Vec::new() };
@@ -148,16 +193,17 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
 
 /// Opens the named contexts that are files and that the build needs.
 fn named_contexts(
-    selection: &Selection<'_>,
+    names: &BTreeSet<String>,
+    request: &Request,
     store: &Store,
     remotes: &Remotes,
 ) -> Result<BTreeMap<String, NamedTree>, BuildError> {
     let mut opened = BTreeMap::new();
-    for name in &selection.contexts {
-        if let Some(NamedContext::Tree(location)) = selection.request.contexts.get(name) {
+    for name in names {
+        if let Some(NamedContext::Tree(location)) = request.contexts.get(name) {
             let tree = open_named(store, location, remotes);
-            let named = |source| BuildError::NamedContext { name: name.clone(), source: Box::new(source) };
-            opened.insert(name.clone(), tree.map_err(named)?);
+            let failed = |source| BuildError::NamedContext { name: name.clone(), source: Box::new(source) };
+            opened.insert(name.clone(), tree.map_err(failed)?);
         }
     }
     Ok(opened)

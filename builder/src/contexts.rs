@@ -107,23 +107,22 @@ enum Fetched {
     Text(Vec<u8>, Scratch),
 }
 
-/// Makes the build context ready: `file` is `-f`, `store` opens the store when something has to be kept there.
+/// Makes a build context ready that is to be unpacked, cloned or downloaded; `file` is `-f`.
 pub fn open(
     location: &Location,
     file: Option<&Path>,
     stdin: &mut dyn Read,
-    store: &dyn Fn() -> Result<Store, snapshot::Error>,
+    store: &Store,
 ) -> Result<MainContext, OpenError> {
     let from_stdin = file == Some(Path::new("-"));
     if let Location::Directory(directory) = location {
-        return local(directory, file, stdin);
+        return open_local(directory, file, stdin);
     }
     if from_stdin && *location == Location::Stdin {
         return Err(OpenError::StdinTwice);
     }
     let origin = origin(location);
-    let store = store().map_err(|source| OpenError::Archive { origin: origin.clone(), source })?;
-    match fetch(&store, location, stdin, &Remotes::default())? {
+    match fetch(store, location, stdin, &Remotes::default())? {
         Fetched::Text(dockerfile, scratch) => match file {
             Some(path) => Err(OpenError::TwoDockerfiles { origin, path: path.to_owned() }),
             None => Ok(MainContext {
@@ -151,7 +150,8 @@ pub fn open(
     }
 }
 
-fn local(directory: &Path, file: Option<&Path>, stdin: &mut dyn Read) -> Result<MainContext, OpenError> {
+/// Makes a directory and its Dockerfile ready: it stays where it is.
+pub fn open_local(directory: &Path, file: Option<&Path>, stdin: &mut dyn Read) -> Result<MainContext, OpenError> {
     let path = file.map_or_else(|| directory.join("Dockerfile"), Path::to_owned);
     let from_stdin = path == Path::new("-");
     let dockerfile = if from_stdin {

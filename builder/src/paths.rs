@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is the place that reads the environment")]
 
 use std::env;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// `$RBUILD_HOME`, else `$XDG_DATA_HOME/rbuild`, else `$HOME/.local/share/rbuild`; none where no variable is set.
@@ -21,6 +22,11 @@ pub fn credential_files() -> Vec<PathBuf> {
     let directory = env::var_os("DOCKER_CONFIG").filter(|value| !value.is_empty()).map(PathBuf::from);
     let directory = directory.or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker")));
     directory.map(|directory| directory.join("config.json")).into_iter().collect()
+}
+
+/// The value of a variable of the caller, which may be any bytes, for secrets and sockets.
+pub fn raw_variable(name: &str) -> Option<OsString> {
+    env::var_os(name)
 }
 
 /// The value of a variable of the caller, for `--build-arg NAME`.

@@ -52,6 +52,11 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
+    /// A step was ended because the build ends.
+    Cancelled {
+        /// Its number.
+        step: u32,
+    },
     /// Something the user should know that stops nothing.
     Warning {
         /// In one sentence.
@@ -129,6 +134,11 @@ impl Step<'_> {
     /// Writes one line of the builder's own into the step's log.
     pub fn note(&self, text: impl Display) {
         self.output(false, format!("{text}\n").as_bytes());
+    }
+
+    /// Ends the step without a result.
+    pub fn cancel(self) {
+        self.sink.emit(Event::Cancelled { step: self.number });
     }
 
     /// Ends the step with its result, which it passes through.

@@ -9,7 +9,7 @@ use crate::solve::cache;
 /// What stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// The images that have a name.
+    /// The images that have a name, and the content of cache mounts.
     Images,
     /// Nothing.
     Nothing,
@@ -17,7 +17,7 @@ pub enum Keep {
 
 /// Removes cached steps, unpacked layers and the blobs of unnamed images. Returns the bytes freed.
 pub fn prune(store: &Store, keep: Keep) -> Result<u64, Error> {
-    let mut kept = Referenced::default();
+    let mut kept = Referenced { mounts: keep == Keep::Images, ..Referenced::default() };
     match keep {
         Keep::Images => {
             for tag in tags::list(store)? {

@@ -30,7 +30,9 @@ const REDIRECT_LIMIT: u32 = 5;
 pub(crate) struct Transport {
     pub(crate) options: Options,
     pub(crate) rules: Rules,
-    /// For loopback: no proxy.
+    /// For plain http on loopback: no proxy, and no certificates, whose loading takes longer than a cached build.
+    plain: Mutex<Option<Http>>,
+    /// For TLS on loopback: no proxy.
     direct: Mutex<Option<Http>>,
     /// For every other host: the system's proxy, as `http_proxy` and its kin have it.
     proxied: Mutex<Option<Http>>,
@@ -80,7 +82,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Transport {
     pub(crate) fn new(options: Options) -> Result<Self, Error> {
         let rules = Rules::new(&options)?;
-        Ok(Self { options, rules, direct: Mutex::default(), proxied: Mutex::default(), bases: Mutex::default() })
+        let (plain, direct, proxied) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Self { options, rules, plain, direct, proxied, bases: Mutex::default() })
     }
 
     /// Starts the tries of one request.
@@ -205,8 +208,12 @@ impl Transport {
 
     /// The HTTP client for a host, made when it is first needed: it starts a thread and loads the root certificates.
     fn http(&self, url: &Url) -> Result<Http, Error> {
-        let is_direct = is_loopback(url);
-        let mut slot = lock(if is_direct { &self.direct } else { &self.proxied });
+        let (is_direct, is_plain) = (is_loopback(url), is_loopback(url) && url.scheme() == "http");
+        let mut slot = lock(match (is_direct, is_plain) {
+            (_, true) => &self.plain,
+            (true, false) => &self.direct,
+            (false, false) => &self.proxied,
+        });
         if let Some(http) = &*slot {
             return Ok(http.clone());
         }
@@ -224,6 +231,9 @@ impl Transport {
             .tcp_user_timeout(timeouts.answer);
         if is_direct {
             builder = builder.no_proxy();
+        }
+        if is_plain {
+            builder = builder.tls_certs_only([]);
         }
         let http = builder.build().map_err(|source| Error::Setup { source })?;
         *slot = Some(http.clone());

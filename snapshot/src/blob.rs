@@ -10,7 +10,7 @@ use oci_spec::image::{Digest, DigestAlgorithm};
 
 use crate::Error;
 use crate::digest::{HashingReader, HashingWriter, sha256};
-use crate::temp::{TempFile, create_directory};
+use crate::temp::{TempFile, ensure_directory};
 
 /// Bytes moved at a time: large enough that the system calls cost nothing beside the digest.
 const COPY_BUFFER: usize = 256 * 1024;
@@ -29,9 +29,7 @@ impl BlobStore {
     pub fn open_at(root: &Path) -> Result<Self, Error> {
         let store = Self { directory: root.join("blobs"), temporary: root.join("tmp") };
         for directory in [&store.directory, &store.directory.join("sha256"), &store.temporary] {
-            if !directory.is_dir() {
-                create_directory(directory).or_else(|error| if directory.is_dir() { Ok(()) } else { Err(error) })?;
-            }
+            ensure_directory(directory)?;
         }
         Ok(store)
     }

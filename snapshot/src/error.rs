@@ -42,6 +42,12 @@ pub enum Error {
         /// The announced size in bytes.
         size: u64,
     },
+    /// A bundle of a layer could not be compressed.
+    #[error("cannot compress the layer")]
+    Compress(#[from] flate2::CompressError),
+    /// A layer is being written to although that has failed before.
+    #[error("the layer has already failed")]
+    LayerFailed,
     /// A digest uses an algorithm that the store does not keep.
     #[error("digest `{digest}` is not SHA-256, the only algorithm that the store keeps")]
     Algorithm {

@@ -8,13 +8,16 @@ use std::ffi::{OsStr, OsString};
 use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::entry::{Content, Entry, Kind, Metadata, Mtime, Xattrs};
 
 mod codec;
+mod relocate;
 mod view;
 mod writer;
 
+pub(crate) use relocate::{Relocation, relocate};
 pub(crate) use view::resolve_with;
 pub use view::{Found, View};
 pub use writer::IndexWriter;
@@ -51,6 +54,10 @@ impl Node {
         }
     }
 
+    fn is_opaque(&self) -> bool {
+        matches!(self, Self::Opaque | Self::Entry { opaque: true, .. })
+    }
+
     /// Whether what the layers below have *under* this path is hidden.
     fn hides_below(&self) -> bool {
         match self {
@@ -64,9 +71,31 @@ impl Node {
 ///
 /// A directory that the layer only implies (it has `usr/bin/x` but no `usr`) has no node: it is transparent, and a
 /// [`View`] takes its metadata from below, or else [`implied_directory`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct LayerIndex {
     nodes: BTreeMap<PathBuf, Node>,
+    /// What follows from the nodes, found out when first asked for.
+    facts: OnceLock<Facts>,
+}
+
+#[derive(Debug, Clone)]
+struct Facts {
+    undescribed: BTreeSet<PathBuf>,
+    has_opaque: bool,
+}
+
+impl PartialEq for LayerIndex {
+    fn eq(&self, other: &Self) -> bool {
+        self.nodes == other.nodes
+    }
+}
+
+impl Eq for LayerIndex {}
+
+impl From<BTreeMap<PathBuf, Node>> for LayerIndex {
+    fn from(nodes: BTreeMap<PathBuf, Node>) -> Self {
+        Self { nodes, facts: OnceLock::new() }
+    }
 }
 
 /// How one layer answers for a path.
@@ -85,17 +114,34 @@ impl LayerIndex {
 
     /// Returns the directories that have no metadata of their own (implied, or [`Node::Opaque`]), parents first.
     /// The root is among them unless the layer describes it.
-    pub fn undescribed(&self) -> BTreeSet<PathBuf> {
+    pub fn undescribed(&self) -> &BTreeSet<PathBuf> {
+        &self.facts().undescribed
+    }
+
+    fn facts(&self) -> &Facts {
+        self.facts.get_or_init(|| Facts {
+            undescribed: self.find_undescribed(),
+            has_opaque: self.nodes.values().any(Node::is_opaque),
+        })
+    }
+
+    fn find_undescribed(&self) -> BTreeSet<PathBuf> {
         let mut found = BTreeSet::new();
         let described = |path: &Path| matches!(self.nodes.get(path), Some(Node::Entry { .. }));
         if !described(Path::new(".")) {
             found.insert(PathBuf::from("."));
         }
+        let mut last = Path::new("");
         for (path, node) in &self.nodes {
             if *node == Node::Opaque {
                 found.insert(path.clone());
             }
-            for directory in path.ancestors().skip(1).filter(|directory| !directory.as_os_str().is_empty()) {
+            let parent = path.parent().unwrap_or(Path::new(""));
+            if parent == last {
+                continue;
+            }
+            last = parent;
+            for directory in parent.ancestors().take_while(|directory| !directory.as_os_str().is_empty()) {
                 if described(directory) || !found.insert(directory.to_owned()) {
                     break;
                 }
@@ -127,7 +173,17 @@ impl LayerIndex {
 
     /// Whether a directory above `path` hides what the layers below have at `path`.
     pub(crate) fn hides(&self, path: &Path) -> bool {
-        above(path).any(|directory| self.nodes.get(directory).is_some_and(Node::hides_below))
+        for directory in above(path) {
+            let Some(node) = self.nodes.get(directory) else { continue };
+            if node.hides_below() {
+                return true;
+            }
+            // Above a directory of a layer there are only directories of it.
+            if !self.facts().has_opaque {
+                return false;
+            }
+        }
+        false
     }
 
     /// Calls `each` with the name of everything directly in `directory`, and its node unless it is implied.

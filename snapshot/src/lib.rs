@@ -26,6 +26,7 @@
 //!     unsynced                  the boot id, until `syncfs`: after a crash such a snapshot is thrown away
 //!   snapshots-<flavour>/tmp/<random>/{fs,work}   being written; flock held by its writer
 //!   cache/<kind>/<key>          records of the builder, each sealed with a digest
+//!   mounts/                     cache mounts: the builder's, see its `solve::cache_mount`
 //!   tags/<reference>            what a reference was resolved to
 //!   leases/
 //!   tmp/<random>                being written; flock held by its writer
@@ -57,7 +58,7 @@ pub use entry::{Content, Entry, Kind, Metadata, Mtime, Xattrs};
 pub use error::Error;
 pub use index::{Found, IndexWriter, LayerIndex, Node, View};
 pub use layer::{Compression, Layer, LayerWriter, TarError, TarWriter};
-pub use sink::ChangeSink;
+pub use sink::{ChangeSink, ClampTimes};
 pub use snapshotter::{Active, Snapshot, SnapshotId, Snapshots, chain_id};
 pub use store::Store;
 pub use tree::{Flavour, TreeWriter};

@@ -1,6 +1,6 @@
 //! The one place that touches a path inside an untrusted tree.
 //!
-//! Everything goes through a directory descriptor: [`Root::directory`] resolves beneath the root without following any
+//! Everything goes through a directory descriptor: `Root::directory` resolves beneath the root without following any
 //! symbolic link, and names are then used relative to what it returned. Only [`Root::open_in`] follows links, inside
 //! the root.
 

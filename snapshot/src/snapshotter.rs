@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::sha256;
 use crate::index::View;
 use crate::path::remove_tree;
-use crate::temp::{TempDirectory, create_directory, random_name, sweep};
+use crate::temp::{TempDirectory, create_directory, ensure_directory, random_path, sweep};
 use crate::tree::{Flavour, TreeWriter};
 use crate::{ChangeSink, Error};
 
@@ -69,9 +69,7 @@ impl Snapshots {
         });
         let tmp = directory.join(TMP);
         for directory in [&directory, &tmp] {
-            if !directory.is_dir() {
-                create_directory(directory).or_else(|error| if directory.is_dir() { Ok(()) } else { Err(error) })?;
-            }
+            ensure_directory(directory)?;
         }
         sweep(&tmp)?;
         // Without procfs every boot looks the same: then a crash is survived as far as the file system does.
@@ -165,7 +163,7 @@ impl Snapshots {
 
     /// Takes a snapshot out of sight at once, then removes it.
     fn discard(&self, place: &Path) -> Result<(), Error> {
-        let out_of_sight = self.directory.join(TMP).join(random_name()?);
+        let out_of_sight = random_path(&self.directory.join(TMP))?;
         fs_err::rename(place, &out_of_sight)?;
         remove_tree(&out_of_sight)
     }

@@ -13,8 +13,9 @@ use rustix::io::Errno;
 use crate::Error;
 use crate::blob::BlobStore;
 use crate::index::LayerIndex;
+use crate::path::remove_tree;
 use crate::snapshotter::{SnapshotId, Snapshots};
-use crate::temp::{TempFile, create_directory, sweep};
+use crate::temp::{TempFile, create_directory, ensure_directory, sweep};
 use crate::tree::Flavour;
 
 /// The layout of the store: another one gets another directory.
@@ -30,6 +31,8 @@ pub struct Usage {
     pub blobs: u64,
     /// In the snapshots of all flavours.
     pub snapshots: u64,
+    /// In `mounts`.
+    pub mounts: u64,
     /// In `indexes`, `cache` and `tags`.
     pub records: u64,
 }
@@ -43,6 +46,8 @@ pub struct Referenced {
     pub snapshots: HashSet<SnapshotId>,
     /// Indexes, by the layer's `diff_id`.
     pub indexes: HashSet<Digest>,
+    /// All that is in `mounts`.
+    pub mounts: bool,
 }
 
 /// An open store, shared with any number of processes.
@@ -59,7 +64,10 @@ impl Store {
     /// Opens `<root>/store-v1`, making what is missing, and removes what dead processes have left half-done. A store
     /// that belongs to another user is refused.
     pub fn open(root: &Path, flavour: Flavour) -> Result<Self, Error> {
-        fs_err::create_dir_all(root)?;
+        if let Some(above) = root.parent() {
+            fs_err::create_dir_all(above)?;
+        }
+        ensure_directory(root)?;
         let path = root.join(VERSION);
         match create_directory(&path) {
             Err(_) if fs_err::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) => {}
@@ -68,11 +76,8 @@ impl Store {
         claim(&path)?;
         let lock = fs_err::File::from_parts(open_lock(&path.join("lock"))?, path.join("lock"));
         rustix::fs::flock(&lock, FlockOperation::LockShared).map_err(Error::io("lock", &path))?;
-        for name in ["indexes", "cache", "tags", "leases", "tmp"] {
-            let directory = path.join(name);
-            if !directory.is_dir() {
-                create_directory(&directory).or_else(|error| if directory.is_dir() { Ok(()) } else { Err(error) })?;
-            }
+        for name in ["indexes", "cache", "mounts", "tags", "leases", "tmp"] {
+            ensure_directory(&path.join(name))?;
         }
         let blobs = BlobStore::open_at(&path)?;
         sweep(&path.join("tmp"))?;
@@ -83,6 +88,11 @@ impl Store {
     /// Returns `<root>/store-v1`.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Returns the directory of what outlives builds by wish of their steps; its content is the builder's.
+    pub fn mounts(&self) -> PathBuf {
+        self.path.join("mounts")
     }
 
     /// Returns the blobs.
@@ -120,10 +130,7 @@ impl Store {
     /// Stores a record durably: under `tags` when that is its kind, else under `cache/<kind>`.
     pub fn put_record(&self, kind: &str, key: &str, value: &[u8]) -> Result<(), Error> {
         let path = self.record_path(kind, key)?;
-        let directory = path.parent().unwrap_or(&self.path);
-        if !directory.is_dir() {
-            create_directory(directory).or_else(|error| if directory.is_dir() { Ok(()) } else { Err(error) })?;
-        }
+        ensure_directory(path.parent().unwrap_or(&self.path))?;
         self.write(&path, &[value, blake3::hash(value).as_bytes()].concat())
     }
 
@@ -157,6 +164,7 @@ impl Store {
             let bytes = || disk_usage(&entry.path());
             match name.to_str().unwrap_or_default() {
                 "blobs" => usage.blobs += bytes()?,
+                "mounts" => usage.mounts += bytes()?,
                 "indexes" | "cache" | "tags" => usage.records += bytes()?,
                 name if name.starts_with("snapshots-") => usage.snapshots += bytes()?,
                 _ => {}
@@ -165,8 +173,8 @@ impl Store {
         Ok(usage)
     }
 
-    /// Removes the blobs, indexes and snapshots (of this store's flavour) that `keep` does not name; returns the bytes
-    /// freed. Fails with [`Error::Busy`] while another process has the store open.
+    /// Removes the blobs, indexes, snapshots (of this store's flavour) and mounts that `keep` does not name; returns the
+    /// bytes freed. Fails with [`Error::Busy`] while another process has the store open.
     pub fn remove_unreferenced(&self, keep: &Referenced) -> Result<u64, Error> {
         match rustix::fs::flock(&self.lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
@@ -203,6 +211,13 @@ impl Store {
             if digest.is_none_or(|digest| !keep.indexes.contains(&digest)) {
                 freed += disk_usage(&entry.path())?;
                 fs_err::remove_file(entry.path())?;
+            }
+        }
+        if !keep.mounts {
+            for entry in fs_err::read_dir(self.mounts())? {
+                let path = entry?.path();
+                freed += disk_usage(&path)?;
+                remove_tree(&path)?;
             }
         }
         Ok(freed)
@@ -260,6 +275,7 @@ fn open_lock(path: &Path) -> Result<std::fs::File, Error> {
 /// Returns the bytes that a file or a tree takes up on disk.
 fn disk_usage(path: &Path) -> Result<u64, Error> {
     let mut total = 0;
+    let mut links = HashSet::new();
     let mut pending = vec![path.to_owned()];
     while let Some(path) = pending.pop() {
         let metadata = match fs_err::symlink_metadata(&path) {
@@ -267,6 +283,9 @@ fn disk_usage(path: &Path) -> Result<u64, Error> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             other => other?,
         };
+        if metadata.nlink() > 1 && !metadata.is_dir() && !links.insert((metadata.dev(), metadata.ino())) {
+            continue;
+        }
         total += metadata.blocks() * 512;
         if metadata.is_dir() {
             for entry in fs_err::read_dir(&path)? {

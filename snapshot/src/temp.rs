@@ -14,11 +14,11 @@ use crate::Error;
 use crate::digest::hex;
 use crate::path::remove_tree;
 
-/// Returns a file name that nobody can predict (96 random bits).
-pub(crate) fn random_name() -> Result<String, Error> {
+/// Returns a path in `directory` that nobody can predict (96 random bits).
+pub(crate) fn random_path(directory: &Path) -> Result<PathBuf, Error> {
     let mut bytes = [0; 12];
-    getrandom::fill(&mut bytes).map_err(|error| Error::File(io::Error::other(error)))?;
-    Ok(hex(&bytes))
+    getrandom::fill(&mut bytes).map_err(|error| Error::io("choose a name in", directory)(io::Error::other(error)))?;
+    Ok(directory.join(hex(&bytes)))
 }
 
 /// A file that is deleted when dropped, unless it was persisted.
@@ -33,7 +33,7 @@ impl TempFile {
     /// Creates a file, mode 0600, in `directory`.
     pub(crate) fn create(directory: &Path) -> Result<Self, Error> {
         loop {
-            let path = directory.join(random_name()?);
+            let path = random_path(directory)?;
             let file = fs_err::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
             if locked(&file, &path)? {
                 return Ok(Self { file, path, persisted: false });
@@ -76,9 +76,13 @@ impl TempDirectory {
     /// Creates a directory, mode 0700, in `directory`.
     pub(crate) fn create(directory: &Path) -> Result<Self, Error> {
         loop {
-            let path = directory.join(random_name()?);
+            let path = random_path(directory)?;
             create_directory(&path)?;
-            let lock = fs_err::File::open(&path)?;
+            let lock = match fs_err::File::open(&path) {
+                // A sweep was faster.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other?,
+            };
             if locked(&lock, &path)? {
                 return Ok(Self { lock, path, persisted: false });
             }
@@ -116,6 +120,14 @@ impl Drop for TempDirectory {
 /// Creates a directory with mode 0700 whatever the umask; its parent must exist.
 pub(crate) fn create_directory(path: &Path) -> Result<(), Error> {
     rustix::fs::mkdir(path, Mode::RWXU).map_err(Error::io("create directory", path))
+}
+
+/// Creates a directory with mode 0700 unless there is one.
+pub(crate) fn ensure_directory(path: &Path) -> Result<(), Error> {
+    match rustix::fs::mkdir(path, Mode::RWXU) {
+        Err(Errno::EXIST) if path.is_dir() => Ok(()),
+        other => other.map_err(Error::io("create directory", path)),
+    }
 }
 
 /// Makes the entries of the directory that holds `path` durable.

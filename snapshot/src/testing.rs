@@ -33,6 +33,18 @@ pub(crate) fn own() -> (u32, u32) {
     (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
 }
 
+/// Says what a test that gives files to the image's root needs.
+pub(crate) fn needs_root() {
+    let root = rustix::process::geteuid().is_root();
+    assert!(root, "this test writes layers: run it as root, or under `unshare --user --map-root-user --mount`");
+}
+
+/// Whether files can be given to others: not in a user namespace of a single user.
+pub(crate) fn can_give_away() -> bool {
+    let probe = tempfile::NamedTempFile::new().unwrap();
+    std::os::unix::fs::chown(probe.path(), Some(1), Some(2)).is_ok()
+}
+
 pub(crate) fn directory(mode: u32) -> Item {
     Item::Entry(Entry { kind: Kind::Directory, metadata: metadata(mode) }, Vec::new())
 }
@@ -103,6 +115,7 @@ impl Place {
 
     /// Unpacks a tar stream on top of `below`.
     pub(crate) fn unpack(&self, tar: &[u8], below: &mut Stack) -> Result<(), Error> {
+        needs_root();
         let id = SnapshotId(crate::digest::sha256(&[tar, format!("{:?}", below.trees).as_bytes()].concat()));
         let unpacked = unpack(&mut &*tar, self.snapshots.prepare()?, self.snapshots.flavour())?;
         let index = unpacked.index().clone();

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use fs_err::File;
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, makedev};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid, XattrFlags, makedev};
 use rustix::io::Errno;
 
 use crate::entry::{Entry, Kind, Metadata};
@@ -106,6 +106,26 @@ impl TreeWriter {
         rustix::fs::unlinkat(&parent, name, AtFlags::empty()).map_err(Error::io("remove the whiteout of", path))?;
         self.parent = Some(parent.into_kept());
         Ok(())
+    }
+
+    /// Moves what is no directory to where nothing is.
+    pub(crate) fn rename(&mut self, from: &Path, to: &Path) -> Result<(), Error> {
+        let (old_parent, old) = split(from).ok_or_else(|| Error::NotDirectory { path: from.to_owned() })?;
+        let old_parent = self.root.directory(old_parent).map_err(|error| not_directory(old_parent, error))?;
+        let (parent, name) = self.place(to)?;
+        rustix::fs::renameat_with(&old_parent, old, &parent, name, RenameFlags::NOREPLACE)
+            .map_err(Error::io("rename to", to))?;
+        self.parent = Some(parent.into_kept());
+        Ok(())
+    }
+
+    /// Removes a directory if this writer has made it.
+    pub(crate) fn remove_directory(&mut self, path: &Path) -> Result<(), Error> {
+        if !self.directories.contains_key(path) {
+            return Ok(());
+        }
+        let (parent, name) = self.place(path)?;
+        self.remove(parent.as_fd(), name, path)
     }
 
     /// Opens the directory that `path` goes into, making what is missing.

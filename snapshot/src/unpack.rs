@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::entry::{Content, Entry, Kind};
-use crate::index::{IndexWriter, LayerIndex, Node, View, implied_directory, resolve_with};
+use crate::index::{IndexWriter, LayerIndex, Node, Relocation, View, implied_directory, relocate, resolve_with};
 use crate::layer::{Limits, read_limited};
 use crate::path::Root;
 use crate::snapshotter::{Active, Snapshot, SnapshotId};
@@ -44,18 +44,44 @@ impl Unpacked {
 
     /// Adds what comes from the layers below (`below`, whose trees are `below_dirs`, bottom first) and commits.
     pub fn settle(mut self, below: &View, below_dirs: &[PathBuf], id: &SnapshotId) -> Result<Snapshot, Error> {
+        if let Some(relocation) = relocate(&self.index, below) {
+            self.relocate(relocation)?;
+        }
         self.copy_links(below, below_dirs)?;
         self.drop_idle_whiteouts(below)?;
         if let Some(Node::Opaque | Node::Entry { opaque: true, .. }) = self.index.nodes().get(Path::new(".")) {
             self.hide_below(below)?;
         }
-        for directory in self.index.undescribed() {
-            let found = below.lookup(&directory).filter(|found| found.entry.kind == Kind::Directory);
+        for directory in Arc::clone(&self.index).undescribed() {
+            let found = below.lookup(directory).filter(|found| found.entry.kind == Kind::Directory);
             let entry = found.map_or_else(implied_directory, |found| found.entry.into_owned());
-            self.tree.describe(&directory, entry.metadata);
+            self.tree.describe(directory, entry.metadata);
         }
         self.tree.finish()?;
         self.active.commit(id)
+    }
+
+    /// Moves what lies in a directory that is a symbolic link below to where that leads.
+    fn relocate(&mut self, relocation: Relocation) -> Result<(), Error> {
+        for (from, to) in &relocation.moved {
+            match relocation.index.nodes().get(to) {
+                Some(Node::Entry { entry, opaque, .. }) if entry.kind == Kind::Directory => {
+                    self.tree.entry(to, entry, &mut io::empty())?;
+                    if *opaque {
+                        self.tree.opaque(to)?;
+                    }
+                }
+                Some(Node::Opaque) => self.tree.opaque(to)?,
+                // A link to a file below is not in the tree yet.
+                Some(Node::HardLink { target }) if !relocation.index.nodes().contains_key(target) => {}
+                _ => self.tree.rename(from, to)?,
+            }
+        }
+        for directory in &relocation.emptied {
+            self.tree.remove_directory(directory)?;
+        }
+        self.index = Arc::new(relocation.index);
+        Ok(())
     }
 
     /// Copies the files below that hard links of this layer name: a link cannot lead from one tree to another.
@@ -72,7 +98,8 @@ impl Unpacked {
                 continue;
             }
             let missing = || Error::LinkTarget { path: path.clone(), target: target.clone() };
-            let found = below.lookup(target).filter(|found| found.entry.kind != Kind::Directory).ok_or_else(missing)?;
+            let found = below.lookup_through(below.layers().len(), target);
+            let found = found.filter(|found| found.entry.kind != Kind::Directory).ok_or_else(missing)?;
             if let Kind::File { .. } = found.entry.kind {
                 let directory = below_dirs.get(found.layer).ok_or_else(missing)?;
                 let source = Root::open(directory)?.open_file(&found.file)?;

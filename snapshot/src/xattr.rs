@@ -15,7 +15,7 @@ pub(crate) const VALUE_MAX: usize = 65536;
 /// The longest name that the VFS allows (`XATTR_NAME_MAX`).
 pub(crate) const NAME_MAX: usize = 255;
 
-const CAPABILITY: &[u8] = b"security.capability";
+pub(crate) const CAPABILITY: &[u8] = b"security.capability";
 
 /// Whether an attribute is part of the image.
 ///
@@ -104,7 +104,7 @@ fn get(source: Source<'_>, name: &[u8]) -> io::Result<Vec<u8>> {
 
 /// Turns a version 3 capability, which names the user namespace that set it, into version 2 (`linux/capability.h`,
 /// `struct vfs_ns_cap_data`): images know no namespaces.
-fn without_rootid(mut value: Vec<u8>) -> Vec<u8> {
+pub(crate) fn without_rootid(mut value: Vec<u8>) -> Vec<u8> {
     const VERSION_2: u8 = 2;
     const VERSION_3: u8 = 3;
     if value.len() == 24 && value[3] == VERSION_3 {

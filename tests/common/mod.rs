@@ -28,6 +28,15 @@ pub(crate) fn base(name: &str) -> String {
     format!("{}/library/{name}", registry())
 }
 
+/// A Dockerfile with the references of the base images in the places of their names.
+pub(crate) fn with_bases(dockerfile: &str) -> String {
+    dockerfile
+        .replace("{busybox}", &base("busybox:latest"))
+        .replace("{debian}", &base("debian:bookworm"))
+        .replace("{python}", &base("python:3.11"))
+        .replace("{node}", &base("node:18"))
+}
+
 /// A directory with a build context, a state directory and room for results.
 pub(crate) struct Bench {
     directory: TempDir,
@@ -51,12 +60,7 @@ impl Bench {
 
     /// Writes the Dockerfile.
     pub(crate) fn dockerfile(&self, text: &str) {
-        let text = text
-            .replace("{busybox}", &base("busybox:latest"))
-            .replace("{debian}", &base("debian:bookworm"))
-            .replace("{python}", &base("python:3.11"))
-            .replace("{node}", &base("node:18"));
-        self.file("Dockerfile", &text);
+        self.file("Dockerfile", &with_bases(text));
     }
 
     /// Writes a file of the context.
@@ -97,6 +101,21 @@ impl Bench {
         let run = self.try_build(arguments);
         assert_eq!(run.code, 0, "{}", run.stderr);
         run
+    }
+
+    /// Nothing in the store is half-done: no temporary file or directory is left.
+    pub(crate) fn assert_clean(&self) {
+        let mut open = vec![self.path("home")];
+        while let Some(directory) = open.pop().filter(|directory| directory.exists()) {
+            for entry in fs_err::read_dir(&directory).unwrap().map(Result::unwrap) {
+                assert!(!directory.ends_with("tmp"), "left over: {}", entry.path().display());
+                // What is in a snapshot is the image's.
+                let inside = directory.file_name().is_some_and(|name| name.to_string_lossy().starts_with("snapshots"));
+                if entry.file_type().unwrap().is_dir() && (!inside || entry.file_name() == "tmp") {
+                    open.push(entry.path());
+                }
+            }
+        }
     }
 
     /// Builds, and reads the root file system and the config of the image.
@@ -181,8 +200,12 @@ impl Image {
 
     /// The text of a file in the topmost layer that has it.
     pub(crate) fn text(&self, path: &str) -> String {
-        let bytes = self.contents.get(path).unwrap_or_else(|| panic!("no layer has {path}"));
-        String::from_utf8_lossy(bytes).into_owned()
+        String::from_utf8_lossy(self.bytes(path)).into_owned()
+    }
+
+    /// The bytes of a file in the topmost layer that has it.
+    pub(crate) fn bytes(&self, path: &str) -> &[u8] {
+        self.contents.get(path).unwrap_or_else(|| panic!("no layer has {path}"))
     }
 
     /// The `config` member of the config.

@@ -2,7 +2,7 @@
 //! rules of its documentation; `ChownDuplicatesLayer` is rbuild's own.
 //!
 //! Two of the names are not decided here, for they need more than the text: `InvalidBaseImagePlatform` (the image) and
-//! `CopyIgnoredFile` (the ignore file).
+//! `CopyIgnoredFile` (the ignore file). [`crate::checks`] adds them.
 
 mod casing;
 mod instructions;
@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::instruction::{Dockerfile, Instruction, Span, Stage};
-use super::{Parsed, words};
+use super::{CheckOptions, Parsed, words};
 
 /// A check, by its public name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,6 +57,12 @@ impl Rule {
     /// Whether the check is made only when `# check=experimental=` names it.
     pub fn is_experimental(self) -> bool {
         matches!(self, Rule::InvalidDefinitionDescription | Rule::CopyIgnoredFile)
+    }
+
+    /// Whether a file with these options has the check made.
+    pub fn is_made(self, options: &CheckOptions) -> bool {
+        let name = self.to_string();
+        !options.skip.has(&name) && (!self.is_experimental() || options.experimental.has(&name))
     }
 
     /// What to write instead.
@@ -107,7 +113,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn new(rule: Rule, span: Span, message: impl Into<String>) -> Self {
+    pub(crate) fn new(rule: Rule, span: Span, message: impl Into<String>) -> Self {
         Finding { rule, span, message: message.into(), help: rule.help() }
     }
 }
@@ -144,11 +150,7 @@ pub fn check(parsed: &Parsed, known: &Known<'_>) -> Vec<Finding> {
     instructions::check(dockerfile, &mut findings);
     variables::check(dockerfile, known, &mut findings);
     layers::check(dockerfile, &mut findings);
-    findings.retain(|finding| {
-        let name = finding.rule.to_string();
-        let made = !finding.rule.is_experimental() || parsed.check.experimental.has(&name);
-        made && !parsed.check.skip.has(&name)
-    });
+    findings.retain(|finding| finding.rule.is_made(&parsed.check));
     findings.sort_by_key(|finding| (finding.span.start, finding.rule));
     findings
 }

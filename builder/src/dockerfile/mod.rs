@@ -35,6 +35,7 @@ pub use instruction::{
     Instruction, Mount, MountKind, Network, Run, Sharing, Span, Stage, Word,
 };
 pub use instructions::parse_trigger;
+pub(crate) use mount::csv_fields;
 pub use mount::{MountError, MountOptions};
 pub use ports::{PortError, Ports};
 

@@ -4,6 +4,8 @@ mod csv;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use csv::fields as csv_fields;
+
 use super::directive::boolean;
 use super::error::quoted;
 use super::expand::{self, ExpandError};
@@ -122,7 +124,7 @@ pub(super) fn known_names(error: &MountError) -> (&str, Vec<&'static str>) {
 impl MountOptions {
     /// Reads the value of the flag, and checks all that stands there without variables.
     pub(super) fn parse(text: &str, escape: char) -> Result<Self, MountError> {
-        let fields = csv::fields(text).ok_or(MountError::Csv)?;
+        let fields = csv_fields(text).ok_or(MountError::Csv)?;
         let options = fields.iter().map(|field| option(field)).collect::<Result<Vec<_>, _>>()?;
         let options = MountOptions { text: text.to_owned(), options };
         let mut draft = Draft::default();
@@ -147,6 +149,11 @@ impl MountOptions {
     /// The options as they stand in the file.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The value of `from=`, which has no variables.
+    pub fn from(&self) -> Option<&str> {
+        self.options.iter().find(|(key, ..)| *key == Key::From).and_then(|(.., value)| value.as_deref())
     }
 
     /// The mount, with each value put through `expand`.

@@ -1,7 +1,7 @@
 //! Why a Dockerfile that parses does not make a graph.
 
 use crate::dockerfile::expand::ExpandError;
-use crate::dockerfile::{PortError, Span};
+use crate::dockerfile::{MountError, PortError, Span};
 use crate::graph::platform::PlatformError;
 use crate::remote::location::LocationError;
 
@@ -20,7 +20,7 @@ pub struct GraphError {
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     /// A word could not be expanded.
-    #[error("cannot expand `{word}`: {source}")]
+    #[error("cannot expand `{word}`")]
     Expand {
         /// The word as written.
         word: String,
@@ -73,12 +73,20 @@ pub enum Problem {
         reason: &'static str,
     },
     /// `EXPOSE` of what is no port.
-    #[error("cannot expose `{text}`: {source}")]
+    #[error("cannot expose `{text}`")]
     Port {
         /// The word, expanded.
         text: String,
         /// Why.
         source: PortError,
+    },
+    /// `RUN --mount` whose options make no mount, once they have values.
+    #[error("cannot use `--mount={text}`: {source}")]
+    Mount {
+        /// The options as written.
+        text: String,
+        /// Why.
+        source: Box<MountError>,
     },
     /// A command for another processor.
     #[error("RUN for `{platform}` needs emulation, which is not implemented: this machine is `{host}`")]

@@ -22,13 +22,13 @@ impl Lowering<'_> {
         if let Some(Word(word)) = &copy.from {
             // The files of a named context are read where they are.
             match self.selection.from(state.index, word)? {
-                Base::Context(name) => op.context = Some(name),
-                Base::Scratch | Base::Stage(_) | Base::Image(_) => {
+                Base::Context(name) if self.selection.contexts.contains(&name) => op.context = Some(name),
+                Base::Context(_) | Base::Scratch | Base::Stage(_) | Base::Image(_) => {
                     from = Some(self.from(state, word, instruction.span)?);
                 }
             }
         }
-        let text = history_of_copy("COPY", &copy.files, &op);
+        let text = history_of_copy(state, "COPY", &copy.files, &op)?;
         self.layer(state, Op::Copy(op), from, instruction);
         state.layer_history(&text);
         Ok(())
@@ -37,7 +37,7 @@ impl Lowering<'_> {
     pub(super) fn add(&mut self, state: &mut StageState, add: &Add, instruction: &Instruction) -> Result<(), Problem> {
         let mut op = copy_op(state, &add.files, add.unpack.unwrap_or(true))?;
         locate(state, add, &mut op)?;
-        let text = history_of_copy("ADD", &add.files, &op);
+        let text = history_of_copy(state, "ADD", &add.files, &op)?;
         self.layer(state, Op::Copy(op), None, instruction);
         state.layer_history(&text);
         Ok(())
@@ -124,16 +124,19 @@ fn mode(text: &str) -> Result<Chmod, Problem> {
     })
 }
 
-fn history_of_copy(verb: &str, files: &CopyFiles, op: &CopyOp) -> String {
+/// `COPY --chown=1:2 a .`: the words as written, expanded; not the resolved destination, and no passwords.
+fn history_of_copy(state: &StageState, verb: &str, files: &CopyFiles, op: &CopyOp) -> Result<String, Problem> {
     let mut words = vec![verb.to_owned()];
     words.extend(op.chown.as_ref().map(|owner| format!("--chown={owner}")));
-    words.extend(files.chmod.as_ref().map(|mode| format!("--chmod={}", mode.0)));
+    if let Some(mode) = &files.chmod {
+        words.push(format!("--chmod={}", state.scope.expand(mode)?));
+    }
     words.extend(op.sources.iter().map(|source| match source {
         CopySource::Path(path) => path.clone(),
         CopySource::Inline { name, .. } => format!("<<{name}"),
         CopySource::Http { url, .. } => without_user(url),
         CopySource::Git(source) => source.to_string(),
     }));
-    words.push(op.destination.clone());
-    words.join(" ")
+    words.push(state.scope.expand(&files.destination)?);
+    Ok(words.join(" "))
 }

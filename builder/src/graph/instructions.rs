@@ -1,10 +1,13 @@
 //! What each instruction does to a stage: one function an instruction.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::dockerfile::{ArgDeclaration, Command, CommandLine, Healthcheck as Check, Instruction, Ports, Run, Word};
 use crate::graph::config::{Empty, Healthcheck};
+use crate::graph::go;
 use crate::graph::lower::{Lowering, StageState};
+use crate::graph::mounts::Mounts;
 use crate::graph::platform::Platform;
 use crate::graph::scope::PROXY_ARGS;
 use crate::graph::{MkdirOp, Op, Problem, RunOp, Script};
@@ -56,25 +59,28 @@ impl Lowering<'_> {
     }
 
     fn run(&mut self, state: &mut StageState, run: &Run, instruction: &Instruction) -> Result<(), Problem> {
-        refuse(!run.mounts.is_empty(), "`RUN --mount`")?;
         refuse(run.insecure, "`RUN --security=insecure`")?;
         refuse(!run.devices.is_empty(), "`RUN --device`")?;
         if !state.platform.runs_here() {
             let (platform, host) = (state.platform.to_string(), Platform::host().to_string());
             return Err(Problem::Foreign { platform, host });
         }
+        let Mounts { ops: mounts, from, agent } = self.mounts(state, &run.mounts, instruction.span)?;
         let (argv, script) = command(state, run);
         let text = history_of_run(state, &argv);
+        let mut env = state.scope.variables().to_vec();
+        env.extend(agent.filter(|(name, _)| state.scope.get(name).is_none()));
         let op = RunOp {
             argv,
             script,
-            env: state.scope.variables().to_vec(),
+            env,
             proxy_env: self.proxies(),
             cwd: PathBuf::from(working_dir(state)),
             user: state.config.config.user.clone(),
             network: run.network,
+            mounts,
         };
-        self.layer(state, Op::Run(op), None, instruction);
+        self.layer(state, Op::Run(op), from, instruction);
         state.layer_history(&text);
         Ok(())
     }
@@ -93,7 +99,8 @@ impl Lowering<'_> {
         }
         let user = state.config.config.user.clone();
         self.layer(state, Op::Mkdir(MkdirOp { path: PathBuf::from(&path), user }), None, instruction);
-        state.layer_history(&format!("WORKDIR {path}"));
+        // The one instruction with a layer whose text has no mark behind it.
+        state.history(format!("WORKDIR {path}"), false);
         Ok(())
     }
 }
@@ -104,14 +111,14 @@ pub(super) fn refuse(used: bool, what: &str) -> Result<(), Problem> {
 
 fn cmd(state: &mut StageState, line: &CommandLine) {
     let words = words(state, line);
-    state.config_history(format!("CMD {}", go_list(&words)));
+    state.config_history(format!("CMD {}", go::list(&words)));
     state.config.config.cmd = words;
     state.cmd_set = true;
 }
 
 fn entrypoint(state: &mut StageState, line: &CommandLine) {
     let words = words(state, line);
-    state.config_history(format!("ENTRYPOINT {}", go_list(&words)));
+    state.config_history(format!("ENTRYPOINT {}", go::list(&words)));
     state.config.config.entrypoint = words;
     if !state.cmd_set {
         state.config.config.cmd.clear();
@@ -153,7 +160,9 @@ fn expose(state: &mut StageState, words: &[Word]) -> Result<(), Problem> {
             ports.extend((range.first..=range.last).map(|port| format!("{port}/{}", range.protocol)));
         }
     }
-    let shown: Vec<String> = ports.iter().map(|port| format!("{port}:{{}}")).collect();
+    // Docker prints a set here, in the order of the texts.
+    let shown: BTreeSet<String> = ports.iter().map(|port| format!("{port}:{{}}")).collect();
+    let shown: Vec<String> = shown.into_iter().collect();
     state.config_history(format!("EXPOSE map[{}]", shown.join(" ")));
     state.config.config.exposed_ports.extend(ports.into_iter().map(|port| (port, Empty {})));
     Ok(())
@@ -179,7 +188,7 @@ fn healthcheck(state: &mut StageState, check: &Check) {
             }
         }
     };
-    state.config_history(format!("HEALTHCHECK {}", go_list(&check.test)));
+    state.config_history(format!("HEALTHCHECK {}", go::healthcheck(&check)));
     state.config.config.healthcheck = Some(check);
 }
 
@@ -313,10 +322,4 @@ fn history_of_run(state: &StageState, argv: &[String]) -> String {
     words.extend(state.args.iter().map(value));
     words.extend_from_slice(argv);
     words.join(" ")
-}
-
-/// Words as the peers' histories show them: `["a" "b c"]`.
-fn go_list(words: &[String]) -> String {
-    let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
-    format!("[{}]", quoted.join(" "))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::dockerfile::parse_trigger;
-use crate::dockerfile::{Instruction, Span, Stage};
+use crate::dockerfile::{Instruction, Span};
 use crate::graph::config::{DEFAULT_PATH, History, ImageConfig};
 use crate::graph::instructions::makes_layer;
 use crate::graph::platform::Platform;
@@ -65,34 +65,37 @@ pub(super) struct Lowering<'a> {
 impl Lowering<'_> {
     fn stage(&mut self, index: usize, base: &Base) -> Result<StageState, GraphError> {
         let stage = &self.selection.dockerfile.stages[index];
-        let mut lowered = self.start(index, stage, base)?;
-        let triggers = triggers(&mut lowered.config, stage.span)?;
-        lowered.steps = 1 + triggers.iter().chain(&stage.instructions).filter(|i| makes_layer(&i.command)).count();
-        for instruction in triggers.iter().chain(&stage.instructions) {
+        let platform = self.selection.stage_platform(stage).map_err(|problem| problem.at(stage.span))?;
+        let mut config = match base {
+            Base::Stage(earlier) => self.stages[earlier].config.clone(),
+            Base::Scratch | Base::Context(_) => ImageConfig::scratch(&platform),
+            Base::Image(image) => self.images[image].config.clone(),
+        };
+        let triggers = triggers(&mut config, stage.span)?;
+        let instructions = || triggers.iter().chain(&stage.instructions);
+        let steps = 1 + instructions().filter(|instruction| makes_layer(&instruction.command)).count();
+        let name = stage.name.clone().unwrap_or_else(|| format!("stage-{index}"));
+        let tip = match base {
+            Base::Stage(earlier) => self.stages[earlier].tip,
+            Base::Scratch => self.scratch(stage.span),
+            Base::Image(image) => self.source(image, stage.span, format!("[{name} 1/{steps}] {}", stage.original)),
+            Base::Context(files) => self.context(files, stage.span, format!("[{name} 1/{steps}] {}", stage.original)),
+        };
+        let scope = self.scope(&config);
+        let args = Vec::new();
+        let mut lowered =
+            StageState { tip, config, scope, args, cmd_set: false, platform, index, name, step: 1, steps };
+        if matches!(base, Base::Context(_)) {
+            lowered.layer_history(&stage.original);
+        }
+        for instruction in instructions() {
             self.instruction(&mut lowered, instruction).map_err(|problem| problem.at(instruction.span))?;
         }
         Ok(lowered)
     }
 
-    /// The state right after `FROM`.
-    fn start(&mut self, index: usize, stage: &Stage, base: &Base) -> Result<StageState, GraphError> {
-        let platform = self.selection.stage_platform(stage).map_err(|problem| problem.at(stage.span))?;
-        let name = stage.name.clone().unwrap_or_else(|| format!("stage-{index}"));
-        let (tip, config) = match base {
-            Base::Stage(earlier) => {
-                let earlier = &self.stages[earlier];
-                (earlier.tip, earlier.config.clone())
-            }
-            Base::Scratch => (self.scratch(stage.span), ImageConfig::scratch(&platform)),
-            Base::Context(context) => {
-                let tip = self.context(context, stage.span, format!("[{name} 1] {}", stage.original));
-                (tip, ImageConfig::scratch(&platform))
-            }
-            Base::Image(image) => {
-                let tip = self.source(image, stage.span, format!("[{name} 1] {}", stage.original));
-                (tip, self.images[image].config.clone())
-            }
-        };
+    /// The variables that a stage begins with: those of its base, and a search path.
+    fn scope(&self, config: &ImageConfig) -> Scope {
         let mut scope = Scope::new(self.selection.dockerfile.escape);
         for (name, value) in config.config.env_pairs() {
             scope.set(name, value);
@@ -100,22 +103,7 @@ impl Lowering<'_> {
         if scope.get("PATH").is_none() {
             scope.set("PATH", DEFAULT_PATH);
         }
-        let mut lowered = StageState {
-            tip,
-            config,
-            scope,
-            args: Vec::new(),
-            cmd_set: false,
-            platform,
-            index,
-            name,
-            step: 1,
-            steps: 0,
-        };
-        if matches!(base, Base::Context(_)) {
-            lowered.layer_history(&stage.original);
-        }
-        Ok(lowered)
+        scope
     }
 
     /// The vertex whose tree is the files of a named context.
@@ -132,11 +120,11 @@ impl Lowering<'_> {
             unpack: false,
             link: false,
         };
-        self.push(Vertex { op: Op::Copy(op), base: Some(scratch), from: None, span, name })
+        self.push(Vertex { op: Op::Copy(op), base: Some(scratch), from: Vec::new(), span, name })
     }
 
     fn scratch(&mut self, span: Span) -> VertexId {
-        self.push(Vertex { op: Op::Scratch, base: None, from: None, span, name: "FROM scratch".into() })
+        self.push(Vertex { op: Op::Scratch, base: None, from: Vec::new(), span, name: "FROM scratch".into() })
     }
 
     /// The vertex of an image; one for all its uses.
@@ -145,23 +133,34 @@ impl Lowering<'_> {
             return vertex;
         }
         let op = Op::Source(Arc::clone(&self.images[image]));
-        let vertex = self.push(Vertex { op, base: None, from: None, span, name });
+        let vertex = self.push(Vertex { op, base: None, from: Vec::new(), span, name });
         self.sources.insert(image.clone(), vertex);
         vertex
     }
 
     /// The vertex that `--from=word` reads.
     pub(super) fn from(&mut self, state: &StageState, word: &str, span: Span) -> Result<VertexId, Problem> {
+        // What only a trigger of a base image names was not known when stages and images were selected.
+        let unknown = || Problem::NotImplemented { what: format!("`from={word}` in an ONBUILD trigger") };
         Ok(match self.selection.from(state.index, word)? {
-            Base::Stage(earlier) => self.stages[&earlier].tip,
+            Base::Stage(earlier) => self.stages.get(&earlier).ok_or_else(unknown)?.tip,
             Base::Scratch => self.scratch(span),
+            Base::Image(image) if !self.images.contains_key(&image) => return Err(unknown()),
             Base::Image(image) => self.source(&image, span, format!("FROM {word}")),
-            Base::Context(context) => self.context(&context, span, format!("FROM {word}")),
+            Base::Context(files) if !self.selection.contexts.contains(&files) => return Err(unknown()),
+            Base::Context(files) => self.context(&files, span, format!("FROM {word}")),
         })
     }
 
     /// Appends a layer-making vertex to a stage.
-    pub(super) fn layer(&mut self, state: &mut StageState, op: Op, from: Option<VertexId>, instruction: &Instruction) {
+    pub(super) fn layer(
+        &mut self,
+        state: &mut StageState,
+        op: Op,
+        from: impl IntoIterator<Item = VertexId>,
+        instruction: &Instruction,
+    ) {
+        let from = from.into_iter().collect();
         state.step += 1;
         let name = format!("[{} {}/{}] {}", state.name, state.step, state.steps, instruction.original);
         state.tip = self.push(Vertex { op, base: Some(state.tip), from, span: instruction.span, name });
@@ -184,7 +183,8 @@ impl StageState {
         self.history(text, true);
     }
 
-    fn history(&mut self, created_by: String, empty_layer: bool) {
+    /// Notes an instruction by its whole text.
+    pub(super) fn history(&mut self, created_by: String, empty_layer: bool) {
         self.config.history.push(History {
             created_by,
             comment: HISTORY_COMMENT.into(),

@@ -1,17 +1,21 @@
 //! The directed acyclic graph of steps that a Dockerfile means, with every value expanded and every image pinned.
 //!
-//! Pure: [`references`] says which images a target needs, [`lower`] turns the AST and the pinned images into a
+//! Pure: [`references`] says which images a target needs, [`lower()`] turns the AST and the pinned images into a
 //! [`Graph`]. Nothing here touches a disk or a network.
 
 pub mod chmod;
 pub mod config;
 mod files;
+mod go;
 pub mod instructions;
 pub mod lower;
+mod mounts;
 pub mod named;
 pub mod platform;
 pub mod references;
 pub mod scope;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,6 +34,7 @@ mod error;
 
 pub use error::{GraphError, Problem};
 pub use lower::lower;
+pub use mounts::{BindOp, CacheOp, MountOp, SecretOp, SshOp, TmpfsOp};
 
 /// Where a vertex stands in [`Graph::vertices`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -55,8 +60,8 @@ pub struct Vertex {
     pub op: Op,
     /// The tree that it starts from; none for [`Op::Scratch`] and [`Op::Source`].
     pub base: Option<VertexId>,
-    /// The tree that a `COPY --from` reads.
-    pub from: Option<VertexId>,
+    /// The trees that it reads besides: that of a `COPY --from`, those of a RUN's mounts.
+    pub from: Vec<VertexId>,
     /// Where it stands in the Dockerfile.
     pub span: Span,
     /// How it is shown: `[build 2/4] RUN make`.
@@ -64,9 +69,14 @@ pub struct Vertex {
 }
 
 impl Vertex {
+    /// The instruction's text: [`Vertex::name`] without the place in its stage.
+    pub fn instruction(&self) -> &str {
+        self.name.split_once("] ").map_or(self.name.as_str(), |(_, text)| text)
+    }
+
     /// The vertices that must be known before this one.
     pub fn inputs(&self) -> impl Iterator<Item = VertexId> {
-        self.base.into_iter().chain(self.from)
+        self.base.into_iter().chain(self.from.iter().copied())
     }
 }
 
@@ -117,6 +127,8 @@ pub struct RunOp {
     pub user: String,
     /// `--network`.
     pub network: Network,
+    /// `--mount`, parents before what is mounted in them.
+    pub mounts: Vec<MountOp>,
 }
 
 /// An executable file that exists while its step runs.
@@ -154,7 +166,7 @@ pub struct CopyOp {
 /// One source of a [`CopyOp`].
 #[derive(Debug, Clone)]
 pub enum CopySource {
-    /// A path or pattern, in the build context or in the tree of [`Vertex::from`].
+    /// A path or pattern, in the build context or in the tree of the first of [`Vertex::from`].
     Path(String),
     /// `ADD` of a file behind http(s).
     Http {

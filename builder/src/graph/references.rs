@@ -90,7 +90,7 @@ pub fn select<'a>(dockerfile: &'a Dockerfile, request: &'a Request) -> Result<Se
             Base::Context(name) => _ = selection.contexts.insert(name.clone()),
         }
         selection.bases.insert(index, base);
-        for (word, span) in copied_from(stage) {
+        for (word, span) in read_by(stage) {
             match selection.from(index, word).map_err(|problem| problem.at(span))? {
                 Base::Stage(earlier) => _ = open.insert(earlier),
                 Base::Image(name) => _ = selection.images.entry(name).or_insert(span),
@@ -102,12 +102,19 @@ pub fn select<'a>(dockerfile: &'a Dockerfile, request: &'a Request) -> Result<Se
     Ok(selection)
 }
 
-/// The `--from=` words of a stage's COPYs.
-fn copied_from(stage: &Stage) -> impl Iterator<Item = (&str, Span)> {
-    stage.instructions.iter().filter_map(|instruction| match &instruction.command {
-        Command::Copy(copy) => copy.from.as_ref().map(|word| (word.0.as_str(), instruction.span)),
-        _ => None,
-    })
+/// The words of a stage that name another tree: `COPY --from=` and the `from=` of a `RUN --mount`.
+fn read_by(stage: &Stage) -> Vec<(&str, Span)> {
+    let mut words = Vec::new();
+    for instruction in &stage.instructions {
+        match &instruction.command {
+            Command::Copy(copy) => words.extend(copy.from.as_ref().map(|word| (word.0.as_str(), instruction.span))),
+            Command::Run(run) => {
+                words.extend(run.mounts.iter().filter_map(|mount| Some((mount.from()?, instruction.span))));
+            }
+            _ => {}
+        }
+    }
+    words
 }
 
 impl Selection<'_> {

@@ -1,7 +1,7 @@
 //! The variables that are known at one point of a Dockerfile, and expansion with them.
 
 use crate::dockerfile::Word;
-use crate::dockerfile::expand;
+use crate::dockerfile::expand::{self, ExpandError};
 use crate::graph::Problem;
 use crate::graph::platform::Platform;
 
@@ -55,6 +55,11 @@ impl Scope {
     pub fn expand(&self, word: &Word) -> Result<String, Problem> {
         let lookup = |name: &str| self.get(name).map(str::to_owned);
         expand::expand(&word.0, self.escape, &lookup).map_err(|source| Problem::Expand { word: word.0.clone(), source })
+    }
+
+    /// Expands a part of an instruction that is no word of its own.
+    pub fn expand_text(&self, text: &str) -> Result<String, ExpandError> {
+        expand::expand(text, self.escape, &|name: &str| self.get(name).map(str::to_owned))
     }
 
     /// Expands the body of a heredoc that becomes a file.

@@ -1,7 +1,7 @@
 //! What a step is: the root, the process and the extra mounts. Data only, and the trait that runs it.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::cancel::Cancel;
 use super::error::SandboxError;
@@ -68,7 +68,64 @@ pub enum Mount {
         target: PathBuf,
         /// Its limit in bytes; `None` is the kernel's default, half of the memory.
         size: Option<u64>,
+        /// Refuses writes.
+        readonly: bool,
     },
+    /// A stack of layers as one tree, or a part of it.
+    Layers {
+        /// The layers, top first; none is an empty tree.
+        lowers: Vec<PathBuf>,
+        /// What takes the writes; without it there can be none.
+        writes: Option<Writes>,
+        /// What of the tree is mounted, relative to its root. It must have no link in it: one is refused.
+        source: PathBuf,
+        /// Where the step sees it.
+        target: PathBuf,
+    },
+    /// A file in memory, read-only.
+    File {
+        /// Its bytes.
+        content: Content,
+        /// Where the step sees it.
+        target: PathBuf,
+        /// Its permissions; it can be executed only if they say so.
+        mode: u32,
+        /// Its owner, as the step sees it.
+        uid: u32,
+        /// Its group, as the step sees it.
+        gid: u32,
+    },
+}
+
+impl Mount {
+    /// Where the step sees it.
+    pub fn target(&self) -> &Path {
+        match self {
+            Self::Bind { target, .. }
+            | Self::Tmpfs { target, .. }
+            | Self::Layers { target, .. }
+            | Self::File { target, .. } => target,
+        }
+    }
+}
+
+/// The directories that an overlay writes to, as in [`Root`].
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Writes {
+    /// Takes the changes.
+    pub upper: PathBuf,
+    /// An empty directory for overlayfs alone, on the file system of `upper`.
+    pub work: PathBuf,
+}
+
+/// The bytes of a file, which may be secret: they are not shown.
+#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Content(pub Vec<u8>);
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Content({} bytes)", self.0.len())
+    }
 }
 
 /// Which of its two outputs a step wrote to.

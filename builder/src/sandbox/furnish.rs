@@ -7,16 +7,17 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat};
 use rustix::io::Errno;
-use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
+use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::devices::{self, Device};
+use super::extra::{self, Extra};
 use super::filesystem::{self, NODEV, NOEXEC, NOSUID, READ_ONLY};
 use super::rootfs::clone_flags;
-use super::spec::{Attempt, ExtraMount, Failure, Processes, Spec};
+use super::spec::{Attempt, Failure, Processes, Spec};
 use super::system;
 use super::target::{Kind, Targets, attach, open_beneath};
 
@@ -38,6 +39,9 @@ const READ_ONLY_PROC: &[&str] = &["bus", "fs", "irq", "sys", "sysrq-trigger"];
 /// What of `/sys` a step must not see, as Docker has it.
 const MASKED_SYS: &[&str] = &["firmware", "devices/virtual/powercap"];
 
+/// The room for the step's own files, in bytes, beside those that it asked for.
+const SCRATCH: u64 = 1 << 20;
+
 /// Detached mounts, ready to be placed.
 pub(super) struct Furniture {
     proc: OwnedFd,
@@ -48,20 +52,15 @@ pub(super) struct Furniture {
     extra: Vec<Extra>,
 }
 
-struct Extra {
-    mount: OwnedFd,
-    target: PathBuf,
-    kind: Kind,
-}
-
 impl Furniture {
     /// Makes everything that needs the host's files. `hidden` is a directory that the root will be mounted over: what
     /// is mounted there now is out of everyone's way, and goes with the old root.
     pub(super) fn gather(spec: &Spec, hidden: impl AsFd) -> Result<Self, Failure> {
-        let scratch = filesystem::new("tmpfs", &[("mode", "0700"), ("size", "1m")], NOSUID)
+        let size = (SCRATCH + extra::size_in_memory(&spec.mounts)).to_string();
+        let scratch = filesystem::new("tmpfs", &[("mode", "0700"), ("size", &size)], NOSUID)
             .and_then(|scratch| attach(&scratch, hidden).map(|()| scratch))
             .attempt(|| "make a file system for the step's own files".to_owned())?;
-        let extra = spec.mounts.iter().map(gather_extra).collect::<Result<_, _>>()?;
+        let extra = extra::gather(spec, &scratch)?;
         Ok(Self {
             proc: gather_proc(spec.ground.processes)?,
             sys: gather_sys()?,
@@ -154,34 +153,6 @@ fn hosts(hostname: &str) -> String {
         return local.to_owned();
     }
     format!("{local}127.0.1.1\t{hostname}\n")
-}
-
-fn gather_extra(mount: &ExtraMount) -> Result<Extra, Failure> {
-    match mount {
-        ExtraMount::Bind { source, target, readonly } => {
-            let path = Path::new(source);
-            let attributes = if *readonly { NODEV | READ_ONLY } else { NODEV };
-            let (mount, kind) = bind(path, attributes).attempt(|| format!("bind `{}`", path.display()))?;
-            Ok(Extra { mount, target: target.into(), kind })
-        }
-        ExtraMount::Tmpfs { target, size } => {
-            let size = size.map(|bytes| bytes.to_string());
-            let mut options = vec![("mode", "1777")];
-            options.extend(size.as_deref().map(|size| ("size", size)));
-            let mount = filesystem::new("tmpfs", &options, NOSUID | NODEV)
-                .attempt(|| format!("make a tmpfs for `{}`", Path::new(target).display()))?;
-            Ok(Extra { mount, target: target.into(), kind: Kind::Directory })
-        }
-    }
-}
-
-fn bind(source: &Path, attributes: MountAttrFlags) -> std::io::Result<(OwnedFd, Kind)> {
-    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let opened = openat2(CWD, source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?;
-    let directory = FileType::from_raw_mode(fstat(&opened)?.st_mode) == FileType::Directory;
-    let copy = open_tree(opened, "", clone_flags() | OpenTreeFlags::AT_RECURSIVE)?;
-    system::restrict_mounts(&copy, attributes.bits().into())?;
-    Ok((copy, if directory { Kind::Directory } else { Kind::File }))
 }
 
 /// Mounts a read-only copy of `name` over itself, where it exists.

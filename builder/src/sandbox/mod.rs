@@ -35,6 +35,7 @@ mod describe;
 mod devices;
 mod doctor;
 mod error;
+mod extra;
 mod filesystem;
 mod furnish;
 mod init;
@@ -53,7 +54,7 @@ mod target;
 mod userns;
 
 pub use cancel::Cancel;
-pub use describe::{Executor, ExitStatus, Mount, Network, Process, Root, Stream};
+pub use describe::{Content, Executor, ExitStatus, Mount, Network, Process, Root, Stream, Writes};
 pub use doctor::{Diagnosis, Obstacle, Probe, doctor};
 pub use error::SandboxError;
 pub use init::init_if_child;

@@ -33,8 +33,33 @@ enum Kind {
 
 struct Overlay {
     lowers: Vec<OwnedFd>,
-    work: OwnedFd,
+    /// Goes with an upper directory.
+    work: Option<OwnedFd>,
     user_xattr: bool,
+}
+
+/// Mounts a stack of layers, top first, on the empty directory `place` and opens its root. `writes` are the upper and
+/// the work directory; without them nobody can write. Overlayfs wants two directories then, so `lowers` has them.
+pub(super) fn mount_layers(
+    lowers: Vec<OwnedFd>,
+    writes: Option<&[OsString; 2]>,
+    user_xattr: bool,
+    place: &Path,
+) -> Result<OwnedFd, Failure> {
+    let (upper, work) = match writes {
+        Some([upper, work]) => (Some(open_directory(upper)?), Some(open_directory(work)?)),
+        None => (None, None),
+    };
+    let overlay = Overlay { lowers, work, user_xattr };
+    let open = || openat(CWD, place, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let mounted = match overlay.mount(upper.as_ref()) {
+        Ok(root) => open().and_then(|place| attach(&root, place)).map(|()| root),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+            overlay.mount_by_options(upper.as_ref(), place).and_then(|()| open())
+        }
+        Err(error) => Err(error),
+    };
+    mounted.attempt(|| "mount overlayfs over the layers of a mount".to_owned())
 }
 
 impl Layers {
@@ -46,7 +71,7 @@ impl Layers {
             Kind::Upper(bind(&opened).attempt(|| format!("bind the root `{}`", Path::new(upper).display()))?)
         } else {
             let lowers = lowers.iter().map(|lower| open_directory(lower)).collect::<Result<_, _>>()?;
-            Kind::Overlay(Overlay { lowers, work: open_directory(work)?, user_xattr })
+            Kind::Overlay(Overlay { lowers, work: Some(open_directory(work)?), user_xattr })
         };
         Ok(Self { upper: opened, kind })
     }
@@ -65,11 +90,11 @@ impl Layers {
         };
         let action =
             || format!("mount overlayfs with the upper directory `{}`{}", path.display(), overlay.why_not(&self.upper));
-        match overlay.mount(&self.upper) {
+        match overlay.mount(Some(&self.upper)) {
             Ok(root) => self.enter(&root),
             // Linux before 6.8 has no `lowerdir+`, before 5.2 no fsopen.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-                overlay.mount_by_options(&self.upper, path).attempt(action)?;
+                overlay.mount_by_options(Some(&self.upper), path).attempt(action)?;
                 rustix::process::chdir(path).attempt(|| "enter the root".to_owned())
             }
             Err(error) => Err(Failure::new(action(), error)),
@@ -100,7 +125,11 @@ impl Overlay {
         let on_overlayfs = |found: rustix::fs::StatFs| u32::try_from(found.f_type) == Ok(OVERLAYFS);
         if fstatfs(upper).is_ok_and(on_overlayfs) {
             ", which is itself on overlayfs,"
-        } else if accessat(&self.work, "work/incompat/volatile", Access::EXISTS, AtFlags::empty()).is_ok() {
+        } else if self
+            .work
+            .as_ref()
+            .is_some_and(|work| accessat(work, "work/incompat/volatile", Access::EXISTS, AtFlags::empty()).is_ok())
+        {
             " and a work directory that was used before"
         } else {
             ""
@@ -108,18 +137,19 @@ impl Overlay {
     }
 
     /// The new mount API: one call a layer, 500 layers at most.
-    fn mount(&self, upper: &OwnedFd) -> Result<OwnedFd, Errno> {
+    fn mount(&self, upper: Option<&OwnedFd>) -> Result<OwnedFd, Errno> {
         let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
         fsconfig_set_string(&overlay, "source", "overlay")?;
         for lower in &self.lowers {
             fsconfig_set_string(&overlay, "lowerdir+", by_descriptor(lower))?;
         }
-        fsconfig_set_string(&overlay, "upperdir", by_descriptor(upper))?;
-        fsconfig_set_string(&overlay, "workdir", by_descriptor(&self.work))?;
-        for option in options(self.user_xattr) {
+        for (key, directory) in self.written(upper) {
+            fsconfig_set_string(&overlay, key, by_descriptor(directory))?;
+        }
+        for option in self.options() {
             match option.split_once('=') {
                 Some((key, value)) => fsconfig_set_string(&overlay, key, value)?,
-                None => fsconfig_set_flag(&overlay, *option)?,
+                None => fsconfig_set_flag(&overlay, option)?,
             }
         }
         fsconfig_create(&overlay)?;
@@ -127,15 +157,13 @@ impl Overlay {
     }
 
     /// mount(2): one string for everything, some 200 layers at most.
-    fn mount_by_options(&self, upper: &OwnedFd, target: &Path) -> Result<(), Errno> {
+    fn mount_by_options(&self, upper: Option<&OwnedFd>, target: &Path) -> Result<(), Errno> {
         let lowers: Vec<String> = self.lowers.iter().map(by_descriptor).collect();
-        let mut data = format!(
-            "lowerdir={},upperdir={},workdir={}",
-            lowers.join(":"),
-            by_descriptor(upper),
-            by_descriptor(&self.work)
-        );
-        for option in options(self.user_xattr) {
+        let mut data = format!("lowerdir={}", lowers.join(":"));
+        for (key, directory) in self.written(upper) {
+            data.extend([",", key, "=", &by_descriptor(directory)]);
+        }
+        for option in self.options() {
             data.push(',');
             data.push_str(option);
         }
@@ -147,18 +175,32 @@ impl Overlay {
     }
 }
 
-/// The options of overlayfs. `volatile` saves every fsync of the upper directory, which is thrown away after a crash.
+impl Overlay {
+    /// The options that name the directories to write to.
+    fn written<'a>(&'a self, upper: Option<&'a OwnedFd>) -> impl Iterator<Item = (&'static str, &'a OwnedFd)> {
+        upper.map(|upper| ("upperdir", upper)).into_iter().chain(self.work.as_ref().map(|work| ("workdir", work)))
+    }
+
+    fn options(&self) -> impl Iterator<Item = &'static str> {
+        // Nothing is written without an upper directory, so nothing is volatile.
+        let volatile = self.work.as_ref().map(|_| "volatile");
+        features(self.user_xattr).iter().copied().chain(volatile)
+    }
+}
+
+/// The options of overlayfs beside its directories. `volatile` saves every fsync of the upper directory, which is thrown away after a crash.
 /// In the initial user namespace the features that make an upper directory unfit for a layer are turned off by name; in
 /// others they are off, and naming them is refused.
-fn options(user_xattr: bool) -> &'static [&'static str] {
-    if user_xattr { &["userxattr", "volatile"] } else { &["redirect_dir=off", "metacopy=off", "index=off", "volatile"] }
+fn features(user_xattr: bool) -> &'static [&'static str] {
+    if user_xattr { &["userxattr"] } else { &["redirect_dir=off", "metacopy=off", "index=off"] }
 }
 
 fn by_descriptor(directory: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", directory.as_raw_fd())
 }
 
-fn open_directory(path: &OsStr) -> Result<OwnedFd, Failure> {
+/// Opens a directory of the host as a place.
+pub(super) fn open_directory(path: &OsStr) -> Result<OwnedFd, Failure> {
     openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .attempt(|| format!("open the directory `{}`", Path::new(path).display()))
 }
@@ -216,7 +258,7 @@ mod tests {
             make_private()?;
             let layers = Layers::open(&lowers, &upper, &work, true)?;
             let Kind::Overlay(overlay) = &layers.kind else { unreachable!("there are layers") };
-            overlay.mount_by_options(&layers.upper, Path::new(&upper)).attempt(|| "mount".to_owned())?;
+            overlay.mount_by_options(Some(&layers.upper), Path::new(&upper)).attempt(|| "mount".to_owned())?;
             let seen = fs_err::read(Path::new(&upper).join("file")).attempt(|| "read".to_owned())?;
             assert_eq!(seen, lowers[0].as_encoded_bytes());
             Ok(())

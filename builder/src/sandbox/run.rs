@@ -54,9 +54,14 @@ pub(super) fn check(root: &Root, process: &Process, mounts: &[Mount]) -> Result<
         return invalid("its host name has more than 64 bytes, or white space in it");
     }
     for mount in mounts {
-        let (Mount::Bind { target, .. } | Mount::Tmpfs { target, .. }) = mount;
+        let target = mount.target();
         if nul(target.as_os_str()) || !target.is_absolute() {
             return invalid("the target of a mount is not an absolute path");
+        }
+        if let Mount::Layers { lowers, .. } = mount
+            && lowers.len() > MOST_LAYERS
+        {
+            return Err(SandboxError::TooManyLayers { count: lowers.len(), limit: MOST_LAYERS });
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Statx, StatxTimestamp};
 use serde::{Deserialize, Serialize};
 
-use super::describe::{Mount, Network, Process, Root};
+use super::describe::{Content, Mount, Network, Process, Root};
 use super::error::SandboxError;
 
 /// The name that makes a process the init of a step.
@@ -54,7 +54,9 @@ pub(super) enum Processes {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ExtraMount {
     Bind { source: OsString, target: OsString, readonly: bool },
-    Tmpfs { target: OsString, size: Option<u64> },
+    Tmpfs { target: OsString, size: Option<u64>, readonly: bool },
+    Layers { lowers: Vec<OsString>, writes: Option<[OsString; 2]>, source: OsString, target: OsString },
+    File { content: Content, target: OsString, mode: u32, uid: u32, gid: u32 },
 }
 
 impl Spec {
@@ -83,7 +85,18 @@ impl From<&Mount> for ExtraMount {
             Mount::Bind { source, target, readonly } => {
                 Self::Bind { source: source.into(), target: target.into(), readonly: *readonly }
             }
-            Mount::Tmpfs { target, size } => Self::Tmpfs { target: target.into(), size: *size },
+            Mount::Tmpfs { target, size, readonly } => {
+                Self::Tmpfs { target: target.into(), size: *size, readonly: *readonly }
+            }
+            Mount::Layers { lowers, writes, source, target } => Self::Layers {
+                lowers: lowers.iter().map(Into::into).collect(),
+                writes: writes.as_ref().map(|writes| [(&writes.upper).into(), (&writes.work).into()]),
+                source: source.into(),
+                target: target.into(),
+            },
+            Mount::File { content, target, mode, uid, gid } => {
+                Self::File { content: content.clone(), target: target.into(), mode: *mode, uid: *uid, gid: *gid }
+            }
         }
     }
 }
@@ -104,13 +117,20 @@ pub(super) struct Failure {
     pub(super) errno: Option<i32>,
     /// The error's own words where it has no number.
     pub(super) detail: String,
+    /// The step asks for what its root does not have; the machine is not at fault.
+    pub(super) of_step: bool,
 }
 
 impl Failure {
     /// Names what failed with `source`.
     pub(super) fn new(action: impl Into<String>, source: impl Into<io::Error>) -> Self {
         let source = source.into();
-        Self { action: action.into(), errno: source.raw_os_error(), detail: source.to_string() }
+        Self { action: action.into(), errno: source.raw_os_error(), detail: source.to_string(), of_step: false }
+    }
+
+    /// Names what the step asks for in vain.
+    pub(super) fn of_step(action: impl Into<String>, reason: &dyn std::fmt::Display) -> Self {
+        Self { action: action.into(), errno: None, detail: reason.to_string(), of_step: true }
     }
 
     /// The error of the system, as it was where it happened.
@@ -121,6 +141,9 @@ impl Failure {
 
 impl From<Failure> for SandboxError {
     fn from(failure: Failure) -> Self {
+        if failure.of_step {
+            return Self::InvalidStep { reason: format!("cannot {}: {}", failure.action, failure.detail) };
+        }
         let source = failure.source();
         Self::Setup { action: failure.action, source }
     }

@@ -33,9 +33,8 @@ pub(super) fn execute(spec: &Spec, stdin: Option<&File>) -> Result<u8, Failure> 
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
     enter_directory(Path::new(&spec.cwd))?;
-    let user = accounts()?.user(&spec.user).map_err(|source| {
-        Failure::new(format!("become the user `{}`", spec.user), io::Error::new(io::ErrorKind::NotFound, source))
-    })?;
+    let user = accounts()?.user(&spec.user);
+    let user = user.map_err(|error| Failure::of_step(format!("become the user `{}`", spec.user), &error))?;
     own_outputs(&user).attempt(|| "give the outputs to the step's user".to_owned())?;
     become_user(&user)?;
     system::default_signals();

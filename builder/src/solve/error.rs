@@ -38,6 +38,12 @@ pub enum Cause {
         /// Its code; 128 + n after signal n.
         code: i32,
     },
+    /// The command asks for what its root does not have: a user, a working directory.
+    #[error("cannot run the command: {reason}")]
+    Step {
+        /// What, in a sentence.
+        reason: String,
+    },
     /// The command could not be run.
     #[error("cannot run the command in its sandbox")]
     Sandbox(#[from] SandboxError),
@@ -114,6 +120,36 @@ pub enum Cause {
         expected: String,
         /// By the bytes.
         found: String,
+    },
+    /// A mount needs a secret that the build does not have.
+    #[error(
+        "the step needs the secret `{id}`: give it with `--secret id={id},src=FILE` or `--secret id={id},env=NAME`"
+    )]
+    NoSecret {
+        /// Its name.
+        id: String,
+    },
+    /// A mount needs an ssh agent that the build does not have.
+    #[error("the step needs the ssh agent `{id}`: give it with `--ssh {id}` or `--ssh {id}=SOCKET`")]
+    NoAgent {
+        /// Its name.
+        id: String,
+    },
+    /// The socket that leads a step to its ssh agent could not be made.
+    #[error("cannot make a socket for the ssh agent `{id}`")]
+    Agent {
+        /// Its name.
+        id: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// What a cache mount begins with is no directory.
+    #[error("the cache mount `{id}` cannot begin as `{source_path}`, which is no directory")]
+    CacheSource {
+        /// Its name.
+        id: String,
+        /// The source as written.
+        source_path: String,
     },
     /// The context changed while it was read.
     #[error("the build context changed while it was copied; run the build again")]

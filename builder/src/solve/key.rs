@@ -8,10 +8,11 @@
 //! | content of the sources: names, types, modes, bytes, links, attributes | – | yes | – | – |
 //! | digest and file name of a download; commit and directory of a repository | – | yes | – | – |
 //! | key of the tree that `--from` reads, and the patterns | – | yes | – | – |
+//! | each mount: type, target, options; content of what it binds, or the key of its tree | yes | – | – | – |
 //! | chain_id of its layers | – | – | – | yes |
 //!
 //! Never in a key: predefined proxy arguments, the number of jobs, progress and output options, tags, times, the owner
-//! of a context file on the host, labels and other config that no command sees. Every field is framed by its name and
+//! of a context file on the host, the values of secrets, what a cache mount has, labels and other config that no command sees. Every field is framed by its name and
 //! its length, so no two different lists of fields have the same bytes.
 
 use std::fmt;
@@ -21,12 +22,13 @@ use oci_spec::image::Digest;
 use snapshot::chain_id;
 use snapshot::digest::HashingWriter;
 
+use crate::context::Ignore;
 use crate::graph::chmod::Chmod;
-use crate::graph::{CopyOp, CopySource, Graph, Op, PinnedImage, RunOp, Vertex};
+use crate::graph::{CopyOp, CopySource, Graph, MountOp, Op, PinnedImage, RunOp, Vertex, VertexId};
 
-use super::World;
 use super::error::{Cause, SolveError};
 use super::select::{self, Chosen};
+use super::{World, mounts};
 
 /// Raised when a step's result changes for the same inputs: what older versions cached is then not found.
 const VERSION: &str = "1";
@@ -90,11 +92,11 @@ pub fn keys(graph: &Graph, world: &World<'_>) -> Result<Vec<CacheKey>, SolveErro
 
 fn key(vertex: &Vertex, keys: &[CacheKey], world: &World<'_>) -> Result<CacheKey, Cause> {
     let base = vertex.base.map_or("", |base| keys[base.0].0.as_ref());
-    let from = vertex.from.map(|from| keys[from.0].0.as_ref());
+    let from = vertex.from.first().map(|from| keys[from.0].0.as_ref());
     Ok(match &vertex.op {
         Op::Scratch => Fields::new("scratch").finish(),
         Op::Source(image) => source(image),
-        Op::Run(op) => run(op, base),
+        Op::Run(op) => mounts(run(op, base), op, keys, world)?.finish(),
         Op::Mkdir(op) => Fields::new("mkdir")
             .field("base", base)
             .field("path", op.path.as_os_str().as_encoded_bytes())
@@ -109,7 +111,7 @@ fn source(image: &PinnedImage) -> CacheKey {
     Fields::new("image").fields("chain", chain.map(|id| id.0.to_string())).finish()
 }
 
-fn run(op: &RunOp, base: &str) -> CacheKey {
+fn run(op: &RunOp, base: &str) -> Fields {
     let env = op.env.iter().flat_map(|(name, value)| [name, value]);
     let script = op.script.as_ref().map(|script| &script.content);
     Fields::new("run")
@@ -120,7 +122,59 @@ fn run(op: &RunOp, base: &str) -> CacheKey {
         .field("cwd", op.cwd.as_os_str().as_encoded_bytes())
         .field("user", &op.user)
         .field("network", format!("{:?}", op.network))
-        .finish()
+}
+
+fn mounts(mut fields: Fields, op: &RunOp, keys: &[CacheKey], world: &World<'_>) -> Result<Fields, Cause> {
+    let key = |from: Option<VertexId>| from.map(|from| keys[from.0].0.as_ref());
+    for mount in &op.mounts {
+        fields = fields.fields("target", mount.target().map(|target| target.as_os_str().as_encoded_bytes()));
+        fields = match mount {
+            MountOp::Bind(bind) => {
+                let fields = fields
+                    .field("mount", "bind")
+                    .fields("from", key(bind.from))
+                    .field("source", &bind.source)
+                    .field("writable", [u8::from(bind.writable)]);
+                if bind.from.is_some() { fields } else { fields.field("content", context_digest(world, &bind.source)?) }
+            }
+            MountOp::Cache(cache) => fields
+                .field("mount", "cache")
+                .field("id", &cache.id)
+                .field("sharing", format!("{:?}", cache.sharing))
+                .fields("mode", cache.mode.map(u32::to_le_bytes))
+                .fields("uid", cache.uid.map(u32::to_le_bytes))
+                .fields("gid", cache.gid.map(u32::to_le_bytes))
+                .field("readonly", [u8::from(cache.readonly)])
+                .fields("from", key(cache.from))
+                .field("source", &cache.source),
+            MountOp::Tmpfs(tmpfs) => fields
+                .field("mount", "tmpfs")
+                .fields("size", tmpfs.size.map(u64::to_le_bytes))
+                .field("readonly", [u8::from(tmpfs.readonly)]),
+            MountOp::Secret(secret) => fields
+                .field("mount", "secret")
+                .field("id", &secret.id)
+                .fields("env", &secret.env)
+                .field("required", [u8::from(secret.required)])
+                .field("owner", owner(secret.mode, secret.uid, secret.gid)),
+            MountOp::Ssh(ssh) => fields
+                .field("mount", "ssh")
+                .field("id", &ssh.id)
+                .field("required", [u8::from(ssh.required)])
+                .field("owner", owner(ssh.mode, ssh.uid, ssh.gid)),
+        };
+    }
+    Ok(fields)
+}
+
+fn owner(mode: u32, uid: u32, gid: u32) -> Vec<u8> {
+    [mode, uid, gid].into_iter().flat_map(u32::to_le_bytes).collect()
+}
+
+/// The digest of what a mount binds of the build context.
+fn context_digest(world: &World<'_>, source: &str) -> Result<[u8; 32], Cause> {
+    let selected = mounts::select(world, source)?;
+    Ok(*world.context.digest(&[selected], &Ignore::default(), world.memo)?.as_bytes())
 }
 
 fn copy(op: &CopyOp, base: &str, from: Option<&str>, world: &World<'_>) -> Result<CacheKey, Cause> {
@@ -163,4 +217,67 @@ fn copy(op: &CopyOp, base: &str, from: Option<&str>, world: &World<'_>) -> Resul
 /// Whether `--chown` names somebody, whom only the tree below knows.
 fn looks_up_names(op: &CopyOp) -> bool {
     op.chown.as_ref().is_some_and(|owner| owner.split(':').any(|id| id.parse::<u32>().is_err()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::dockerfile::Network;
+    use crate::graph::Script;
+
+    fn op() -> RunOp {
+        RunOp {
+            argv: vec!["sh".into(), "-c".into(), "x".into()],
+            script: None,
+            env: vec![("A".into(), "1".into())],
+            proxy_env: Vec::new(),
+            mounts: Vec::new(),
+            cwd: PathBuf::from("/w"),
+            user: "app".into(),
+            network: Network::Default,
+        }
+    }
+
+    fn key_of(op: &RunOp, base: &str) -> CacheKey {
+        run(op, base).finish()
+    }
+
+    #[test]
+    fn every_field_of_a_run_changes_its_key() {
+        type Change = fn(&mut RunOp);
+        let changes: [(&str, Change); 8] = [
+            ("the command", |op| op.argv[2] = "y".into()),
+            ("where an argument ends", |op| op.argv = vec!["sh".into(), "-cx".into()]),
+            ("a value", |op| op.env[0].1 = "2".into()),
+            ("a name", |op| op.env[0].0 = "B".into()),
+            ("where a name ends", |op| op.env[0] = ("A1".into(), String::new())),
+            ("the directory", |op| op.cwd = PathBuf::from("/")),
+            ("the user", |op| op.user = "0".into()),
+            ("the network", |op| op.network = Network::None),
+        ];
+        let before = key_of(&op(), "base");
+        for (name, change) in changes {
+            let mut other = op();
+            change(&mut other);
+            assert_ne!(key_of(&other, "base"), before, "{name}");
+        }
+        assert_ne!(key_of(&op(), "another base"), before);
+        let script = Some(Script { path: PathBuf::from("/dev/pipes/EOF"), content: "#!x".into() });
+        assert_ne!(key_of(&RunOp { script, ..op() }, "base"), before);
+    }
+
+    #[test]
+    fn proxies_change_no_key() {
+        let proxied = RunOp { proxy_env: vec![("http_proxy".into(), "p".into())], ..op() };
+        assert_eq!(key_of(&proxied, "base"), key_of(&op(), "base"));
+    }
+
+    #[test]
+    fn a_key_stays_what_it_is_between_versions() {
+        // When this changes on purpose, raise VERSION.
+        let golden = "7cc2667b7822c42bd98ab60a46623b95";
+        assert_eq!(&key_of(&op(), "base").hex()[..32], golden);
+    }
 }

@@ -1,16 +1,19 @@
 //! Graph → result: which steps the cache has, which must run, and running those.
 //!
-//! The only place that knows both the graph and the world. In order: [`key`] names every vertex, [`plan`] asks the
+//! The only place that knows both the graph and the world. In order: [`key`] names every vertex, `plan` asks the
 //! cache from the target downwards what has to run, [`scheduler`] runs it in parallel, one module an operation:
-//! [`source`], [`run`], [`copy`], [`mkdir`]. What a vertex leaves behind is a [`tree::Tree`] of layers whose
+//! `source`, `run`, `copy`, `mkdir`. What a vertex leaves behind is a [`tree::Tree`] of layers whose
 //! directory, index and blob are made when something asks for them and not before.
 
+mod agent;
 pub mod cache;
+mod cache_mount;
 mod copy;
 mod destination;
 mod error;
 pub mod key;
 mod mkdir;
+mod mounts;
 mod plan;
 mod run;
 pub mod scheduler;
@@ -26,6 +29,7 @@ use snapshot::{Compression, Store};
 
 use crate::context::{LocalContext, Memo};
 use crate::contexts::NamedTree;
+use crate::grants::Grants;
 use crate::graph::{CopyOp, Graph, Op, Vertex, VertexId};
 use crate::progress::Reporter;
 use crate::remote::Remotes;
@@ -34,6 +38,7 @@ use crate::sandbox::{Cancel, Executor};
 pub use error::{Cause, SolveError};
 use key::CacheKey;
 use plan::Plan;
+use run::Trees;
 pub(crate) use source::fetch;
 use tree::Tree;
 
@@ -60,6 +65,8 @@ pub struct World<'a> {
     pub cancel: &'a Cancel,
     /// Choices of the caller.
     pub options: &'a Options,
+    /// What the caller lets steps have.
+    pub grants: &'a Grants,
 }
 
 impl<'a> World<'a> {
@@ -106,7 +113,9 @@ pub fn solve(graph: &Graph, world: &World<'_>) -> Result<Tree, SolveError> {
         // layer.
         scope.spawn(move || {
             for tree in made {
-                drop(tree.top_layer(world));
+                if !world.cancel.is_cancelled() {
+                    drop(tree.top_layer(world));
+                }
             }
         });
         let solver = Solver { graph, trees: &trees, plan: &plan, world, finished };
@@ -175,8 +184,12 @@ impl Solver<'_> {
     fn execute(&self, id: usize) -> Result<(), SolveError> {
         let vertex = &self.graph.vertices[id];
         let step = self.world.reporter.start(&vertex.name, Some(vertex.span));
-        let result = self.perform(VertexId(id), vertex, &step).map_err(|cause| SolveError::new(vertex, cause));
-        step.finish(result)?;
+        let result = self.perform(VertexId(id), vertex, &step);
+        if matches!(result, Err(Cause::Cancelled)) {
+            step.cancel();
+            return Err(SolveError::new(vertex, Cause::Cancelled));
+        }
+        step.finish(result.map_err(|cause| SolveError::new(vertex, cause)))?;
         if self.plan.layer[id] && matches!(vertex.op, Op::Run(_)) {
             // The receiver lives as long as this scope; a closed channel could only mean that it panicked.
             drop(self.finished.send(self.trees[id].clone()));
@@ -194,12 +207,15 @@ impl Solver<'_> {
         match &vertex.op {
             Op::Scratch => Ok(()),
             Op::Source(_) => tree.dirs(self.world).map(drop),
-            Op::Run(op) => run::run(self.world, op, base(), tree, step),
+            Op::Run(op) => {
+                let trees = Trees { base: base(), all: self.trees, own: tree };
+                run::run(self.world, op, &trees, (vertex.instruction(), step))
+            }
             Op::Copy(op) => {
                 let job = copy::Job {
                     op,
                     base: base(),
-                    from: vertex.from.map(|from| &self.trees[from.0]),
+                    from: vertex.from.first().map(|from| &self.trees[from.0]),
                     tree,
                     needs: self.needs(id),
                 };

@@ -1,46 +1,74 @@
 //! `RUN`: a command in a sandbox on an overlay of the layers below.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use crate::dockerfile::Network;
 use crate::graph::{RunOp, Script};
 use crate::progress::Step;
-use crate::sandbox::{Mount, Process, Root, SandboxError, Stream};
+use crate::sandbox::{Content, Mount, Process, Root, SandboxError, Stream};
 
 use super::World;
 use super::error::Cause;
+use super::mounts::Prepared;
 use super::tree::Tree;
 
 /// What a step finds as its host name, as under BuildKit.
 const HOSTNAME: &str = "buildkitsandbox";
 
-/// Runs the command and commits what it changed as the layer on top of `tree`.
-pub(super) fn run(world: &World<'_>, op: &RunOp, base: &Tree, tree: &Tree, step: &Step<'_>) -> Result<(), Cause> {
-    let mut lowers = base.dirs(world)?;
+/// The trees around a step.
+pub(super) struct Trees<'a> {
+    /// What it runs on.
+    pub(super) base: &'a Tree,
+    /// Those of all vertices, which its mounts may read.
+    pub(super) all: &'a [Tree],
+    /// What it makes.
+    pub(super) own: &'a Tree,
+}
+
+/// Runs the command and commits what it changed as the layer on top.
+pub(super) fn run(
+    world: &World<'_>,
+    op: &RunOp,
+    trees: &Trees<'_>,
+    (instruction, step): (&str, &Step<'_>),
+) -> Result<(), Cause> {
+    let mut lowers = trees.base.dirs(world)?;
     lowers.reverse();
     let active = world.store.snapshots().prepare()?;
     if let Some(top) = lowers.first() {
         active.adopt_root_of(top)?;
     }
-    let script = op.script.as_ref().map(|script| write_script(world, script)).transpose()?;
-    let mounts: Vec<Mount> = script.iter().map(|(_, mount)| mount.clone()).collect();
     let root = Root { lowers, upper: active.upper().to_owned(), work: active.work().to_owned() };
+    let mut prepared = Prepared::new(world, op, trees.all)?;
+    prepared.mounts.extend(op.script.as_ref().map(script));
+    let process = process(op, &prepared.env);
     let mut output = |stream: Stream, bytes: &[u8]| step.output(stream == Stream::Stderr, bytes);
-    let status =
-        world.executor.run(&root, &process(op), &mounts, world.cancel, &mut output).map_err(|error| match error {
-            SandboxError::Cancelled => Cause::Cancelled,
-            other => Cause::Sandbox(other),
-        })?;
+    let ended = world.executor.run(&root, &process, &prepared.mounts, world.cancel, &mut output);
+    prepared.release();
+    let status = ended.map_err(|error| match error {
+        SandboxError::Cancelled => Cause::Cancelled,
+        SandboxError::InvalidStep { reason } => Cause::Step { reason },
+        other => Cause::Sandbox(other),
+    })?;
     if status.code != 0 {
-        return Err(Cause::Exit { command: op.argv.join(" "), code: status.code });
+        return Err(Cause::Exit { command: shorten(instruction), code: status.code });
     }
-    tree.top().keep_snapshot(active.commit(tree.top().id())?);
-    tree.remember(world, &format!("RUN {}", op.argv.join(" ")))
+    let top = trees.own.top();
+    top.keep_snapshot(active.commit(top.id())?);
+    trees.own.remember(world, instruction)
 }
 
-fn process(op: &RunOp) -> Process {
-    let env = op.proxy_env.iter().chain(&op.env).map(|(name, value)| (OsString::from(name), OsString::from(value)));
+/// The beginning of a long command: the excerpt of the Dockerfile shows the rest.
+fn shorten(instruction: &str) -> String {
+    const LONGEST: usize = 100;
+    let cut: String = instruction.chars().take(LONGEST).collect();
+    if cut.len() < instruction.len() { format!("{cut}…") } else { cut }
+}
+
+/// Describes the process; `secrets` are variables that stand in place of others of the same name.
+fn process(op: &RunOp, secrets: &[(OsString, OsString)]) -> Process {
+    let known = op.proxy_env.iter().chain(&op.env).map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let env = known.filter(|(name, _)| secrets.iter().all(|(secret, _)| secret != name)).chain(secrets.iter().cloned());
     Process {
         argv: op.argv.iter().map(OsString::from).collect(),
         env: env.collect(),
@@ -55,16 +83,8 @@ fn process(op: &RunOp) -> Process {
     }
 }
 
-/// Writes a heredoc's script to a file of the host that the step sees read-only.
-///
-/// The file is closed before it runs: the kernel executes nothing that is open for writing.
-fn write_script(world: &World<'_>, script: &Script) -> Result<(tempfile::TempPath, Mount), Cause> {
-    use std::io::Write;
-    use std::os::unix::fs::PermissionsExt;
-    let mut file = tempfile::NamedTempFile::new_in(world.store.path().join("tmp"))?;
-    file.write_all(script.content.as_bytes())?;
-    file.as_file().set_permissions(PermissionsExt::from_mode(0o755))?;
-    let file = file.into_temp_path();
-    let source: PathBuf = file.to_path_buf();
-    Ok((file, Mount::Bind { source, target: script.path.clone(), readonly: true }))
+/// A heredoc's script, which the step can run and not write.
+fn script(script: &Script) -> Mount {
+    let content = Content(script.content.clone().into_bytes());
+    Mount::File { content, target: script.path.clone(), mode: 0o755, uid: 0, gid: 0 }
 }

@@ -153,6 +153,11 @@ impl Tree {
         &self.layers
     }
 
+    /// The name of the whole: that of the snapshot on top, which depends on all below it; none of an empty tree.
+    pub(super) fn id(&self) -> Option<&SnapshotId> {
+        self.layers.last().map(|layer| &layer.id)
+    }
+
     /// The layer of the vertex itself.
     pub(super) fn top(&self) -> &TreeLayer {
         self.layers.last().expect("a step's tree has the step's layer")

@@ -6,6 +6,7 @@
 //! ```
 //! Numbers are LEB128, byte strings are preceded by their length.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -85,7 +86,7 @@ impl LayerIndex {
         if !input.is_empty() {
             return Err("bytes after the last node");
         }
-        Ok(Self { nodes: nodes.into_iter().collect() })
+        Ok(nodes.into_iter().collect::<BTreeMap<_, _>>().into())
     }
 }
 

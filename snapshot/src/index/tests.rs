@@ -337,7 +337,8 @@ proptest! {
 
     #[test]
     fn every_index_survives_the_disk(nodes in proptest::collection::btree_map("[a-c]{1,3}(/[a-c-]{1,3}){0,3}", node(), 0..20)) {
-        let index = LayerIndex { nodes: nodes.into_iter().map(|(path, node)| (path.into(), node)).collect() };
+        let nodes: BTreeMap<PathBuf, Node> = nodes.into_iter().map(|(path, node)| (path.into(), node)).collect();
+        let index = LayerIndex::from(nodes);
         prop_assert_eq!(LayerIndex::decode(&index.encode()).unwrap(), index);
     }
 

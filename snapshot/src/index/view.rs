@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Answer, LayerIndex, Node, implied_directory, is_root};
+use super::{Answer, LayerIndex, Node, implied_directory, is_root, relocate};
 use crate::Error;
 use crate::entry::{Content, Entry, Kind};
 
@@ -36,15 +36,21 @@ pub struct Found<'a> {
 impl View {
     /// Stacks `layers`, bottom first.
     pub fn new(layers: Vec<Arc<LayerIndex>>) -> Self {
-        Self { layers }
+        let mut view = Self { layers: Vec::with_capacity(layers.len()) };
+        for layer in layers {
+            view.push(layer);
+        }
+        view
     }
 
-    /// Puts `layer` on top.
+    /// Puts `layer` on top. What it has in a directory that it only implies, and that is a symbolic link below, goes
+    /// where the link leads.
     pub fn push(&mut self, layer: Arc<LayerIndex>) {
-        self.layers.push(layer);
+        let relocated = if self.layers.is_empty() { None } else { relocate(&layer, self) };
+        self.layers.push(relocated.map_or(layer, |relocation| Arc::new(relocation.index)));
     }
 
-    /// Returns the layers, bottom first.
+    /// Returns the layers, bottom first, as they are in this stack: see [`View::push`].
     pub fn layers(&self) -> &[Arc<LayerIndex>] {
         &self.layers
     }
@@ -95,17 +101,32 @@ impl View {
                 layer: number,
                 file: Cow::Owned(target.to_owned()),
             }),
-            _ => self.lookup_below(number, target),
+            _ => self.lookup_through(number, target),
+        }
+    }
+
+    /// Looks up in the lowest `top` layers, following the symbolic links above `path` but not one at `path` itself.
+    pub(crate) fn lookup_through(&self, top: usize, path: &Path) -> Option<Found<'_>> {
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+            return self.lookup_below(top, path);
+        };
+        let directory = resolve_with(directory, |path| self.link_below(top, path)).ok()?;
+        let literal = if is_root(&directory) { PathBuf::from(name) } else { directory.join(name) };
+        self.lookup_below(top, &literal)
+    }
+
+    /// Returns the text of the symbolic link at `path`.
+    fn link_below(&self, top: usize, path: &Path) -> Option<Vec<u8>> {
+        match &self.lookup_below(top, path)?.entry.kind {
+            Kind::Symlink { target } => Some(target.clone()),
+            _ => None,
         }
     }
 
     /// Returns where `path` leads when symbolic links are followed with the view as the root, the last one included:
     /// relative, normalised, `.` for the root. `..` stops at the root; components that do not exist are kept.
     pub fn resolve(&self, path: &Path) -> Result<PathBuf, Error> {
-        resolve_with(path, |path| match self.lookup(path)?.entry.into_owned().kind {
-            Kind::Symlink { target } => Some(target),
-            _ => None,
-        })
+        resolve_with(path, |path| self.link_below(self.layers.len(), path))
     }
 
     /// Returns the names in the directory `dir`, sorted bytewise; whiteouts and opaque directories are applied.

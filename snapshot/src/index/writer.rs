@@ -25,7 +25,7 @@ pub struct IndexWriter {
 impl IndexWriter {
     /// Returns the index.
     pub fn finish(self) -> LayerIndex {
-        self.index
+        self.index.nodes.into()
     }
 
     /// Returns the index so far.

@@ -52,7 +52,7 @@ impl<R: Read> Read for Limited<R> {
     }
 }
 
-/// Reads all frames of a zstd stream (RFC 8878, 3.1), verifying their checksums.
+/// Reads all frames of a zstd stream (RFC 8878, 3.1), verifying each one.
 struct Zstd<R> {
     source: R,
     decoder: FrameDecoder,
@@ -90,7 +90,7 @@ impl<R: BufRead> Zstd<R> {
         self.in_frame = false;
         match self.decoder.get_checksum_from_data() {
             Some(said) if self.decoder.get_calculated_checksum() != Some(said) => {
-                Err(io::Error::new(io::ErrorKind::InvalidData, "the checksum of a zstd frame is wrong"))
+                Err(io::Error::new(io::ErrorKind::InvalidData, "a zstd frame is damaged"))
             }
             _ => Ok(()),
         }

@@ -255,6 +255,19 @@ mod tests {
     }
 
     #[test]
+    fn sizes_beyond_ustar_go_to_pax() {
+        for (size, in_pax) in [(SIZE_MAX, false), (SIZE_MAX + 1, true)] {
+            let metadata = Metadata { mode: 0o644, uid: 0, gid: 0, mtime: Mtime::default(), xattrs: Xattrs::new() };
+            let mut bytes = Vec::new();
+            entry(&mut bytes, Path::new("f"), &Entry { kind: Kind::File { size }, metadata }).unwrap();
+            let text = String::from_utf8_lossy(&bytes);
+            assert_eq!(text.contains(&format!("size={size}\n")), in_pax);
+            let header = Header::from_byte_slice(bytes.last_chunk::<BLOCK>().unwrap());
+            assert_eq!(header.entry_size().unwrap(), if in_pax { 0 } else { size });
+        }
+    }
+
+    #[test]
     fn reserved_names_are_refused() {
         let file = Entry {
             kind: Kind::File { size: 0 },

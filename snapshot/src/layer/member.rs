@@ -157,6 +157,9 @@ impl Header {
         };
         let mut xattrs = extended.xattrs;
         xattrs.retain(|name, _| xattr::belongs(name, kind));
+        if let Some(capability) = xattrs.get_mut(xattr::CAPABILITY) {
+            *capability = xattr::without_rootid(std::mem::take(capability));
+        }
         if xattrs.values().any(|value| value.len() > xattr::VALUE_MAX) {
             return Err("extended attribute");
         }

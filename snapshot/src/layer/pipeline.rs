@@ -15,12 +15,16 @@ use std::thread::{Builder, JoinHandle};
 
 use oci_spec::image::Digest;
 
-use super::segment::{Deflater, GZIP_HEADER, Member, Segment};
+use super::segment::{GZIP_HEADER, Member, Segment, deflate};
 use crate::digest::HashingWriter;
 use crate::{BlobWriter, Error};
 
-/// The bytes of bundles in flight: eight of the largest. Deflated bytes come on top, at most as many again.
-const IN_FLIGHT: usize = 24 * 1024 * 1024;
+/// The bytes of bundles in flight for one worker: the largest bundle. Deflated bytes come on top, at most as many
+/// again.
+const FOR_EACH_WORKER: usize = 4 * 1024 * 1024;
+
+/// The same for the bundles that wait to be deflated, digested or written.
+const WAITING: usize = 8 * 1024 * 1024;
 
 /// More workers than this wait for bundles.
 const WORKERS_MAX: usize = 16;
@@ -38,8 +42,8 @@ impl Drop for Bundle {
     }
 }
 
-#[derive(Default)]
 struct Budget {
+    limit: usize,
     state: Mutex<BudgetState>,
     changed: Condvar,
 }
@@ -59,7 +63,7 @@ impl Budget {
     /// Waits until `bytes` fit; `false` when the pipeline has failed.
     fn take(&self, bytes: usize) -> bool {
         let mut state = self.lock();
-        while !state.closed && state.used > 0 && state.used + bytes > IN_FLIGHT {
+        while !state.closed && state.used > 0 && state.used + bytes > self.limit {
             state = self.changed.wait(state).expect("nothing panics while it holds this lock");
         }
         state.used += bytes;
@@ -98,7 +102,9 @@ pub(super) struct Pipeline {
 impl Pipeline {
     /// Starts the threads.
     pub(super) fn start(blob: BlobWriter, level: u32, workers: usize) -> Result<Self, Error> {
-        let budget = Arc::new(Budget::default());
+        let workers = workers.clamp(1, WORKERS_MAX);
+        let limit = WAITING + workers * FOR_EACH_WORKER;
+        let budget = Arc::new(Budget { limit, state: Mutex::default(), changed: Condvar::new() });
         let (digester, bundles) = channel();
         let (jobs, queue) = channel();
         let (order, segments) = channel();
@@ -112,7 +118,7 @@ impl Pipeline {
         let thread = |name: &str| Builder::new().name(name.to_owned());
         pipeline.digester = Some(thread("layer-digest").spawn(move || digest(&bundles))?);
         let queue = Arc::new(Mutex::new(queue));
-        for _ in 0..workers.clamp(1, WORKERS_MAX) {
+        for _ in 0..workers {
             let queue = Arc::clone(&queue);
             pipeline.workers.push(thread("layer-deflate").spawn(move || work(&queue, level))?);
         }
@@ -150,7 +156,7 @@ impl Pipeline {
     fn failure(&mut self) -> Error {
         match self.join().1 {
             Some(Err(error)) => error,
-            _ => Error::File(std::io::Error::other("the layer has already failed")),
+            _ => Error::LayerFailed,
         }
     }
 
@@ -187,11 +193,10 @@ fn digest(bundles: &Receiver<Arc<Bundle>>) -> Digest {
 }
 
 fn work(queue: &Mutex<Receiver<Job>>, level: u32) {
-    let mut deflater = Deflater::new(level);
     loop {
         let next = queue.lock().expect("nothing panics while it holds this lock").recv();
         let Ok(Job { bundle, done }) = next else { return };
-        let segment = deflater.deflate(&bundle.bytes);
+        let segment = deflate(&bundle.bytes, level);
         // Nobody waits any more when the assembler has failed.
         done.send((segment, bundle)).ok();
     }
@@ -201,10 +206,9 @@ fn assemble(segments: &Receiver<Receiver<Deflated>>, mut blob: BlobWriter) -> Re
     let mut member = Member::default();
     blob.write_all(&GZIP_HEADER)?;
     for segment in segments {
-        let Ok((segment, _bundle)) = segment.recv() else {
-            return Err(Error::File(std::io::Error::other("a thread that compresses has ended")));
-        };
-        let segment = segment.map_err(|error| Error::File(error.into()))?;
+        // A worker can only end early by a panic, which `join` passes on.
+        let (segment, _bundle) = segment.recv().map_err(|_| Error::LayerFailed)?;
+        let segment = segment?;
         member.append(&segment);
         blob.write_all(&segment.deflated)?;
     }

@@ -40,7 +40,7 @@ pub enum TarError {
     Truncated,
     /// A header's sum of bytes is wrong: this is no header.
     #[error("the block at byte {offset} is no tar header")]
-    Checksum {
+    NoHeader {
         /// Where the block begins.
         offset: u64,
     },
@@ -194,7 +194,7 @@ impl Stream<'_> {
         }
         let header = Header(block);
         let offset = self.offset - BLOCK as u64;
-        if header.has_right_sum() { Ok(Some(header)) } else { Err(TarError::Checksum { offset }.into()) }
+        if header.has_right_sum() { Ok(Some(header)) } else { Err(TarError::NoHeader { offset }.into()) }
     }
 
     /// Reads a block; `None` when the stream ends before it.

@@ -44,27 +44,16 @@ pub(super) struct Segment {
     pub(super) length: u64,
 }
 
-/// Deflates bundles one by one, reusing only memory.
-pub(super) struct Deflater {
-    level: Compression,
-    scratch: Vec<u8>,
-}
-
-impl Deflater {
-    pub(super) fn new(level: u32) -> Self {
-        Self { level: Compression::new(level), scratch: Vec::new() }
-    }
-
-    pub(super) fn deflate(&mut self, bundle: &[u8]) -> Result<Segment, flate2::CompressError> {
-        // More than deflate ever needs, so that one call does it: a second one could repeat the flush.
-        let bound = bundle.len() + bundle.len() / 4 + BLOCK;
-        self.scratch.clear();
-        self.scratch.reserve(bound);
-        let mut state = Compress::new(self.level, false);
-        state.compress_vec(bundle, &mut self.scratch, FlushCompress::Sync)?;
-        debug_assert!(state.total_in() == bundle.len() as u64 && self.scratch.len() < bound, "one call does it");
-        Ok(Segment { deflated: self.scratch.clone(), crc: crc32fast::hash(bundle), length: bundle.len() as u64 })
-    }
+/// Deflates one bundle.
+pub(super) fn deflate(bundle: &[u8], level: u32) -> Result<Segment, flate2::CompressError> {
+    // More than deflate ever needs, so that one call does it: a second one could repeat the flush.
+    let bound = bundle.len() + bundle.len() / 4 + BLOCK;
+    let mut deflated = Vec::with_capacity(bound);
+    let mut state = Compress::new(Compression::new(level), false);
+    state.compress_vec(bundle, &mut deflated, FlushCompress::Sync)?;
+    debug_assert!(state.total_in() == bundle.len() as u64 && deflated.len() < bound, "one call does it");
+    deflated.shrink_to_fit();
+    Ok(Segment { deflated, crc: crc32fast::hash(bundle), length: bundle.len() as u64 })
 }
 
 /// The running CRC and length of a member.
@@ -117,19 +106,9 @@ mod tests {
         blake3::Hasher::new().finalize_xof().fill(&mut noise);
         for level in [0, 1, 2, 6, 9] {
             for length in [0, 1, 511, 70_000, noise.len()] {
-                let segment = Deflater::new(level).deflate(&noise[..length]).unwrap();
+                let segment = deflate(&noise[..length], level).unwrap();
                 assert!(segment.deflated.ends_with(&[0, 0, 0xff, 0xff]), "level {level}, {length} bytes");
             }
-        }
-    }
-
-    #[test]
-    fn a_reused_deflater_gives_the_same_bytes() {
-        let bundles = [vec![b'a'; 100_000], (0..100_000u32).flat_map(u32::to_le_bytes).collect(), Vec::new()];
-        let mut reused = Deflater::new(6);
-        for bundle in bundles.iter().chain(&bundles) {
-            let fresh = Deflater::new(6).deflate(bundle).unwrap();
-            assert!(reused.deflate(bundle).unwrap().deflated == fresh.deflated);
         }
     }
 }

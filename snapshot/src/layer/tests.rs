@@ -168,8 +168,8 @@ fn gzip_reads_the_blob_as_one_member() {
 fn gnu_tar_extracts_the_same_tree() {
     let place = Place::new();
     let mut tree = sample();
-    tree.retain(|path, _| rustix::process::geteuid().is_root() || !bytes_of(path).starts_with(b"dev"));
-    if !rustix::process::geteuid().is_root() {
+    tree.retain(|path, _| can_give_away() || !bytes_of(path).starts_with(b"dev"));
+    if !can_give_away() {
         for item in tree.values_mut() {
             if let Item::Entry(entry, _) = item {
                 (entry.metadata.uid, entry.metadata.gid) = own();

@@ -1,5 +1,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::LayerIndex;
 use crate::layer::TarError;
@@ -162,7 +164,7 @@ fn broken_streams_are_refused() {
         let mut damaged = whole.clone();
         damaged[at] ^= 1;
         let result = paths(&damaged);
-        assert!(matches!(result, Err(Error::Tar(TarError::Checksum { offset: 0 }))), "{at}: {result:?}");
+        assert!(matches!(result, Err(Error::Tar(TarError::NoHeader { offset: 0 }))), "{at}: {result:?}");
     }
     let mut lone = tar().file("a", "x").0;
     lone.extend([0; 512]);
@@ -355,4 +357,81 @@ fn unpacking_does_not_depend_on_the_layers_below() {
     drop(alone);
     assert_eq!(fs_err::read_dir(place.directory.path().join("snapshots-userxattr/tmp")).unwrap().count(), 0);
     assert_eq!(place.snapshots.list().unwrap(), []);
+}
+
+#[test]
+fn implied_directories_go_where_links_below_lead() {
+    let base = tar().directory("usr/").directory("usr/bin/").file("usr/bin/old", "0").file("usr/lib/x/f", "0");
+    let base =
+        base.symlink("bin", "usr/bin").symlink("lib", "/usr/lib").symlink("usr/lib/y", "x").symlink("gone", "no/where");
+    let base = base.symlink("file", "usr/bin/old").symlink("a", "b").symlink("b", "a").end();
+    let cases: Vec<(RawTar, &[&str])> = vec![
+        (tar().file("bin/new", "1"), &["usr/bin/new"]),
+        (tar().file("bin/new", "1").link("bin/hard", "bin/new"), &["usr/bin/hard", "usr/bin/new"]),
+        (tar().link("opt/hard", "bin/old"), &["opt/hard"]),
+        (tar().link("bin/hard", "bin/old"), &["usr/bin/hard"]),
+        (tar().file("lib/y/g", "1").directory("lib/z/").file("lib/z/h", "1"), &["usr/lib/x/g", "usr/lib/z/h"]),
+        (tar().file("bin/.wh.old", "").file("bin/new", "1"), &["-usr/bin/old", "usr/bin/new"]),
+        (tar().file("gone/f", "1"), &["no/where/f"]),
+        // Described, so it covers the link.
+        (tar().directory("bin/").file("bin/new", "1"), &["bin/new"]),
+        (tar().file(".wh.bin", "").file("bin/new", "1"), &["bin/new"]),
+        // Nowhere to go: covered as well.
+        (tar().file("file/f", "1"), &["file/f"]),
+        (tar().file("a/f", "1"), &["a/f"]),
+        (tar().file("bin/both", "1").file("usr/bin/both", "2"), &["bin/both", "usr/bin/both"]),
+        (tar().file(".wh.usr", "").file("bin/new", "1"), &["bin/new", "-usr"]),
+    ];
+    for (layer, expected) in cases {
+        let place = Place::new();
+        let mut stack = Stack::default();
+        place.unpack(&base, &mut stack).unwrap();
+        place.unpack(&layer.end(), &mut stack).unwrap();
+        consistent(&stack);
+        merged_equals_view(&stack);
+        for path in expected {
+            let removed = path.strip_prefix('-');
+            let found = stack.view.lookup(Path::new(removed.unwrap_or(path)));
+            assert_eq!(found.is_none(), removed.is_some(), "{path}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever is changed in an archive, it is refused or lands inside, and the index tells the truth.
+    #[test]
+    fn spoiled_archives_do_no_harm(
+        spoils in proptest::collection::vec((0..8usize, 0..512usize, any::<u8>()), 1..6),
+        resum in any::<bool>(),
+        cut in proptest::option::of(0..6000usize),
+    ) {
+        let whole = tar()
+            .directory("d/")
+            .pax(&[("path", b"d/long"), ("SCHILY.xattr.user.a", b"b")])
+            .file("short", "content")
+            .symlink("l", "d")
+            .link("h", "d/long")
+            .file("d/.wh.gone", "")
+            .file("l/through", "x");
+        let mut archive = long_name(whole, "d/other").file("x", "y").end();
+        for (block, at, value) in spoils {
+            let start = block * 512;
+            archive[start + at] = value;
+            if resum {
+                let mut header = tar::Header::new_old();
+                header.as_mut_bytes().copy_from_slice(&archive[start..start + 512]);
+                header.set_cksum();
+                archive[start..start + 512].copy_from_slice(header.as_bytes());
+            }
+        }
+        archive.truncate(cut.unwrap_or(usize::MAX));
+        let canary = Canary::new();
+        let mut stack = Stack::default();
+        if canary.place.unpack(&archive, &mut stack).is_ok() {
+            consistent(&stack);
+        }
+        canary.check();
+    }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use builder::export::Output;
+use builder::grants::{AgentSpec, SecretSpec};
 use builder::graph::platform::Platform;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -75,9 +76,18 @@ pub(crate) struct BuildArgs {
     /// Set a label of the image, `NAME=VALUE`
     #[arg(long = "label", value_name = "NAME=VALUE")]
     pub(crate) labels: Vec<String>,
+    /// Let steps mount a secret, `id=NAME[,src=PATH|,env=VARIABLE]`; may be given several times
+    #[arg(long = "secret", value_name = "SPEC", value_parser = |text: &str| SecretSpec::parse(text))]
+    pub(crate) secrets: Vec<SecretSpec>,
+    /// Let steps use an ssh agent, `default` or `NAME=SOCKET`; may be given several times
+    #[arg(long = "ssh", value_name = "SPEC", value_parser = |text: &str| AgentSpec::parse(text))]
+    pub(crate) agents: Vec<AgentSpec>,
     /// The platform to build for, `linux/ARCH`
     #[arg(long, value_name = "OS/ARCH", value_parser = |text: &str| text.parse::<Platform>())]
     pub(crate) platform: Option<Platform>,
+    /// Check the Dockerfile and build nothing
+    #[arg(long, conflicts_with_all = ["push", "outputs", "tags", "iidfile", "metadata_file"])]
+    pub(crate) check: bool,
     /// Run every step, whatever the cache has
     #[arg(long)]
     pub(crate) no_cache: bool,
@@ -131,7 +141,7 @@ pub(crate) struct ImagesArgs {
 /// `rbuild prune`.
 #[derive(Debug, Args)]
 pub(crate) struct PruneArgs {
-    /// Remove the named images too
+    /// Remove the named images and the content of cache mounts too
     #[arg(short, long)]
     pub(crate) all: bool,
 }

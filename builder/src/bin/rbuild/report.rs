@@ -8,6 +8,7 @@ use builder::bases::BaseError;
 use builder::build::BuildError;
 use builder::context::ContextError;
 use builder::dockerfile::Span;
+use builder::dockerfile::lint::Finding;
 use builder::export::ExportError;
 use builder::sandbox::SandboxError;
 use builder::solve::Cause;
@@ -98,6 +99,10 @@ fn build(error: &BuildError, dockerfile: &Dockerfile) -> (String, u8) {
             }
             (text, code::BUILD)
         }
+        BuildError::Checks(findings) => {
+            let text: String = findings.iter().map(|found| finding("error", found, dockerfile)).collect();
+            (text + &chain(error), code::BUILD)
+        }
         BuildError::Graph(error) => (located(&error.problem, dockerfile, error.span, None), code::BUILD),
         BuildError::Base(error) => {
             let hint = base_hint(error);
@@ -107,6 +112,9 @@ fn build(error: &BuildError, dockerfile: &Dockerfile) -> (String, u8) {
             };
             (text, code::REGISTRY)
         }
+        BuildError::Solve(error) if matches!(*error.cause, Cause::Cancelled) => {
+            ("error: the build was cancelled\n".to_owned(), code::CANCELLED)
+        }
         BuildError::Solve(error) => {
             let (hint, code) = step_hint(&error.cause);
             (located(error.cause.as_ref(), dockerfile, error.span, hint), code)
@@ -114,6 +122,22 @@ fn build(error: &BuildError, dockerfile: &Dockerfile) -> (String, u8) {
         BuildError::Export(error @ ExportError::Push { .. }) => (chain(error), code::REGISTRY),
         other => (chain(other), code::BUILD),
     }
+}
+
+/// What the checks found, and how much that is.
+pub(crate) fn findings(findings: &[Finding], dockerfile: &Dockerfile) -> String {
+    let mut text: String = findings.iter().map(|found| finding("warning", found, dockerfile)).collect();
+    let _ = match findings.len() {
+        0 => writeln!(text, "{}: the checks found nothing", dockerfile.name),
+        1 => writeln!(text, "{}: the checks found 1 thing", dockerfile.name),
+        count => writeln!(text, "{}: the checks found {count} things", dockerfile.name),
+    };
+    text
+}
+
+fn finding(kind: &str, finding: &Finding, dockerfile: &Dockerfile) -> String {
+    let Finding { rule, span, message, help } = finding;
+    format!("{kind}: {rule}: {message}\n{}  instead: {help}\n", excerpt(dockerfile, *span))
 }
 
 fn base_hint(error: &BaseError) -> Option<&'static str> {
@@ -138,11 +162,13 @@ fn step_hint(cause: &Cause) -> (Option<&'static str>, u8) {
         Cause::Context(ContextError::Missing { .. }) => {
             (Some("paths are relative to the build context, not to the Dockerfile"), code::BUILD)
         }
+        Cause::ContextChanged => {
+            (Some("a file that is written during the build, such as its log, belongs into .dockerignore"), code::BUILD)
+        }
         Cause::Fetch { .. } => (None, code::REGISTRY),
         Cause::Sandbox(SandboxError::Setup { .. }) => {
             (Some("`rbuild doctor` says what this machine allows"), code::ENVIRONMENT)
         }
-        Cause::Cancelled => (None, code::CANCELLED),
         _ => (None, code::BUILD),
     }
 }

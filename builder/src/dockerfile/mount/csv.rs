@@ -1,7 +1,7 @@
 //! The one record of comma-separated values that `--mount=` is: a field may be quoted to hold a comma.
 
 /// The fields; nothing when a quote is not where a quote may be (RFC 4180, as Go's `encoding/csv` reads it).
-pub(super) fn fields(text: &str) -> Option<Vec<String>> {
+pub(crate) fn fields(text: &str) -> Option<Vec<String>> {
     let mut fields = Vec::new();
     let mut rest = text;
     loop {

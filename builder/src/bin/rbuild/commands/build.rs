@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use builder::build::{self, Build, Machine};
 use builder::context::Ignore;
-use builder::contexts;
+use builder::contexts::{self, MainContext};
 use builder::export::Output;
 use builder::graph::named::{NamedContext, canonical};
 use builder::graph::platform::Platform;
@@ -14,12 +14,13 @@ use builder::graph::references::Request;
 use builder::image::Image;
 use builder::paths;
 use builder::remote::location::Location;
-use builder::sandbox::Cancel;
+use builder::sandbox::{Cancel, Sandbox};
 use jiff::Timestamp;
 use serde_json::json;
 
 use crate::args::{BuildArgs, Mode};
-use crate::report::{Dockerfile, Failure};
+use crate::commands::grants;
+use crate::report::{self, Dockerfile, Failure};
 use crate::{signals, ui};
 
 pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
@@ -30,16 +31,18 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
         credentials: credentials.map_err(|error| Failure::Other(error.into()))?,
         ..registry::Options::default()
     };
-    let home = super::home()?;
-    let sandbox = super::enter(&args.isolation)?;
-    let store = || build::open_store(&home, &sandbox);
-    let main = contexts::open(&location, args.file.as_deref(), &mut std::io::stdin(), &store);
-    let mut main = main.map_err(|error| Failure::Other(error.into()))?;
+    let (mut main, sandbox) = main_context(args, &location)?;
     build.dockerfile = std::mem::take(&mut main.dockerfile);
+    build.dockerfile_name.clone_from(&main.name);
     build.context.clone_from(&main.directory);
     build.ignore = std::mem::take(&mut main.ignore);
     let text = String::from_utf8_lossy(&build.dockerfile).into_owned();
     let dockerfile = Dockerfile { name: main.name.clone(), text };
+    if args.check {
+        return check(&build, &registry, dockerfile);
+    }
+    let home = super::home()?;
+    let sandbox = sandbox.map_or_else(|| super::enter(&args.isolation), Ok)?;
     let cancel = Cancel::new().context("cannot prepare to cancel steps").map_err(Failure::Environment)?;
     signals::cancel_on_signals(cancel.clone()).context("cannot take signals").map_err(Failure::Environment)?;
 
@@ -54,6 +57,28 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
         ui::built(mode, &image, &build.tags);
     }
     Ok(())
+}
+
+/// `--check`.
+fn check(build: &Build, registry: &registry::Options, dockerfile: Dockerfile) -> Result<(), Failure> {
+    let display = ui::display(Mode::Quiet);
+    match build::check(build, registry, display.as_ref()) {
+        Ok(findings) => ui::print(&report::findings(&findings, &dockerfile)),
+        Err(error) => return Err(Failure::Build { error: Box::new(error), dockerfile }),
+    }
+    Ok(())
+}
+
+/// Opens the build context; one that has to be kept in the store needs the sandbox's rung.
+fn main_context(args: &BuildArgs, location: &Location) -> Result<(MainContext, Option<Sandbox>), Failure> {
+    let (file, mut stdin) = (args.file.as_deref(), std::io::stdin());
+    let failed = |error: contexts::OpenError| Failure::Other(error.into());
+    if let Location::Directory(directory) = location {
+        return Ok((contexts::open_local(directory, file, &mut stdin).map_err(failed)?, None));
+    }
+    let (home, sandbox) = (super::home()?, super::enter(&args.isolation)?);
+    let store = build::open_store(&home, &sandbox).context("cannot use the store")?;
+    Ok((contexts::open(location, file, &mut stdin, &store).map_err(failed)?, Some(sandbox)))
 }
 
 /// What the arguments say; the context is still to be opened.
@@ -77,6 +102,7 @@ fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
     let epoch = build_args.get("SOURCE_DATE_EPOCH").cloned().or_else(|| paths::variable("SOURCE_DATE_EPOCH"));
     Ok(Build {
         dockerfile: Vec::new(),
+        dockerfile_name: String::new(),
         context: PathBuf::new(),
         ignore: Ignore::default(),
         request: Request {
@@ -90,6 +116,7 @@ fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
         outputs,
         no_cache: args.no_cache,
         jobs: args.jobs.map(usize::from),
+        grants: grants::read(&args.secrets, &args.agents)?,
         epoch: epoch.map(|seconds| epoch_time(&seconds)).transpose()?,
     })
 }

@@ -153,7 +153,11 @@ impl Run {
                 mounts.push(Mount::Bind { source: source.into(), target: target.into(), readonly });
             }
         }
-        mounts.extend(self.tmpfs.iter().map(|target| Mount::Tmpfs { target: target.clone(), size: Some(1 << 20) }));
+        mounts.extend(self.tmpfs.iter().map(|target| Mount::Tmpfs {
+            target: target.clone(),
+            size: Some(1 << 20),
+            readonly: false,
+        }));
         Ok(mounts)
     }
 }

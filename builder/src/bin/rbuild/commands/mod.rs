@@ -3,6 +3,7 @@
 mod build;
 pub(crate) mod debug;
 mod doctor;
+mod grants;
 mod images;
 mod prune;
 

@@ -114,12 +114,17 @@ pub(crate) fn ago(then: Timestamp, now: Timestamp) -> String {
     format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
 }
 
-/// A command of several lines, or one longer than a line should be, cut to one line.
-fn one_line(text: &str) -> String {
-    const LONGEST: usize = 110;
+/// A command of several lines, or a long one, cut to one line of at most `longest` characters.
+fn one_line(text: &str, longest: usize) -> String {
     let flat: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let cut: String = flat.chars().take(LONGEST).collect();
+    let cut: String = flat.chars().take(longest).collect();
     if cut.len() < flat.len() { format!("{cut}…") } else { cut }
+}
+
+/// The columns of the terminal on standard error; 80 where there is none.
+fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stderr());
+    size.map_or(80, |size| usize::from(size.ws_col)).max(40)
 }
 
 /// Removes what would make a terminal do something: escape sequences and control characters but tabs.

@@ -49,6 +49,10 @@ impl Progress for Plain {
                     Some(error) => note(&format!("#{step} ERROR: {error}")),
                 }
             }
+            Event::Cancelled { step } => {
+                running.remove(&step);
+                note(&format!("#{step} CANCELED"));
+            }
             Event::Warning { message } => note(&format!("warning: {message}")),
         }
     }

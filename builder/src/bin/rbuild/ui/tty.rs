@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use builder::progress::{Event, Progress};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::{Display, Lines, harmless, note, one_line};
+use super::{Display, Lines, columns, harmless, note, one_line};
 
 /// How often the times are redrawn.
 const TICK: Duration = Duration::from_millis(100);
@@ -43,9 +43,9 @@ impl Tty {
     }
 
     fn start(&self, state: &mut State, step: u32, name: &str) {
-        let style = ProgressStyle::with_template(" {spinner:.cyan} {prefix}  {elapsed:>}  {msg:.dim}")
+        let style = ProgressStyle::with_template(" {spinner:.cyan} {prefix}  {elapsed:>}  {wide_msg:.dim}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner());
-        let bar = self.bars.add(ProgressBar::new_spinner().with_style(style).with_prefix(one_line(&harmless(name))));
+        let bar = self.bars.add(ProgressBar::new_spinner().with_style(style).with_prefix(short(name)));
         bar.enable_steady_tick(TICK);
         let running = Running { name: name.to_owned(), bar, lines: Lines::default(), tail: VecDeque::new() };
         state.running.insert(step, running);
@@ -56,13 +56,19 @@ impl Tty {
         let _gone = self.bars.println(line);
     }
 
+    fn cancel(&self, state: &mut State, step: u32) {
+        let Some(running) = state.running.remove(&step) else { return };
+        running.bar.finish_and_clear();
+        self.line(&format!(" - {}  cancelled", short(&running.name)));
+    }
+
     fn end(&self, state: &mut State, step: u32, elapsed: Duration, failed: bool) {
         let Some(mut running) = state.running.remove(&step) else { return };
         running.bar.finish_and_clear();
         if let Some(line) = running.lines.finish() {
             running.tail.push_back(harmless(&line));
         }
-        let name = one_line(&harmless(&running.name));
+        let name = short(&running.name);
         state.ended += 1;
         let mark = if failed { "\u{1b}[31m✗" } else { "\u{1b}[32m✓" };
         self.line(&format!(" {mark}\u{1b}[0m {name}  {:.1}s", elapsed.as_secs_f64()));
@@ -70,6 +76,11 @@ impl Tty {
             state.failed.push((name, running.tail));
         }
     }
+}
+
+/// A step's name with room beside it for a mark, a time and a little of its output.
+fn short(name: &str) -> String {
+    one_line(&harmless(name), columns() - 24)
 }
 
 impl Progress for Tty {
@@ -80,13 +91,13 @@ impl Progress for Tty {
             Event::Cached { name, .. } => {
                 state.ended += 1;
                 state.cached += 1;
-                self.line(&format!(" \u{1b}[32m✓\u{1b}[0m {}  CACHED", one_line(&harmless(&name))));
+                self.line(&format!(" \u{1b}[32m✓\u{1b}[0m {}  CACHED", short(&name)));
             }
             Event::Output { step, bytes, .. } => {
                 let Some(running) = state.running.get_mut(&step) else { return };
                 for line in running.lines.push(&bytes) {
                     let line = harmless(&line);
-                    running.bar.set_message(line.chars().take(80).collect::<String>());
+                    running.bar.set_message(line.clone());
                     running.tail.push_back(line);
                     if running.tail.len() > TAIL {
                         running.tail.pop_front();
@@ -94,6 +105,7 @@ impl Progress for Tty {
                 }
             }
             Event::Finished { step, elapsed, error } => self.end(&mut state, step, elapsed, error.is_some()),
+            Event::Cancelled { step } => self.cancel(&mut state, step),
             Event::Warning { message } => self.line(&format!(" \u{1b}[33m!\u{1b}[0m {}", harmless(&message))),
         }
     }

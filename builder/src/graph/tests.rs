@@ -1,0 +1,171 @@
+//! Dockerfile text → graph, with images that no registry ever saw.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use oci_spec::image::{Descriptor, MediaType};
+use snapshot::digest::sha256;
+
+use super::references::{Request, select};
+use super::*;
+use crate::dockerfile::parse;
+use crate::graph::platform::Platform;
+
+fn request(arguments: &[(&str, &str)]) -> Request {
+    Request {
+        build_args: arguments.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        target: None,
+        platform: Platform::host(),
+        labels: BTreeMap::new(),
+        contexts: BTreeMap::new(),
+    }
+}
+
+fn lowered(text: &str, request: &Request) -> Result<Graph, GraphError> {
+    let parsed = parse(text.as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
+    let selection = select(&parsed.dockerfile, request)?;
+    let images = selection.images.keys().map(|name| (name.clone(), Arc::new(image(&name.reference)))).collect();
+    lower(&selection, &images)
+}
+
+/// An image of one layer that sets a variable and a command.
+fn image(name: &str) -> PinnedImage {
+    let mut config = ImageConfig::scratch(&Platform::host());
+    config.config.env = vec!["PATH=/bin".into(), "BASE=set".into()];
+    config.config.cmd = vec!["sh".into()];
+    let digest = sha256(name.as_bytes());
+    let blob = Descriptor::new(MediaType::ImageLayerGzip, 1_u64, digest.clone());
+    let layers = vec![snapshot::Layer { diff_id: digest.clone(), blob }];
+    PinnedImage { reference: registry::reference::parse(name).unwrap(), layout: None, manifest: digest, config, layers }
+}
+
+/// The graph as lines: number, base, other inputs, operation.
+fn dump(graph: &Graph) -> String {
+    let line = |(number, vertex): (usize, &Vertex)| {
+        let inputs: Vec<String> = vertex.inputs().map(|id| id.0.to_string()).collect();
+        let operation = match &vertex.op {
+            Op::Scratch => "scratch".to_owned(),
+            Op::Source(image) => format!("image {}", image.reference.whole()),
+            Op::Run(op) => format!("run {:?} in {} as {:?}", op.argv, op.cwd.display(), op.user),
+            Op::Copy(op) => format!("copy to {} chown {:?} chmod {:?}", op.destination, op.chown, op.chmod),
+            Op::Mkdir(op) => format!("mkdir {} as {:?}", op.path.display(), op.user),
+        };
+        format!("{number} <- [{}] {operation}\n", inputs.join(" "))
+    };
+    graph.vertices.iter().enumerate().map(line).collect()
+}
+
+#[track_caller]
+fn check(text: &str, expected: &str) {
+    assert_eq!(dump(&lowered(text, &request(&[])).unwrap()), expected);
+}
+
+fn error(text: &str) -> String {
+    let error = lowered(text, &request(&[])).unwrap_err();
+    format!("{}: {error}", error.span.start)
+}
+
+fn environment(text: &str, arguments: &[(&str, &str)]) -> Vec<String> {
+    let graph = lowered(text, &request(arguments)).unwrap();
+    let Some(Op::Run(op)) = graph.vertices.iter().rev().map(|vertex| &vertex.op).find(|op| matches!(op, Op::Run(_)))
+    else {
+        panic!("no RUN")
+    };
+    op.env.iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+#[test]
+fn stages_share_what_they_start_from() {
+    check(
+        "FROM a AS one\nRUN x\nFROM one AS two\nWORKDIR /w\nFROM a\nCOPY --from=two /w .\nCOPY --from=0 f /g/\n",
+        "0 <- [] image docker.io/library/a:latest\n\
+         1 <- [0] run [\"/bin/sh\", \"-c\", \"x\"] in / as \"\"\n\
+         2 <- [1] mkdir /w as \"\"\n\
+         3 <- [0 2] copy to / chown None chmod None\n\
+         4 <- [3 1] copy to /g/ chown None chmod None\n",
+    );
+}
+
+#[test]
+fn stages_that_nobody_needs_are_not_in_the_graph() {
+    check("FROM a\nRUN x\nFROM scratch\nWORKDIR /\n", "0 <- [] scratch\n");
+}
+
+#[test]
+fn directories_users_and_shells_hold_from_where_they_stand() {
+    check(
+        "FROM a\nRUN 1\nWORKDIR b/../c\nUSER me\nSHELL [\"/s\", \"-x\"]\nRUN 2\nRUN [\"3\"]\nWORKDIR d\nCOPY --chmod=755 --chown=$BASE e f/\n",
+        "0 <- [] image docker.io/library/a:latest\n\
+         1 <- [0] run [\"/bin/sh\", \"-c\", \"1\"] in / as \"\"\n\
+         2 <- [1] mkdir /c as \"\"\n\
+         3 <- [2] run [\"/s\", \"-x\", \"2\"] in /c as \"me\"\n\
+         4 <- [3] run [\"3\"] in /c as \"me\"\n\
+         5 <- [4] mkdir /c/d as \"me\"\n\
+         6 <- [5] copy to /c/d/f/ chown Some(\"set\") chmod Some(493)\n",
+    );
+}
+
+#[test]
+fn arguments_have_the_scope_that_the_reference_gives_them() {
+    let text = "ARG G=global\nARG H=$G-2\nFROM a\nARG G\nARG H=own\nARG L=$G\nARG UNSET\nRUN x\n";
+    assert_eq!(environment(text, &[]), ["PATH=/bin", "BASE=set", "G=global", "H=own", "L=global"]);
+    let given = [("G", "g"), ("UNSET", "u"), ("UNDECLARED", "no")];
+    assert_eq!(environment(text, &given), ["PATH=/bin", "BASE=set", "G=g", "H=own", "L=g", "UNSET=u"]);
+}
+
+#[test]
+fn a_later_declaration_wins_and_values_are_those_before_the_instruction() {
+    assert_eq!(
+        environment("FROM a\nARG V=arg\nENV V=env W=$V\nRUN x\n", &[]),
+        ["PATH=/bin", "BASE=set", "V=env", "W=arg"]
+    );
+    assert_eq!(environment("FROM a\nENV V=env\nARG V=arg\nRUN x\n", &[]), ["PATH=/bin", "BASE=set", "V=arg"]);
+}
+
+#[test]
+fn proxies_reach_a_command_and_neither_its_key_nor_the_history() {
+    let graph = lowered("FROM a\nRUN x\n", &request(&[("https_proxy", "p")])).unwrap();
+    let Op::Run(op) = &graph.vertices[1].op else { panic!() };
+    assert_eq!(op.proxy_env, [("https_proxy".to_owned(), "p".to_owned())]);
+    assert!(!op.env.iter().any(|(name, _)| name == "https_proxy"));
+    assert_eq!(graph.config.history[0].created_by, "RUN /bin/sh -c x # buildkit");
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_its_line() {
+    for (text, expected) in [
+        (
+            "ARG X\nFROM $X\n",
+            "2: `FROM $X` names no image: `$X` is empty here; give its ARG a default or pass --build-arg",
+        ),
+        (
+            "FROM a\nUSER $NOBODY\n",
+            "2: USER cannot be ``: write `name` or `uid`, and after a `:` a group if you want one",
+        ),
+        ("FROM a AS x\nCOPY --from=x a b\n", "2: `x` is not an earlier stage"),
+        (
+            "FROM a\nCOPY a b c\n",
+            "2: the destination cannot be `c`: with several sources it has to be a directory and end with `/`",
+        ),
+        (
+            "FROM a\nSTOPSIGNAL 99\n",
+            "2: STOPSIGNAL cannot be `99`: write a signal's name (`SIGTERM`) or number (1 to 64)",
+        ),
+        (
+            "FROM --platform=windows/amd64 a\n",
+            "1: `windows/amd64` is not a platform that rbuild builds for: write `linux/<architecture>[/<variant>]`",
+        ),
+    ] {
+        assert_eq!(error(text), expected);
+    }
+}
+
+#[test]
+fn the_platform_arguments_are_there_for_from_and_on_demand() {
+    let host = Platform::host();
+    let text = "FROM --platform=$BUILDPLATFORM a AS $TARGETARCH\nARG TARGETPLATFORM TARGETARCH\nRUN x\n";
+    let text = text.replace(" AS $TARGETARCH", "");
+    let environment = environment(&text, &[]);
+    assert!(environment.contains(&format!("TARGETPLATFORM={host}")), "{environment:?}");
+    assert!(environment.contains(&format!("TARGETARCH={}", host.architecture)), "{environment:?}");
+}

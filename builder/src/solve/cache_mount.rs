@@ -1,0 +1,191 @@
+//! The directories of cache mounts, which outlive builds, and who may use them at the same time.
+//!
+//! ```text
+//! <store>/mounts/<digest of what names the mount>/
+//!   0, 1, …       one directory for each step that uses the mount at the same time with `sharing=private`, else 0 alone
+//!     lock        flock: shared by steps with `sharing=shared`, exclusive for any other
+//!     fs          the content
+//!     new         being made
+//! ```
+//! Locks are those of the kernel, so they hold between processes and end with them.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fs_err as fs;
+use fs_err::os::unix::fs::OpenOptionsExt;
+use rustix::fs::{FlockOperation, Gid, Mode, Uid};
+use rustix::io::Errno;
+use snapshot::digest::sha256;
+use snapshot::path::remove_tree;
+use snapshot::{ChangeSink, Entry, Flavour, Kind, TreeWriter};
+
+use crate::dockerfile::Sharing;
+use crate::graph::CacheOp;
+
+use super::error::Cause;
+use super::tree::Tree;
+use super::{World, relative};
+
+/// Permissions of a directory that begins empty (Dockerfile reference, "RUN --mount=type=cache").
+const MODE: u32 = 0o755;
+
+/// How long to wait before a lock is tried again.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A directory that a step may use until this is dropped.
+#[derive(Debug)]
+pub(super) struct Held {
+    directory: PathBuf,
+    /// Holds the lock.
+    lock: fs::File,
+}
+
+impl Held {
+    /// Its content.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Lets others have it.
+    pub(super) fn release(self) {
+        drop(self.lock);
+    }
+}
+
+/// Where a mount's directories are. Steps that give a new directory another owner, mode or content have another
+/// directory: they would not find what they ask for.
+pub(super) fn place(world: &World<'_>, cache: &CacheOp, from: Option<&Tree>) -> PathBuf {
+    let number = |number: Option<u32>| number.map_or_else(String::new, |number| number.to_string());
+    let content = from.and_then(Tree::id).map_or_else(String::new, |id| id.0.to_string());
+    let fields = [
+        cache.id.clone(),
+        number(cache.mode),
+        number(cache.uid),
+        number(cache.gid),
+        content,
+        if cache.from.is_some() { cache.source.clone() } else { String::new() },
+    ];
+    let name: String =
+        fields.iter().flat_map(|field| [field.len().to_string(), ":".into(), field.clone(), ",".into()]).collect();
+    world.store.mounts().join(sha256(name.as_bytes()).digest())
+}
+
+/// Waits until the mount at `place` may be used, and makes its directory with `fill` if it is new.
+pub(super) fn hold(
+    world: &World<'_>,
+    place: &Path,
+    sharing: Sharing,
+    fill: &dyn Fn(&Path) -> Result<(), Cause>,
+) -> Result<Held, Cause> {
+    if sharing != Sharing::Private {
+        return Slot::open(place, 0)?.hold(world, sharing, fill);
+    }
+    let mut number = 0;
+    loop {
+        let slot = Slot::open(place, number)?;
+        if slot.try_lock(FlockOperation::NonBlockingLockExclusive)? {
+            return slot.hold(world, sharing, fill);
+        }
+        number += 1;
+    }
+}
+
+/// One directory of a mount.
+struct Slot {
+    path: PathBuf,
+    lock: fs::File,
+}
+
+impl Slot {
+    fn open(place: &Path, number: usize) -> Result<Self, Cause> {
+        let path = place.join(number.to_string());
+        fs::create_dir_all(&path)?;
+        let mut options = fs::OpenOptions::new();
+        let lock = options.write(true).create(true).truncate(false).mode(0o600).open(path.join("lock"))?;
+        Ok(Self { path, lock })
+    }
+
+    fn hold(
+        self,
+        world: &World<'_>,
+        sharing: Sharing,
+        fill: &dyn Fn(&Path) -> Result<(), Cause>,
+    ) -> Result<Held, Cause> {
+        let directory = self.path.join("fs");
+        loop {
+            let wanted = match sharing {
+                Sharing::Shared if directory.is_dir() => FlockOperation::NonBlockingLockShared,
+                Sharing::Shared | Sharing::Private | Sharing::Locked => FlockOperation::NonBlockingLockExclusive,
+            };
+            self.wait(world, wanted)?;
+            if !directory.is_dir() {
+                let new = self.path.join("new");
+                remove_tree(&new)?;
+                fill(&new)?;
+                fs::rename(&new, &directory)?;
+            }
+            // Who made it for all has to let the others in.
+            if sharing != Sharing::Shared || wanted == FlockOperation::NonBlockingLockShared {
+                return Ok(Held { directory, lock: self.lock });
+            }
+        }
+    }
+
+    fn wait(&self, world: &World<'_>, wanted: FlockOperation) -> Result<(), Cause> {
+        while !self.try_lock(wanted)? {
+            if world.cancel.is_cancelled() {
+                return Err(Cause::Cancelled);
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    fn try_lock(&self, wanted: FlockOperation) -> Result<bool, Cause> {
+        match rustix::fs::flock(&self.lock, wanted) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(false),
+            Err(error) => Err(std::io::Error::from(error).into()),
+        }
+    }
+}
+
+/// Makes the directory `new` of a mount: empty, or a copy of what `from` has.
+pub(super) fn fill(world: &World<'_>, cache: &CacheOp, from: Option<&Tree>, new: &Path) -> Result<(), Cause> {
+    rustix::fs::mkdir(new, Mode::RWXU).map_err(std::io::Error::from)?;
+    if let Some(tree) = from {
+        copy(world, cache, tree, new)?;
+    }
+    let mode = cache.mode.or(from.is_none().then_some(MODE));
+    let ids = (cache.uid.map(Uid::from_raw), cache.gid.map(Gid::from_raw));
+    rustix::fs::chown(new, ids.0, ids.1)
+        .and_then(|()| mode.map_or(Ok(()), |mode| rustix::fs::chmod(new, Mode::from_raw_mode(mode))))
+        .map_err(std::io::Error::from)?;
+    Ok(())
+}
+
+fn copy(world: &World<'_>, cache: &CacheOp, tree: &Tree, new: &Path) -> Result<(), Cause> {
+    let view = tree.view(world)?;
+    let source = super::mounts::find(&view, &cache.source)?;
+    let mut writer = TreeWriter::new(new, Flavour::Plain)?;
+    let root = Path::new(".");
+    if let Some(found) = view.lookup(&source) {
+        let entry: Entry = found.entry.into_owned();
+        if entry.kind != Kind::Directory {
+            let (id, source_path) = (cache.id.clone(), cache.source.clone());
+            return Err(Cause::CacheSource { id, source_path });
+        }
+        writer.entry(root, &entry, &mut std::io::empty())?;
+    }
+    for (path, found) in view.walk(&source) {
+        let path = if source == root { &path } else { path.strip_prefix(&source).unwrap_or(&path) };
+        let entry = found.entry.clone().into_owned();
+        if matches!(entry.kind, Kind::File { .. }) {
+            writer.copy_file(relative(path), &entry, &tree.open(&found, world)?)?;
+        } else {
+            writer.entry(path, &entry, &mut std::io::empty())?;
+        }
+    }
+    Ok(writer.finish()?)
+}

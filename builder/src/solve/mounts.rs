@@ -1,0 +1,195 @@
+//! What `RUN --mount` gives a step: made before it runs, thrown away or unlocked after it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use snapshot::{Active, ChangeSink, Flavour, TreeWriter, View};
+
+use crate::context::{Ignore, Selected};
+use crate::dockerfile::Sharing;
+use crate::graph::{BindOp, CacheOp, MountOp, RunOp, SecretOp, SshOp};
+use crate::sandbox::{Content, Mount, Writes};
+
+use super::agent::Proxy;
+use super::cache_mount::{self, Held};
+use super::error::Cause;
+use super::tree::Tree;
+use super::{World, relative};
+
+/// The mounts of one step, with what they stand on.
+#[derive(Debug, Default)]
+pub(super) struct Prepared {
+    /// In the order in which they are mounted.
+    pub(super) mounts: Vec<Mount>,
+    /// The variables of secrets.
+    pub(super) env: Vec<(OsString, OsString)>,
+    copies: Vec<Active>,
+    agents: Vec<Proxy>,
+    caches: Vec<Held>,
+}
+
+impl Prepared {
+    /// Throws away what was for the step alone, and lets others use the caches.
+    pub(super) fn release(self) {
+        self.caches.into_iter().for_each(Held::release);
+        drop((self.agents, self.copies));
+    }
+
+    /// Prepares the mounts of `op`, which read `trees`.
+    pub(super) fn new(world: &World<'_>, op: &RunOp, trees: &[Tree]) -> Result<Self, Cause> {
+        let mut prepared = Self::default();
+        let mut mounts: Vec<Option<Mount>> = Vec::new();
+        for mount in &op.mounts {
+            mounts.push(match mount {
+                MountOp::Bind(bind) => Some(match bind.from {
+                    Some(from) => prepared.bind_tree(world, bind, &trees[from.0])?,
+                    None => prepared.bind_context(world, bind)?,
+                }),
+                MountOp::Cache(_) => None,
+                MountOp::Tmpfs(tmpfs) => {
+                    Some(Mount::Tmpfs { target: tmpfs.target.clone(), size: tmpfs.size, readonly: tmpfs.readonly })
+                }
+                MountOp::Secret(secret) => prepared.secret(world, secret)?,
+                MountOp::Ssh(ssh) => prepared.agent(world, ssh)?,
+            });
+        }
+        // Last, for others may be waiting.
+        for (mount, cache) in prepared.caches(world, op, trees)? {
+            mounts[mount] = Some(cache);
+        }
+        prepared.mounts = mounts.into_iter().flatten().collect();
+        Ok(prepared)
+    }
+
+    fn bind_tree(&mut self, world: &World<'_>, bind: &BindOp, tree: &Tree) -> Result<Mount, Cause> {
+        let source = find(&tree.view(world)?, &bind.source)?;
+        let mut lowers = tree.dirs(world)?;
+        lowers.reverse();
+        let writes = if bind.writable {
+            let active = world.store.snapshots().prepare()?;
+            if let Some(top) = lowers.first() {
+                active.adopt_root_of(top)?;
+            }
+            let writes = Writes { upper: active.upper().to_owned(), work: active.work().to_owned() };
+            self.copies.push(active);
+            Some(writes)
+        } else {
+            None
+        };
+        Ok(Mount::Layers { lowers, writes, source, target: bind.target.clone() })
+    }
+
+    /// The step gets a copy: it has what the ignore rules leave and nothing else, and cannot change under the step.
+    fn bind_context(&mut self, world: &World<'_>, bind: &BindOp) -> Result<Mount, Cause> {
+        let selected = select(world, &bind.source)?;
+        let selected = std::slice::from_ref(&selected);
+        let active = world.store.snapshots().prepare()?;
+        let mut writer = TreeWriter::new(active.upper(), Flavour::Plain)?;
+        let name = Path::new(&selected[0].name);
+        let before = world.context.digest(selected, &Ignore::default(), world.memo)?;
+        let after = world.context.copy(selected, &Ignore::default(), &mut |_, path: &Path, entry, content| {
+            let path = if selected[0].directory { relative(path) } else { name };
+            Ok::<(), Cause>(writer.entry(path, entry, content)?)
+        })?;
+        writer.finish()?;
+        if before != after {
+            return Err(Cause::ContextChanged);
+        }
+        let source = real(active.upper())?.join(name);
+        self.copies.push(active);
+        Ok(Mount::Bind { source, target: bind.target.clone(), readonly: !bind.writable })
+    }
+
+    /// The file of a secret, if it has one.
+    fn secret(&mut self, world: &World<'_>, op: &SecretOp) -> Result<Option<Mount>, Cause> {
+        let Some(secret) = world.grants.secrets.get(&op.id) else {
+            return if op.required { Err(Cause::NoSecret { id: op.id.clone() }) } else { Ok(None) };
+        };
+        self.env.extend(op.env.iter().map(|name| (name.into(), OsString::from_vec(secret.0.clone()))));
+        Ok(op.target.as_ref().map(|target| Mount::File {
+            content: Content(secret.0.clone()),
+            target: target.clone(),
+            mode: op.mode,
+            uid: op.uid,
+            gid: op.gid,
+        }))
+    }
+
+    fn agent(&mut self, world: &World<'_>, op: &SshOp) -> Result<Option<Mount>, Cause> {
+        let Some(agent) = world.grants.agents.get(&op.id) else {
+            return if op.required { Err(Cause::NoAgent { id: op.id.clone() }) } else { Ok(None) };
+        };
+        let proxy = Proxy::start(world.store.snapshots().prepare()?, op, agent)
+            .map_err(|source| Cause::Agent { id: op.id.clone(), source })?;
+        let source = real(&proxy.path())?;
+        self.agents.push(proxy);
+        Ok(Some(Mount::Bind { source, target: op.target.clone(), readonly: true }))
+    }
+
+    /// The cache mounts by their number among all. Every step takes its locks in the order of their places, so that no
+    /// two wait for each other; a directory that a step has twice is locked once.
+    fn caches(&mut self, world: &World<'_>, op: &RunOp, trees: &[Tree]) -> Result<Vec<(usize, Mount)>, Cause> {
+        let mut places: BTreeMap<PathBuf, Vec<(usize, &CacheOp)>> = BTreeMap::new();
+        for (number, mount) in op.mounts.iter().enumerate() {
+            if let MountOp::Cache(cache) = mount {
+                let place = cache_mount::place(world, cache, from(cache, trees));
+                places.entry(place).or_default().push((number, cache));
+            }
+        }
+        let mut mounts = Vec::new();
+        for (place, uses) in places {
+            let strictest = uses.iter().map(|(_, cache)| cache.sharing).max_by_key(|sharing| strictness(*sharing));
+            let first = uses[0].1;
+            let fill = |new: &Path| cache_mount::fill(world, first, from(first, trees), new);
+            let held = cache_mount::hold(world, &place, strictest.unwrap_or_default(), &fill)?;
+            let source = real(held.directory())?;
+            self.caches.push(held);
+            mounts.extend(uses.into_iter().map(|(number, cache)| {
+                let target = cache.target.clone();
+                (number, Mount::Bind { source: source.clone(), target, readonly: cache.readonly })
+            }));
+        }
+        Ok(mounts)
+    }
+}
+
+fn from<'a>(cache: &CacheOp, trees: &'a [Tree]) -> Option<&'a Tree> {
+    cache.from.map(|from| &trees[from.0])
+}
+
+fn strictness(sharing: Sharing) -> u8 {
+    match sharing {
+        Sharing::Shared => 0,
+        Sharing::Private => 1,
+        Sharing::Locked => 2,
+    }
+}
+
+/// What a mount binds of the build context: a path, with no wildcards.
+pub(super) fn select(world: &World<'_>, source: &str) -> Result<Selected, Cause> {
+    let mut literal = String::with_capacity(source.len());
+    for character in source.chars() {
+        if matches!(character, '*' | '?' | '[' | '\\') {
+            literal.push('\\');
+        }
+        literal.push(character);
+    }
+    let missing = || Cause::NoMatch { patterns: source.to_owned(), place: "the build context" };
+    world.context.select(&literal)?.into_iter().next().ok_or_else(missing)
+}
+
+/// Where `source` is in a tree: relative to its root, and without links, which are followed inside the tree.
+pub(super) fn find(view: &View, source: &str) -> Result<PathBuf, Cause> {
+    let path = view.resolve(relative(Path::new(source)))?;
+    if path != Path::new(".") && view.lookup(&path).is_none() {
+        return Err(Cause::NoMatch { patterns: source.to_owned(), place: "the tree that it is mounted from" });
+    }
+    Ok(path)
+}
+
+/// The sandbox binds no path with a link in it, and the store may be behind one.
+fn real(path: &Path) -> Result<PathBuf, Cause> {
+    Ok(fs_err::canonicalize(path)?)
+}
