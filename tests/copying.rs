@@ -136,6 +136,20 @@ fn a_linked_copy_is_the_same_layer_on_every_base() {
 }
 
 #[test]
+fn a_linked_copy_stays_on_its_own_base() {
+    let bench = Bench::with(
+        "FROM {busybox} AS one\nCOPY --link f /\nFROM scratch AS two\nCOPY <<X /x\nx\nX\nCOPY --link f /\n\
+         FROM scratch\nCOPY --from=one /bin/busybox /f /one/\nCOPY --from=two / /two/\n",
+    );
+    bench.file("f", "x");
+    let image = bench.image(&[]);
+    assert_eq!(image.layers[0].keys().collect::<Vec<_>>(), ["one", "one/busybox", "one/f"]);
+    assert_eq!(image.layers[1].keys().collect::<Vec<_>>(), ["two", "two/f", "two/x"]);
+    let two = bench.image(&["--target", "two"]);
+    assert_eq!((show(&two.layers[0]).as_str(), two.top().as_str()), ("- 0644 0:0 x\n", "- 0644 0:0 f\n"));
+}
+
+#[test]
 fn copying_from_an_image_needs_no_stage() {
     let image = Bench::with("FROM scratch\nCOPY --from={busybox} /etc/passwd /p\n").image(&[]);
     assert!(image.text("p").starts_with("root:x:0:0"));

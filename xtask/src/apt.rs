@@ -32,6 +32,9 @@ const PACKAGES: &[Package] = &[
     },
     Package { name: "podman", why: "runs the images that were built", parts: &[Demo, Test] },
     Package { name: "crun", why: "the runtime below podman and buildah", parts: &Part::ALL },
+    Package { name: "bzip2", why: "archives that ADD unpacks", parts: &[Test] },
+    Package { name: "xz-utils", why: "archives that ADD unpacks", parts: &[Test] },
+    Package { name: "zstd", why: "archives that ADD unpacks", parts: &[Test] },
     Package { name: "uidmap", why: "newuidmap and newgidmap: builds by a plain user", parts: &[Test] },
     Package { name: "buildah", why: "the builder that the bench compares rbuild with", parts: &[Bench] },
 ];

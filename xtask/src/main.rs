@@ -1,4 +1,4 @@
-//! Chores of the project: `cargo xtask setup|demo|test|bench|stop`.
+//! Chores of the project: `cargo xtask setup|demo|test|bench|compare|stop`.
 //!
 //! Here live the arguments alone. Everything that is set up goes below one state directory ([`state`]), nothing below the
 //! user's home, and a piece that is finished is not made again.
@@ -7,6 +7,7 @@ mod apt;
 mod bases;
 mod bench;
 mod command;
+mod compare;
 mod debian;
 mod demo;
 mod peers;
@@ -48,6 +49,8 @@ enum Chore {
     },
     /// Compare rbuild with Debian's buildah: wall time, CPU time and peak memory
     Bench(bench::Arguments),
+    /// Compare what rbuild and Debian's buildah make of cases of fixtures/builds
+    Compare(compare::Arguments),
     /// Stop the registry that the set-up started
     Stop,
     /// Run commands and write down what they cost (the bench calls this, once a sample)
@@ -77,6 +80,7 @@ fn run(chore: Chore) -> anyhow::Result<ExitCode> {
         Chore::Demo => demo::run(&state)?,
         Chore::Test { arguments } => return test::run(&state, &arguments),
         Chore::Bench(arguments) => bench::run(&state, &arguments)?,
+        Chore::Compare(arguments) => compare::run(&state, &arguments)?,
         Chore::Stop => registry::stop(&state)?,
         Chore::Measure { task } => bench::measure::child(&task)?,
     }

@@ -47,7 +47,12 @@ fn dump(graph: &Graph) -> String {
             Op::Scratch => "scratch".to_owned(),
             Op::Source(image) => format!("image {}", image.reference.whole()),
             Op::Run(op) => format!("run {:?} in {} as {:?}", op.argv, op.cwd.display(), op.user),
-            Op::Copy(op) => format!("copy to {} chown {:?} chmod {:?}", op.destination, op.chown, op.chmod),
+            Op::Copy(op) => format!(
+                "copy to {} chown {:?} chmod {:?}",
+                op.destination,
+                op.chown,
+                op.chmod.as_ref().map(Chmod::text)
+            ),
             Op::Mkdir(op) => format!("mkdir {} as {:?}", op.path.display(), op.user),
         };
         format!("{number} <- [{}] {operation}\n", inputs.join(" "))
@@ -101,7 +106,7 @@ fn directories_users_and_shells_hold_from_where_they_stand() {
          3 <- [2] run [\"/s\", \"-x\", \"2\"] in /c as \"me\"\n\
          4 <- [3] run [\"3\"] in /c as \"me\"\n\
          5 <- [4] mkdir /c/d as \"me\"\n\
-         6 <- [5] copy to /c/d/f/ chown Some(\"set\") chmod Some(493)\n",
+         6 <- [5] copy to /c/d/f/ chown Some(\"set\") chmod Some(\"755\")\n",
     );
 }
 

@@ -66,9 +66,8 @@ pub(super) fn place(world: &World<'_>, cache: &CacheOp, from: Option<&Tree>) -> 
         content,
         if cache.from.is_some() { cache.source.clone() } else { String::new() },
     ];
-    let name: String =
-        fields.iter().flat_map(|field| [field.len().to_string(), ":".into(), field.clone(), ",".into()]).collect();
-    world.store.mounts().join(sha256(name.as_bytes()).digest())
+    let framed: Vec<String> = fields.iter().map(|field| format!("{}:{field}", field.len())).collect();
+    world.store.mounts().join(sha256(framed.concat().as_bytes()).digest())
 }
 
 /// Waits until the mount at `place` may be used, and makes its directory with `fill` if it is new.

@@ -24,7 +24,7 @@ use snapshot::digest::HashingWriter;
 
 use crate::context::Ignore;
 use crate::graph::chmod::Chmod;
-use crate::graph::{CopyOp, CopySource, Graph, MountOp, Op, PinnedImage, RunOp, Vertex, VertexId};
+use crate::graph::{CopyOp, CopySource, Graph, MountOp, Op, PinnedImage, RunOp, Vertex};
 
 use super::error::{Cause, SolveError};
 use super::select::{self, Chosen};
@@ -124,47 +124,50 @@ fn run(op: &RunOp, base: &str) -> Fields {
         .field("network", format!("{:?}", op.network))
 }
 
-fn mounts(mut fields: Fields, op: &RunOp, keys: &[CacheKey], world: &World<'_>) -> Result<Fields, Cause> {
-    let key = |from: Option<VertexId>| from.map(|from| keys[from.0].0.as_ref());
-    for mount in &op.mounts {
-        fields = fields.fields("target", mount.target().map(|target| target.as_os_str().as_encoded_bytes()));
-        fields = match mount {
-            MountOp::Bind(bind) => {
-                let fields = fields
-                    .field("mount", "bind")
-                    .fields("from", key(bind.from))
-                    .field("source", &bind.source)
-                    .field("writable", [u8::from(bind.writable)]);
-                if bind.from.is_some() { fields } else { fields.field("content", context_digest(world, &bind.source)?) }
-            }
-            MountOp::Cache(cache) => fields
-                .field("mount", "cache")
-                .field("id", &cache.id)
-                .field("sharing", format!("{:?}", cache.sharing))
-                .fields("mode", cache.mode.map(u32::to_le_bytes))
-                .fields("uid", cache.uid.map(u32::to_le_bytes))
-                .fields("gid", cache.gid.map(u32::to_le_bytes))
-                .field("readonly", [u8::from(cache.readonly)])
-                .fields("from", key(cache.from))
-                .field("source", &cache.source),
-            MountOp::Tmpfs(tmpfs) => fields
-                .field("mount", "tmpfs")
-                .fields("size", tmpfs.size.map(u64::to_le_bytes))
-                .field("readonly", [u8::from(tmpfs.readonly)]),
-            MountOp::Secret(secret) => fields
-                .field("mount", "secret")
-                .field("id", &secret.id)
-                .fields("env", &secret.env)
-                .field("required", [u8::from(secret.required)])
-                .field("owner", owner(secret.mode, secret.uid, secret.gid)),
-            MountOp::Ssh(ssh) => fields
-                .field("mount", "ssh")
-                .field("id", &ssh.id)
-                .field("required", [u8::from(ssh.required)])
-                .field("owner", owner(ssh.mode, ssh.uid, ssh.gid)),
+fn mounts(fields: Fields, op: &RunOp, keys: &[CacheKey], world: &World<'_>) -> Result<Fields, Cause> {
+    op.mounts.iter().try_fold(fields, |fields, mount| {
+        let from = mount.from().map(|from| keys[from.0].0.as_ref());
+        let content = match mount {
+            MountOp::Bind(bind) if bind.from.is_none() => Some(context_digest(world, &bind.source)?),
+            MountOp::Bind(_) | MountOp::Cache(_) | MountOp::Tmpfs(_) | MountOp::Secret(_) | MountOp::Ssh(_) => None,
         };
+        Ok(self::mount(fields, mount, from, content))
+    })
+}
+
+/// Adds one mount: `from` is the key of its tree, `content` what it binds of the context.
+fn mount(fields: Fields, mount: &MountOp, from: Option<&str>, content: Option<[u8; 32]>) -> Fields {
+    let target = mount.target().map(|target| target.as_os_str().as_encoded_bytes());
+    let fields = fields.fields("target", target).fields("from", from).fields("content", content);
+    match mount {
+        MountOp::Bind(bind) => {
+            fields.field("mount", "bind").field("source", &bind.source).field("writable", [u8::from(bind.writable)])
+        }
+        MountOp::Cache(cache) => fields
+            .field("mount", "cache")
+            .field("id", &cache.id)
+            .field("sharing", format!("{:?}", cache.sharing))
+            .fields("mode", cache.mode.map(u32::to_le_bytes))
+            .fields("uid", cache.uid.map(u32::to_le_bytes))
+            .fields("gid", cache.gid.map(u32::to_le_bytes))
+            .field("readonly", [u8::from(cache.readonly)])
+            .field("source", &cache.source),
+        MountOp::Tmpfs(tmpfs) => fields
+            .field("mount", "tmpfs")
+            .fields("size", tmpfs.size.map(u64::to_le_bytes))
+            .field("readonly", [u8::from(tmpfs.readonly)]),
+        MountOp::Secret(secret) => fields
+            .field("mount", "secret")
+            .field("id", &secret.id)
+            .fields("env", &secret.env)
+            .field("required", [u8::from(secret.required)])
+            .field("owner", owner(secret.mode, secret.uid, secret.gid)),
+        MountOp::Ssh(ssh) => fields
+            .field("mount", "ssh")
+            .field("id", &ssh.id)
+            .field("required", [u8::from(ssh.required)])
+            .field("owner", owner(ssh.mode, ssh.uid, ssh.gid)),
     }
-    Ok(fields)
 }
 
 fn owner(mode: u32, uid: u32, gid: u32) -> Vec<u8> {
@@ -220,64 +223,4 @@ fn looks_up_names(op: &CopyOp) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use super::*;
-    use crate::dockerfile::Network;
-    use crate::graph::Script;
-
-    fn op() -> RunOp {
-        RunOp {
-            argv: vec!["sh".into(), "-c".into(), "x".into()],
-            script: None,
-            env: vec![("A".into(), "1".into())],
-            proxy_env: Vec::new(),
-            mounts: Vec::new(),
-            cwd: PathBuf::from("/w"),
-            user: "app".into(),
-            network: Network::Default,
-        }
-    }
-
-    fn key_of(op: &RunOp, base: &str) -> CacheKey {
-        run(op, base).finish()
-    }
-
-    #[test]
-    fn every_field_of_a_run_changes_its_key() {
-        type Change = fn(&mut RunOp);
-        let changes: [(&str, Change); 8] = [
-            ("the command", |op| op.argv[2] = "y".into()),
-            ("where an argument ends", |op| op.argv = vec!["sh".into(), "-cx".into()]),
-            ("a value", |op| op.env[0].1 = "2".into()),
-            ("a name", |op| op.env[0].0 = "B".into()),
-            ("where a name ends", |op| op.env[0] = ("A1".into(), String::new())),
-            ("the directory", |op| op.cwd = PathBuf::from("/")),
-            ("the user", |op| op.user = "0".into()),
-            ("the network", |op| op.network = Network::None),
-        ];
-        let before = key_of(&op(), "base");
-        for (name, change) in changes {
-            let mut other = op();
-            change(&mut other);
-            assert_ne!(key_of(&other, "base"), before, "{name}");
-        }
-        assert_ne!(key_of(&op(), "another base"), before);
-        let script = Some(Script { path: PathBuf::from("/dev/pipes/EOF"), content: "#!x".into() });
-        assert_ne!(key_of(&RunOp { script, ..op() }, "base"), before);
-    }
-
-    #[test]
-    fn proxies_change_no_key() {
-        let proxied = RunOp { proxy_env: vec![("http_proxy".into(), "p".into())], ..op() };
-        assert_eq!(key_of(&proxied, "base"), key_of(&op(), "base"));
-    }
-
-    #[test]
-    fn a_key_stays_what_it_is_between_versions() {
-        // When this changes on purpose, raise VERSION.
-        let golden = "7cc2667b7822c42bd98ab60a46623b95";
-        assert_eq!(&key_of(&op(), "base").hex()[..32], golden);
-    }
-}
+mod tests;

@@ -14,7 +14,8 @@ pub(super) fn mkdir(world: &World<'_>, op: &MkdirOp, base: &Tree, tree: &Tree, n
     let owner = if op.user.is_empty() {
         (0, 0)
     } else {
-        base.accounts(&view, world)?.user(&op.user).map(|u| (u.uid, u.gid))?
+        // As `--chown` reads it: a number alone is the group too, whatever group a process of that user would have.
+        base.accounts(&view, world)?.owner(&op.user)?
     };
     let mut placement = Placement::new(world, &view, needs, base)?.with(Some(owner), None);
     if !destination.exists() {

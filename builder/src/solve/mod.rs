@@ -21,7 +21,7 @@ mod select;
 mod source;
 pub mod tree;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::mpsc;
 
@@ -103,7 +103,7 @@ pub struct Options {
 pub fn solve(graph: &Graph, world: &World<'_>) -> Result<Tree, SolveError> {
     let keys = key::keys(graph, world)?;
     let trees = trees(graph, &keys);
-    let plan = plan::plan(graph, &trees, world);
+    let plan = plan::plan(graph, &keys, &trees, world);
     for (vertex, _) in graph.vertices.iter().zip(&plan.cached).filter(|(_, cached)| **cached) {
         world.reporter.cached(&vertex.name);
     }
@@ -128,8 +128,12 @@ pub fn solve(graph: &Graph, world: &World<'_>) -> Result<Tree, SolveError> {
 /// The tree of every vertex, as handles: nothing is made yet.
 fn trees(graph: &Graph, keys: &[CacheKey]) -> Vec<Tree> {
     let mut trees: Vec<Tree> = Vec::with_capacity(graph.vertices.len());
-    for (vertex, key) in graph.vertices.iter().zip(keys) {
+    let firsts = plan::firsts(graph, keys);
+    for (id, (vertex, key)) in graph.vertices.iter().zip(keys).enumerate() {
+        let first = firsts[id];
         let tree = match (&vertex.op, vertex.base) {
+            // Equal vertices share what they make.
+            _ if first < id => trees[first].clone(),
             (Op::Source(image), _) => Tree::of_image(image),
             (_, Some(base)) => trees[base.0].with(key),
             (_, None) => Tree::default(),
@@ -169,13 +173,16 @@ impl Solver<'_> {
 
     /// The nearest executing vertices that `id` depends on: a cached vertex is looked through.
     fn executing_inputs(&self, id: VertexId) -> Vec<usize> {
-        let mut open: Vec<VertexId> = self.graph.vertices[id.0].inputs().collect();
-        let mut found = Vec::new();
+        let mut open: Vec<usize> = self.plan.inputs(self.graph, id.0).collect();
+        let (mut found, mut seen) = (Vec::new(), HashSet::new());
         while let Some(input) = open.pop() {
-            if self.plan.execute[input.0] {
-                found.push(input.0);
+            if !seen.insert(input) {
+                continue;
+            }
+            if self.plan.execute[input] {
+                found.push(input);
             } else {
-                open.extend(self.graph.vertices[input.0].inputs());
+                open.extend(self.plan.inputs(self.graph, input));
             }
         }
         found
