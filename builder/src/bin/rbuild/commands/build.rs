@@ -23,9 +23,15 @@ use crate::commands::grants;
 use crate::report::{self, Dockerfile, Failure};
 use crate::{signals, ui};
 
+/// The build arg that keeps `.git` in a context from git.
+const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
+
 pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
-    let location = Location::parse(&args.context).map_err(|error| Failure::Usage(error.to_string()))?;
+    let mut location = Location::parse(&args.context).map_err(|error| Failure::Usage(error.to_string()))?;
     let mut build = build_of(args)?;
+    if let Location::Git(git) = &mut location {
+        git.keep_git_dir |= build.request.build_args.get(KEEP_GIT_DIR).is_some_and(|value| value == "1");
+    }
     let credentials = registry::Credentials::from_files(paths::credential_files());
     let registry = registry::Options {
         credentials: credentials.map_err(|error| Failure::Other(error.into()))?,
