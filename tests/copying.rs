@@ -3,6 +3,7 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use crate::common::{Bench, peer, show};
+use crate::server::{Page, Server, commit, repository};
 
 #[test]
 fn destinations_follow_the_rules() {
@@ -21,6 +22,27 @@ fn destinations_follow_the_rules() {
         ("COPY --chown=1:2 --chmod=0600 a /x/y", "d 0755 1:2 x\n- 0600 1:2 x/y\n"),
         ("COPY --chown=7 dir/c /x", "- 0644 7:7 x\n"),
         ("COPY --link a /x", "- 0644 0:0 x\n"),
+        ("COPY --chmod=u=rwX,go=rX dir/sub /x", "d 0755 0:0 x\n- 0644 0:0 x/d\n"),
+        ("COPY --chmod=+x,o= a /x", "- 0750 0:0 x\n"),
+        ("COPY --exclude=c dir /x", "d 0750 0:0 x\nd 0755 0:0 x/sub\n- 0644 0:0 x/sub/d\n"),
+        ("COPY --exclude=sub dir /x", "d 0750 0:0 x\n- 0644 0:0 x/c\n"),
+        (
+            "COPY --exclude=sub --exclude=!sub/d dir /x/",
+            "d 0755 0:0 x\n- 0644 0:0 x/c\nd 0755 0:0 x/sub\n- 0644 0:0 x/sub/d\n",
+        ),
+        ("COPY --exclude=*b a* /x/", "d 0755 0:0 x\n- 0644 0:0 x/a\n"),
+        ("ADD --exclude=**/d dir /x/", "d 0755 0:0 x\n- 0644 0:0 x/c\nd 0755 0:0 x/sub\n"),
+        (
+            "COPY --parents dir/sub/d /x",
+            "d 0755 0:0 x\nd 0750 0:0 x/dir\nd 0755 0:0 x/dir/sub\n- 0644 0:0 x/dir/sub/d\n",
+        ),
+        ("COPY --parents a dir/./sub/d /x/", "d 0755 0:0 x\n- 0644 0:0 x/a\nd 0755 0:0 x/sub\n- 0644 0:0 x/sub/d\n"),
+        ("COPY --parents ./**/d /", "d 0750 0:0 dir\nd 0755 0:0 dir/sub\n- 0644 0:0 dir/sub/d\n"),
+        (
+            "COPY --parents --exclude=**/d dir /x/",
+            "d 0755 0:0 x\nd 0750 0:0 x/dir\n- 0644 0:0 x/dir/c\nd 0755 0:0 x/dir/sub\n",
+        ),
+        ("COPY --parents --chmod=0700 --chown=1:2 dir/c /x/", "d 0755 1:2 x\nd 0700 1:2 x/dir\n- 0700 1:2 x/dir/c\n"),
         ("ADD a /x", "- 0644 0:0 x\n"),
     ] {
         let bench = Bench::with(&format!("FROM scratch\n{instruction}\n"));
@@ -66,6 +88,65 @@ fn copying_from_a_stage_keeps_owners_links_and_attributes() {
     let image = bench.image(&[]);
     assert_eq!(show(&image.layers[0]), "d 0755 0:0 copy\n- 4755 3:4 copy/f\nl 0777 0:0 copy/l -> f\n");
     assert_eq!(image.top(), "d 0755 0:0 one\n- 4755 3:4 one/f\n");
+}
+
+#[test]
+fn parents_and_exclusions_work_on_stages() {
+    let bench = Bench::with(
+        "FROM {busybox} AS a\nRUN mkdir -p /o/p/q && chmod 700 /o/p && echo x >/o/p/q/f && echo x >/o/p/g && ln -s p /o/l\n\
+         FROM scratch\nCOPY --from=a --parents /o/./p/q/f /one/\nCOPY --from=a --exclude=p/q --exclude=l /o /two\n\
+         COPY --from=a --parents /o/**/f /\n",
+    );
+    let image = bench.image(&[]);
+    let shown: Vec<String> = image.layers.iter().map(show).collect();
+    assert_eq!(shown[0], "d 0755 0:0 one\nd 0700 0:0 one/p\nd 0755 0:0 one/p/q\n- 0644 0:0 one/p/q/f\n");
+    assert_eq!(shown[1], "d 0755 0:0 two\nd 0700 0:0 two/p\n- 0644 0:0 two/p/g\n");
+    assert_eq!(shown[2], "d 0755 0:0 o\nd 0700 0:0 o/p\nd 0755 0:0 o/p/q\n- 0644 0:0 o/p/q/f\n");
+}
+
+#[test]
+fn parents_of_what_is_not_there_are_an_error() {
+    for (instruction, from) in
+        [("COPY --parents dir/missing /", "build context"), ("COPY --parents l/f /", "build context")]
+    {
+        let bench = Bench::with(&format!("FROM scratch\n{instruction}\n"));
+        bench.file("dir/f", "x");
+        symlink("dir", bench.context().join("l")).unwrap();
+        let run = bench.try_build(&[]);
+        assert!(run.code == 1 && run.stderr.contains(from), "{instruction}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn a_linked_copy_is_the_same_layer_on_every_base() {
+    let bench = Bench::with("FROM {busybox}\nCOPY --link f /etc/new/f\n");
+    bench.file("f", "x");
+    let first = bench.image(&[]);
+    assert_eq!(first.top(), "d 0755 0:0 etc\nd 0755 0:0 etc/new\n- 0644 0:0 etc/new/f\n");
+    bench.dockerfile("FROM {busybox}\nRUN chmod 700 /etc\nCOPY --link f /etc/new/f\n");
+    let run = bench.build(&[]);
+    assert_eq!(run.cached(), 1, "{}", run.stderr);
+    // A name is looked up below: there the base matters.
+    for id in [77, 78] {
+        bench.dockerfile(&format!(
+            "FROM {{busybox}}\nRUN echo app:x:{id}:{id}::/: >>/etc/passwd\nCOPY --link --chown=app f /f\n"
+        ));
+        assert_eq!(bench.image(&[]).top(), format!("- 0644 {id}:{id} f\n"));
+    }
+}
+
+#[test]
+fn a_linked_copy_stays_on_its_own_base() {
+    let bench = Bench::with(
+        "FROM {busybox} AS one\nCOPY --link f /\nFROM scratch AS two\nCOPY <<X /x\nx\nX\nCOPY --link f /\n\
+         FROM scratch\nCOPY --from=one /bin/busybox /f /one/\nCOPY --from=two / /two/\n",
+    );
+    bench.file("f", "x");
+    let image = bench.image(&[]);
+    assert_eq!(image.layers[0].keys().collect::<Vec<_>>(), ["one", "one/busybox", "one/f"]);
+    assert_eq!(image.layers[1].keys().collect::<Vec<_>>(), ["two", "two/f", "two/x"]);
+    let two = bench.image(&["--target", "two"]);
+    assert_eq!((show(&two.layers[0]).as_str(), two.top().as_str()), ("- 0644 0:0 x\n", "- 0644 0:0 f\n"));
 }
 
 #[test]
@@ -156,4 +237,141 @@ fn capabilities_survive_the_layer() {
     let out = bench.path("out");
     bench.build(&["-o", &format!("type=local,dest={}", out.display())]);
     assert!(peer("getcap", &[out.join("t").to_str().unwrap()]).contains("cap_net_raw"));
+}
+
+#[test]
+fn adding_from_http_keeps_time_and_asks_again() {
+    let bench = Bench::new();
+    let server = Server::start(&bench.path(""));
+    let add = |flags: &str, path: &str, destination: &str| {
+        bench.dockerfile(&format!("FROM scratch\nADD {flags} {} {destination}\n", server.url(path)));
+    };
+    server.page("/a/file.txt", "one");
+    add("", "/a/file.txt?x=1", "/d/");
+    let image = bench.image(&[]);
+    assert_eq!(
+        (image.top().as_str(), image.text("d/file.txt").as_str()),
+        ("d 0755 0:0 d\n- 0600 0:0 d/file.txt\n", "one")
+    );
+    assert_eq!(
+        image.config["history"][0]["created_by"].as_str().unwrap(),
+        format!("ADD {} /d/ # buildkit", server.url("/a/file.txt?x=1"))
+    );
+    let out = bench.path("out");
+    bench.build(&["-o", &format!("type=local,dest={}", out.display())]);
+    let modified = fs_err::metadata(out.join("d/file.txt")).unwrap().modified().unwrap();
+    assert_eq!(modified.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs(), 784_111_777);
+    server.log();
+    assert_eq!(bench.build(&[]).cached(), 1);
+    assert_eq!(server.log(), ["GET /a/file.txt 304"]);
+    server.page("/a/file.txt", "two");
+    assert_eq!(bench.image(&[]).text("d/file.txt"), "two");
+
+    add("--chown=3:4 --chmod=u=rwx,go=rX", "/a/file.txt", "/renamed");
+    assert_eq!(bench.image(&[]).top(), "- 0744 3:4 renamed\n");
+}
+
+#[test]
+fn adding_from_http_can_be_held_against_a_checksum() {
+    let bench = Bench::new();
+    let server = Server::start(&bench.path(""));
+    server.page("/f", "hello\n");
+    let right = "sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
+    bench.dockerfile(&format!("FROM scratch\nADD --checksum={right} {} /f\n", server.url("/f")));
+    assert_eq!(bench.image(&[]).text("f"), "hello\n");
+    // What is known by its digest need not be asked for.
+    server.log();
+    bench.build(&[]);
+    assert_eq!(server.log(), Vec::<String>::new());
+    bench.dockerfile(&format!("FROM scratch\nADD --checksum={} {} /f\n", right.replace("58", "59"), server.url("/f")));
+    let run = bench.try_build(&[]);
+    assert!(run.code == 1 && run.stderr.contains("has the digest sha256:5891"), "{}", run.stderr);
+    for flag in ["--checksum=sha256:12", "--checksum=md5:12", "--keep-git-dir"] {
+        bench.dockerfile(&format!("FROM scratch\nADD {flag} {} /f\n", server.url("/f")));
+        let run = bench.try_build(&[]);
+        assert!(run.code == 1 && run.stderr.contains(">>> 2"), "{flag}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn adding_from_http_names_and_unpacks_files() {
+    let bench = Bench::new();
+    let server = Server::start(&bench.path(""));
+    let page = |path: &str, status: u16, headers: Vec<(&'static str, String)>| {
+        server.put(path, Page { body: b"x".to_vec(), headers, status });
+    };
+    page("/", 200, vec![("Content-Disposition", "attachment; filename=\"../named\"".into())]);
+    page("/moved", 302, vec![("Location", server.url("/"))]);
+    page("/loop", 302, vec![("Location", server.url("/loop"))]);
+    page("/plain/", 200, Vec::new());
+    page("/gone", 404, Vec::new());
+    for (path, listing) in
+        [("/", "d 0755 0:0 d\n- 0600 0:0 d/named\n"), ("/moved", "d 0755 0:0 d\n- 0600 0:0 d/moved\n")]
+    {
+        bench.dockerfile(&format!("FROM scratch\nADD {} /d/\n", server.url(path)));
+        assert_eq!(bench.image(&[]).top(), listing, "{path}");
+    }
+    for (path, message) in [("/plain/", "no name"), ("/gone", "404"), ("/loop", "too many redirects")] {
+        bench.dockerfile(&format!("FROM scratch\nADD {} /d/\n", server.url(path)));
+        let run = bench.try_build(&[]);
+        assert!(run.code == 1 && run.stderr.contains(message), "{path}: {}", run.stderr);
+    }
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(1);
+    header.set_mode(0o640);
+    header.set_uid(5);
+    header.set_gid(6);
+    archive.append_data(&mut header, "in", &b"x"[..]).unwrap();
+    server.page("/a.tar", archive.into_inner().unwrap());
+    bench.file("local.tar", "");
+    for (flag, listing) in [
+        ("", "d 0755 0:0 d\n- 0600 0:0 d/a.tar\n"),
+        ("--unpack=false", "d 0755 0:0 d\n- 0600 0:0 d/a.tar\n"),
+        ("--unpack", "d 0755 0:0 d\n- 0640 5:6 d/in\n"),
+    ] {
+        bench.dockerfile(&format!("FROM scratch\nADD {flag} {} /d/\n", server.url("/a.tar")));
+        assert_eq!(bench.image(&[]).top(), listing, "{flag}");
+    }
+}
+
+#[test]
+fn local_archives_are_kept_if_asked() {
+    let bench = Bench::with("FROM scratch\nADD --unpack=false --chmod=644 a.tar /d/\n");
+    peer(
+        "tar",
+        &[
+            "-C",
+            bench.context().to_str().unwrap(),
+            "-cf",
+            bench.context().join("a.tar").to_str().unwrap(),
+            "Dockerfile",
+        ],
+    );
+    assert_eq!(bench.image(&[]).top(), "d 0755 0:0 d\n- 0644 0:0 d/a.tar\n");
+}
+
+#[test]
+fn adding_from_git_gives_the_files_of_a_commit() {
+    let bench = Bench::new();
+    let server = Server::start(&repository(&bench.path("")));
+    let add = |flags: &str, suffix: &str| {
+        bench.dockerfile(&format!("FROM scratch\nADD {flags} {}{suffix} /d\n", server.url("/git/x.git")));
+    };
+    add("--exclude=Evil --exclude=out", "#v1");
+    let image = bench.image(&[]);
+    let listing = "d 0755 0:0 d\n- 0644 0:0 d/.dockerignore\n- 0644 0:0 d/Dockerfile\n- 0644 0:0 d/f\n\
+                   d 0755 0:0 d/sub\n- 0644 0:0 d/sub/Dockerfile\n- 0644 0:0 d/sub/g\n";
+    assert_eq!((image.top().as_str(), image.text("d/f").as_str()), (listing, "one"));
+    // The same commit by another name.
+    let first = commit(&bench.path(""), "v1");
+    add("--exclude=Evil --exclude=out", &format!("?tag=v1&checksum={}", &first[..10]));
+    assert_eq!(bench.build(&[]).cached(), 1);
+    add("", "#main:sub");
+    assert_eq!(bench.image(&[]).top(), "d 0755 0:0 d\n- 0644 0:0 d/Dockerfile\n- 0644 0:0 d/g\n");
+    add("--keep-git-dir=true", "#main");
+    assert!(bench.image(&[]).layers[0].contains_key("d/.git/HEAD"));
+    add(&format!("--checksum={first}"), "#main");
+    let run = bench.try_build(&[]);
+    assert!(run.code == 1 && run.stderr.contains(&first), "{}", run.stderr);
 }

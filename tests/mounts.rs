@@ -406,6 +406,19 @@ fn mount_points_are_in_no_layer() {
 }
 
 #[test]
+fn a_cache_may_be_inside_a_read_only_bind_of_the_context() {
+    let bench = Bench::with(
+        "FROM {busybox}\nWORKDIR /w\nRUN --mount=target=. --mount=type=cache,target=node_modules --mount=type=secret,id=s,target=a/b/npmrc \
+         echo 1 >node_modules/x && test -s a/b/npmrc && ! touch a/y 2>/dev/null && find . -type f | sort >/out\n",
+    );
+    bench.file("a/f", "x");
+    let image = bench.image(&["--secret", "id=s,src=Dockerfile"]);
+    assert_eq!(image.text("out"), "./Dockerfile\n./a/b/npmrc\n./a/f\n./node_modules/x\n");
+    assert_eq!(image.top(), "- 0644 0:0 out\n");
+    assert!(!bench.context().join("node_modules").exists() && !bench.context().join("a/b").exists());
+}
+
+#[test]
 fn options_take_variables_and_relative_targets_are_below_the_working_directory() {
     let bench = Bench::with(
         "FROM {busybox}\nARG DIR=sub\nENV ID=name\nWORKDIR /w\n\

@@ -10,6 +10,7 @@ use crate::graph::PinnedImage;
 use crate::graph::config::ImageConfig;
 use crate::graph::platform::{Platform, PlatformError};
 use crate::graph::references::ImageName;
+use crate::layout::{self, LayoutError};
 use crate::progress::Reporter;
 
 /// Why an image could not be pinned.
@@ -24,6 +25,16 @@ pub enum BaseError {
         span: Span,
         /// Why.
         source: Box<registry::Error>,
+    },
+    /// An OCI layout did not give it.
+    #[error("cannot use the named context `{name}`")]
+    Layout {
+        /// The context, by its canonical name.
+        name: String,
+        /// The lines that name it.
+        span: Span,
+        /// Why.
+        source: Box<LayoutError>,
     },
     /// Its config is not one.
     #[error("the config of `{reference}` is not an image config")]
@@ -56,7 +67,10 @@ impl BaseError {
     /// The lines of the Dockerfile that name the image.
     pub fn span(&self) -> Option<Span> {
         match self {
-            Self::Resolve { span, .. } | Self::Config { span, .. } | Self::LayerCount { span, .. } => Some(*span),
+            Self::Resolve { span, .. }
+            | Self::Layout { span, .. }
+            | Self::Config { span, .. }
+            | Self::LayerCount { span, .. } => Some(*span),
             Self::Platform(_) => None,
         }
     }
@@ -84,25 +98,34 @@ pub fn resolve(
 
 fn pin(client: &registry::Client, name: &ImageName, span: Span) -> Result<PinnedImage, BaseError> {
     let shown = || name.reference.clone();
-    let reference = registry::reference::parse(&name.reference).expect("the graph made it from a reference");
+    let reference = match registry::reference::parse(&name.reference) {
+        // A context may have a name that no image has.
+        Err(_) if name.layout.is_some() => registry::reference::parse("oci-layout"),
+        reference => reference,
+    };
+    let reference = reference.expect("the graph made it from a reference");
     let platform: Platform = name.platform.parse()?;
-    let resolved = client.resolve(&reference, &oci_platform(&platform)).map_err(|source| BaseError::Resolve {
-        reference: shown(),
-        span,
-        source: Box::new(source),
-    })?;
-    let config: ImageConfig = serde_json::from_slice(&resolved.config).map_err(|source| BaseError::Config {
-        reference: shown(),
-        span,
-        source,
-    })?;
-    let layers = resolved.manifest.layers();
+    let wanted = oci_platform(&platform);
+    let (digest, manifest, config) = if let Some(layout) = &name.layout {
+        let found = layout::resolve(layout, &wanted);
+        let found = found.map_err(|source| BaseError::Layout { name: shown(), span, source: Box::new(source) })?;
+        (found.digest, found.manifest, found.config)
+    } else {
+        let found = client.resolve(&reference, &wanted);
+        let found =
+            found.map_err(|source| BaseError::Resolve { reference: shown(), span, source: Box::new(source) })?;
+        (found.descriptor.digest().clone(), found.manifest, found.config)
+    };
+    let config: ImageConfig =
+        serde_json::from_slice(&config).map_err(|source| BaseError::Config { reference: shown(), span, source })?;
+    let layers = manifest.layers();
     if layers.len() != config.rootfs.diff_ids.len() {
         let (layers, diff_ids) = (layers.len(), config.rootfs.diff_ids.len());
         return Err(BaseError::LayerCount { reference: shown(), span, layers, diff_ids });
     }
     let layers = layers.iter().zip(&config.rootfs.diff_ids).map(|(blob, diff_id)| layer(blob, diff_id)).collect();
-    Ok(PinnedImage { reference, manifest: resolved.descriptor.digest().clone(), config, layers })
+    let layout = name.layout.as_ref().map(|layout| layout.path.clone());
+    Ok(PinnedImage { reference, layout, manifest: digest, config, layers })
 }
 
 fn layer(blob: &Descriptor, diff_id: &Digest) -> snapshot::Layer {

@@ -1,5 +1,6 @@
 //! A build from end to end: parse → references → bases → lower → solve → image → export.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
 use std::path::PathBuf;
 
@@ -7,15 +8,18 @@ use snapshot::{Compression, Flavour, Store};
 
 use crate::bases::{self, BaseError};
 use crate::checks::{self, Subject};
-use crate::context::{ContextError, Ignore, LocalContext, Memo, load_ignore};
+use crate::context::{ContextError, Ignore, LocalContext, Memo};
+use crate::contexts::{NamedTree, OpenError, open_named};
 use crate::dockerfile::lint::Finding;
 use crate::dockerfile::{self, CheckOptionError};
 use crate::export::{self, ExportError, Exported, Output};
 use crate::grants::Grants;
+use crate::graph::named::NamedContext;
 use crate::graph::references::{Request, select};
 use crate::graph::{Graph, GraphError, lower};
 use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
+use crate::remote::Remotes;
 use crate::sandbox::{Cancel, Sandbox};
 use crate::solve::{self, SolveError, World};
 
@@ -24,10 +28,12 @@ use crate::solve::{self, SolveError, World};
 pub struct Build {
     /// The Dockerfile's bytes.
     pub dockerfile: Vec<u8>,
-    /// Where it came from, when that is a file: an ignore file may stand beside it.
-    pub dockerfile_path: Option<PathBuf>,
+    /// How the Dockerfile is called in messages.
+    pub dockerfile_name: String,
     /// The directory of the build context.
     pub context: PathBuf,
+    /// What of it is ignored.
+    pub ignore: Ignore,
     /// What is asked of the Dockerfile.
     pub request: Request,
     /// Names for the image.
@@ -77,6 +83,14 @@ pub enum BuildError {
     /// The build context.
     #[error(transparent)]
     Context(#[from] ContextError),
+    /// A context with a name.
+    #[error("cannot open the build context `{name}`")]
+    NamedContext {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: Box<OpenError>,
+    },
     /// An output.
     #[error(transparent)]
     Export(#[from] ExportError),
@@ -102,7 +116,8 @@ pub fn open_store(home: &std::path::Path, sandbox: &Sandbox) -> Result<Store, sn
 /// What a build begins with, and all of a check.
 struct Prepared {
     graph: Graph,
-    ignore: Ignore,
+    /// The named contexts that it reads.
+    contexts: BTreeSet<String>,
     findings: Vec<Finding>,
 }
 
@@ -113,13 +128,13 @@ fn prepare(build: &Build, client: &registry::Client, reporter: &Reporter<'_>) ->
     let selection = select(&parsed.dockerfile, &build.request)?;
     let images = bases::resolve(client, &selection.images, reporter)?;
     let graph = lower(&selection, &images)?;
-    let ignore = load_ignore(&build.context, build.dockerfile_path.as_deref())?;
-    let subject = Subject { parsed: &parsed, selection: &selection, images: &images, graph: &graph, ignore: &ignore };
+    let ignore = &build.ignore;
+    let subject = Subject { parsed: &parsed, selection: &selection, images: &images, graph: &graph, ignore };
     let findings = checks::check(&subject);
     if parsed.check.error && !findings.is_empty() {
         return Err(BuildError::Checks(findings));
     }
-    Ok(Prepared { graph, ignore, findings })
+    Ok(Prepared { graph, contexts: selection.contexts, findings })
 }
 
 fn client(options: &registry::Options) -> Result<registry::Client, BuildError> {
@@ -135,14 +150,16 @@ pub fn check(build: &Build, registry: &registry::Options, progress: &dyn Progres
 pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> Result<Image, BuildError> {
     let reporter = Reporter::new(progress);
     let client = client(machine.registry)?;
-    let Prepared { graph, ignore, findings } = prepare(build, &client, &reporter)?;
-    let name = build.dockerfile_path.as_ref().map_or_else(|| "-".to_owned(), |path| path.display().to_string());
+    let Prepared { graph, contexts, findings } = prepare(build, &client, &reporter)?;
+    let name = &build.dockerfile_name;
     for Finding { rule, span, message, .. } in &findings {
         reporter.warn(format!("{rule}: {message} ({name}:{})", span.start));
     }
 
     let store = open_store(machine.home, machine.sandbox)?;
-    let context = LocalContext::open(&build.context, ignore)?;
+    let context = LocalContext::open(&build.context, build.ignore.clone())?;
+    let remotes = Remotes::default();
+    let contexts = named_contexts(&contexts, &build.request, &store, &remotes)?;
     let memo_path = store.path().join("context-digests");
     let memo = Memo::load(&memo_path);
     let options = options(build);
@@ -151,6 +168,8 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
         client: &client,
         executor: machine.sandbox,
         context: &context,
+        contexts: &contexts,
+        remotes: &remotes,
         memo: &memo,
         reporter: &reporter,
         cancel: machine.cancel,
@@ -172,6 +191,24 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
         export::export(&world, output, &exported)?;
     }
     Ok(image)
+}
+
+/// Opens the named contexts that are files and that the build needs.
+fn named_contexts(
+    names: &BTreeSet<String>,
+    request: &Request,
+    store: &Store,
+    remotes: &Remotes,
+) -> Result<BTreeMap<String, NamedTree>, BuildError> {
+    let mut opened = BTreeMap::new();
+    for name in names {
+        if let Some(NamedContext::Tree(location)) = request.contexts.get(name) {
+            let tree = open_named(store, location, remotes);
+            let failed = |source| BuildError::NamedContext { name: name.clone(), source: Box::new(source) };
+            opened.insert(name.clone(), tree.map_err(failed)?);
+        }
+    }
+    Ok(opened)
 }
 
 fn options(build: &Build) -> solve::Options {

@@ -89,6 +89,9 @@ fn ignored_sources(subject: &Subject<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for vertex in subject.graph.vertices.iter().filter(|vertex| vertex.from.is_empty()) {
         let Op::Copy(copy) = &vertex.op else { continue };
+        if copy.context.is_some() {
+            continue;
+        }
         for source in &copy.sources {
             let CopySource::Path(path) = source else { continue };
             let relative = path.trim_matches('/').trim_start_matches("./");

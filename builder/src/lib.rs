@@ -14,17 +14,22 @@
 //! emits [`progress::Event`]s.
 
 pub mod accounts;
+pub mod archive;
 pub mod bases;
 pub mod build;
 pub mod checks;
 pub mod context;
+pub mod contexts;
 pub mod dockerfile;
 pub mod export;
 pub mod grants;
 pub mod graph;
 pub mod image;
+pub mod layout;
 pub mod paths;
 pub mod progress;
 pub mod prune;
+pub mod remote;
 pub mod sandbox;
+pub mod scratch;
 pub mod solve;

@@ -35,5 +35,6 @@ pub use credentials::Credentials;
 pub use error::{Action, Answer, AnswerError, Error, Exchange};
 pub use oci_spec::distribution::Reference;
 pub use options::{Options, Retry, Timeouts};
+pub use platform::rank;
 #[cfg(feature = "testing")]
 pub mod testing;

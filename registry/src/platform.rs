@@ -6,7 +6,7 @@
 use oci_spec::image::{Arch, Os, Platform};
 
 /// How well `offered` suits `wanted`: 0 is best, none is not at all.
-pub(crate) fn rank(wanted: &Platform, offered: &Platform) -> Option<u32> {
+pub fn rank(wanted: &Platform, offered: &Platform) -> Option<u32> {
     if wanted.os() != offered.os() || wanted.architecture() != offered.architecture() {
         return None;
     }

@@ -198,8 +198,8 @@ impl Store {
         Ok(usage)
     }
 
-    /// Removes the blobs with their segment lists, indexes, snapshots (of this store's flavour) and mounts that `keep`
-    /// does not name; returns the bytes freed. Fails with [`Error::Busy`] while another process has the store open.
+    /// Removes the blobs with their segment lists, the indexes, the snapshots (of this store's flavour) and the mounts that
+    /// `keep` does not name; returns the bytes freed. Fails with [`Error::Busy`] while another process has the store open.
     pub fn remove_unreferenced(&self, keep: &Referenced) -> Result<u64, Error> {
         match rustix::fs::flock(&self.lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}

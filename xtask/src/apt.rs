@@ -35,6 +35,10 @@ const PACKAGES: &[Package] = &[
     Package { name: "bzip2", why: "archives that ADD unpacks", parts: &[Test] },
     Package { name: "xz-utils", why: "archives that ADD unpacks", parts: &[Test] },
     Package { name: "zstd", why: "archives that ADD unpacks", parts: &[Test] },
+    Package { name: "git", why: "build contexts and ADD sources that are repositories", parts: &[Test] },
+    Package { name: "openssl", why: "certificates of the registries that the tests start", parts: &[Test] },
+    Package { name: "libcap2-bin", why: "setcap and getcap: file capabilities in layers", parts: &[Test] },
+    Package { name: "python3", why: "reads layers independently of rbuild", parts: &[Test] },
     Package { name: "uidmap", why: "newuidmap and newgidmap: builds by a plain user", parts: &[Test] },
     Package { name: "buildah", why: "the builder that the bench compares rbuild with", parts: &[Bench] },
 ];

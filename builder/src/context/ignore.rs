@@ -73,6 +73,19 @@ impl Ignore {
         Ok(Self { rules })
     }
 
+    /// Makes rules of patterns that stand for themselves: `COPY --exclude`. The line of an error is the pattern's number.
+    pub fn of<T: AsRef<str>>(patterns: &[T]) -> Result<Self, IgnoreError> {
+        let mut rules = Vec::new();
+        for (index, pattern) in patterns.iter().enumerate() {
+            let text = pattern.as_ref().trim();
+            let failed = |source| IgnoreError { line: index + 1, text: text.to_owned(), source };
+            if !text.is_empty() {
+                rules.extend(Rule::parse(text).map_err(failed)?);
+            }
+        }
+        Ok(Self { rules })
+    }
+
     /// Says whether nothing can be ignored.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()

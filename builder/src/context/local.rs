@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use fs_err as fs;
 use rustix::fs::{Mode, OFlags};
@@ -107,6 +107,23 @@ impl LocalContext {
         })
     }
 
+    /// Resolves the links of `path` inside the root, ignored or not.
+    pub fn find(&self, path: &Path) -> Result<PathBuf, ContextError> {
+        let bare =
+            Self { root: self.root.try_clone().map_err(|source| read(path, source))?, ignore: Ignore::default() };
+        let relative = path.components().filter(|part| !matches!(part, Component::RootDir | Component::CurDir));
+        resolve::find(&bare, &relative.collect::<PathBuf>()).map(|(found, _)| found)
+    }
+
+    /// The same for a directory.
+    pub fn directory(&self, path: &str) -> Result<PathBuf, ContextError> {
+        let found = self.find(Path::new(path))?;
+        match super::beneath::open_directory(self.root(), &found) {
+            Ok(_) => Ok(found),
+            Err(source) => Err(read(Path::new(path), source)),
+        }
+    }
+
     pub(super) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
@@ -136,6 +153,27 @@ impl LocalContext {
             Err(Stop::Failed(error)) => Err(error),
         }
     }
+}
+
+fn read(path: &Path, source: io::Error) -> ContextError {
+    ContextError::Read { path: path.to_owned(), source }
+}
+
+/// Like [`load_ignore`], where the Dockerfile too is in `root`, and no link leads out of it.
+pub fn load_ignore_beneath(root: &Path, dockerfile: Option<&Path>) -> Result<Ignore, ContextError> {
+    let context = LocalContext::open(root, Ignore::default())?;
+    let beside = dockerfile.map(|path| {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".dockerignore");
+        PathBuf::from(beside)
+    });
+    for path in beside.into_iter().chain([PathBuf::from(".dockerignore")]) {
+        match context.find(&path) {
+            Err(ContextError::Missing { .. }) => {}
+            found => return parse_ignore(path, read_text(context.open_file(&found?)?)),
+        }
+    }
+    Ok(Ignore::default())
 }
 
 /// Reads the ignore file that applies: `<dockerfile>.dockerignore` beside the Dockerfile, else `.dockerignore` in

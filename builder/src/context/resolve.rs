@@ -91,6 +91,11 @@ fn follow(context: &LocalContext, asked: &Path) -> Result<Resolved, ContextError
     Ok(resolved)
 }
 
+/// Follows the links of a path inside the root; says whether it leads to a directory.
+pub(super) fn find(context: &LocalContext, path: &Path) -> Result<(PathBuf, bool), ContextError> {
+    follow(context, path).map(|found| (found.path, found.file_type == FileType::Directory))
+}
+
 /// Makes a match of a path that was `asked` for and `resolved`, unless it is hidden or nothing that can be copied.
 fn settle(context: &LocalContext, asked: &Path, resolved: Resolved) -> Result<Selected, ContextError> {
     let directory = resolved.file_type == FileType::Directory;

@@ -3,6 +3,7 @@
 use crate::dockerfile::expand::ExpandError;
 use crate::dockerfile::{MountError, PortError, Span};
 use crate::graph::platform::PlatformError;
+use crate::remote::location::LocationError;
 
 /// A problem and where it stands.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +53,9 @@ pub enum Problem {
         /// The stage named.
         name: String,
     },
+    /// A source of `ADD` that looks like a URL and is none.
+    #[error("cannot add {0}")]
+    Location(#[from] LocationError),
     /// Known and valid, but not in this version.
     #[error("{what} is not implemented in this version of rbuild")]
     NotImplemented {

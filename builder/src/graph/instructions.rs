@@ -3,17 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::dockerfile::{
-    Add, ArgDeclaration, Command, CommandLine, Copy, CopyFiles, CopySource as Source, Healthcheck as Check,
-    Instruction, Ports, Run, Word,
-};
+use crate::dockerfile::{ArgDeclaration, Command, CommandLine, Healthcheck as Check, Instruction, Ports, Run, Word};
 use crate::graph::config::{Empty, Healthcheck};
 use crate::graph::go;
 use crate::graph::lower::{Lowering, StageState};
 use crate::graph::mounts::Mounts;
 use crate::graph::platform::Platform;
 use crate::graph::scope::PROXY_ARGS;
-use crate::graph::{CopyOp, CopySource, MkdirOp, Op, Problem, RunOp, Script};
+use crate::graph::{MkdirOp, Op, Problem, RunOp, Script};
 
 /// Whether an instruction adds a layer to the image.
 pub(super) fn makes_layer(command: &Command) -> bool {
@@ -93,33 +90,6 @@ impl Lowering<'_> {
         PROXY_ARGS.iter().filter_map(|&name| args.get(name).map(|value| (name.to_owned(), value.clone()))).collect()
     }
 
-    fn copy(&mut self, state: &mut StageState, copy: &Copy, instruction: &Instruction) -> Result<(), Problem> {
-        refuse(copy.parents, "`COPY --parents`")?;
-        let op = copy_op(state, &copy.files, false)?;
-        let from = match &copy.from {
-            Some(word) => Some(self.from(state, &word.0, instruction.span)?),
-            None => None,
-        };
-        let text = history_of_copy(state, "COPY", &copy.files, &op)?;
-        self.layer(state, Op::Copy(op), from, instruction);
-        state.layer_history(&text);
-        Ok(())
-    }
-
-    fn add(&mut self, state: &mut StageState, add: &Add, instruction: &Instruction) -> Result<(), Problem> {
-        refuse(add.checksum.is_some(), "`ADD --checksum`")?;
-        refuse(add.keep_git_dir, "`ADD --keep-git-dir`")?;
-        let op = copy_op(state, &add.files, add.unpack.unwrap_or(true))?;
-        for source in &op.sources {
-            let CopySource::Path(path) = source else { continue };
-            refuse(path.contains("://") || path.starts_with("git@"), "`ADD` of a URL")?;
-        }
-        let text = history_of_copy(state, "ADD", &add.files, &op)?;
-        self.layer(state, Op::Copy(op), None, instruction);
-        state.layer_history(&text);
-        Ok(())
-    }
-
     fn workdir(&mut self, state: &mut StageState, word: &Word, instruction: &Instruction) -> Result<(), Problem> {
         let path = absolute(state, &state.scope.expand(word)?);
         state.config.config.working_dir.clone_from(&path);
@@ -135,7 +105,7 @@ impl Lowering<'_> {
     }
 }
 
-fn refuse(used: bool, what: &str) -> Result<(), Problem> {
+pub(super) fn refuse(used: bool, what: &str) -> Result<(), Problem> {
     if used { Err(Problem::NotImplemented { what: what.to_owned() }) } else { Ok(()) }
 }
 
@@ -321,44 +291,6 @@ fn command(state: &StageState, run: &Run) -> (Vec<String>, Option<Script>) {
     }
 }
 
-fn copy_op(state: &StageState, files: &CopyFiles, unpack: bool) -> Result<CopyOp, Problem> {
-    refuse(!files.exclude.is_empty(), "`--exclude`")?;
-    let mut sources = Vec::new();
-    for source in &files.sources {
-        sources.push(match source {
-            Source::Path(word) => CopySource::Path(state.scope.expand(word)?),
-            Source::Heredoc(heredoc) => {
-                let content =
-                    if heredoc.expand { state.scope.expand_heredoc(&heredoc.body)? } else { heredoc.body.clone() };
-                CopySource::Inline { name: heredoc.name.clone(), content }
-            }
-        });
-    }
-    let given = state.scope.expand(&files.destination)?;
-    let mut destination = absolute(state, &given);
-    if (given.ends_with('/') || given == "." || given.ends_with("/.")) && destination != "/" {
-        destination.push('/');
-    }
-    if sources.len() > 1 && !destination.ends_with('/') {
-        let reason = "with several sources it has to be a directory and end with `/`";
-        return Err(Problem::BadValue { what: "the destination", value: given, reason });
-    }
-    let chown = files.chown.as_ref().map(|word| state.scope.expand(word)).transpose()?;
-    let chmod = files.chmod.as_ref().map(|word| mode(&state.scope.expand(word)?)).transpose()?;
-    Ok(CopyOp { sources, destination, chown: chown.filter(|owner| !owner.is_empty()), chmod, unpack, link: files.link })
-}
-
-fn mode(text: &str) -> Result<u32, Problem> {
-    if text.starts_with(|c: char| c.is_ascii_alphabetic() || "+-=".contains(c)) {
-        return Err(Problem::NotImplemented { what: format!("the symbolic mode `--chmod={text}`") });
-    }
-    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777).ok_or_else(|| Problem::BadValue {
-        what: "--chmod",
-        value: text.to_owned(),
-        reason: "write an octal mode such as `0755`",
-    })
-}
-
 fn working_dir(state: &StageState) -> &str {
     match state.config.config.working_dir.as_str() {
         "" => "/",
@@ -390,19 +322,4 @@ fn history_of_run(state: &StageState, argv: &[String]) -> String {
     words.extend(state.args.iter().map(value));
     words.extend_from_slice(argv);
     words.join(" ")
-}
-
-/// `COPY --chown=1:2 a .`: the words as written, expanded; not the resolved destination.
-fn history_of_copy(state: &StageState, verb: &str, files: &CopyFiles, op: &CopyOp) -> Result<String, Problem> {
-    let mut words = vec![verb.to_owned()];
-    words.extend(op.chown.as_ref().map(|owner| format!("--chown={owner}")));
-    if let Some(mode) = &files.chmod {
-        words.push(format!("--chmod={}", state.scope.expand(mode)?));
-    }
-    words.extend(op.sources.iter().map(|source| match source {
-        CopySource::Path(path) => path.clone(),
-        CopySource::Inline { name, .. } => format!("<<{name}"),
-    }));
-    words.push(state.scope.expand(&files.destination)?);
-    Ok(words.join(" "))
 }

@@ -10,7 +10,7 @@ use crate::graph::instructions::makes_layer;
 use crate::graph::platform::Platform;
 use crate::graph::references::{Base, ImageName, Selection};
 use crate::graph::scope::Scope;
-use crate::graph::{Graph, GraphError, Op, PinnedImage, Problem, Vertex, VertexId};
+use crate::graph::{CopyOp, CopySource, Graph, GraphError, Op, PinnedImage, Problem, Vertex, VertexId};
 
 /// What `comment` in the history says; scanners and `docker history` know the frontend by it.
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
@@ -68,7 +68,7 @@ impl Lowering<'_> {
         let platform = self.selection.stage_platform(stage).map_err(|problem| problem.at(stage.span))?;
         let mut config = match base {
             Base::Stage(earlier) => self.stages[earlier].config.clone(),
-            Base::Scratch => ImageConfig::scratch(&platform),
+            Base::Scratch | Base::Context(_) => ImageConfig::scratch(&platform),
             Base::Image(image) => self.images[image].config.clone(),
         };
         let triggers = triggers(&mut config, stage.span)?;
@@ -79,11 +79,15 @@ impl Lowering<'_> {
             Base::Stage(earlier) => self.stages[earlier].tip,
             Base::Scratch => self.scratch(stage.span),
             Base::Image(image) => self.source(image, stage.span, format!("[{name} 1/{steps}] {}", stage.original)),
+            Base::Context(files) => self.context(files, stage.span, format!("[{name} 1/{steps}] {}", stage.original)),
         };
         let scope = self.scope(&config);
         let args = Vec::new();
         let mut lowered =
             StageState { tip, config, scope, args, cmd_set: false, platform, index, name, step: 1, steps };
+        if matches!(base, Base::Context(_)) {
+            lowered.layer_history(&stage.original);
+        }
         for instruction in instructions() {
             self.instruction(&mut lowered, instruction).map_err(|problem| problem.at(instruction.span))?;
         }
@@ -100,6 +104,23 @@ impl Lowering<'_> {
             scope.set("PATH", DEFAULT_PATH);
         }
         scope
+    }
+
+    /// The vertex whose tree is the files of a named context.
+    fn context(&mut self, context: &str, span: Span, name: String) -> VertexId {
+        let scratch = self.scratch(span);
+        let op = CopyOp {
+            context: Some(context.to_owned()),
+            sources: vec![CopySource::Path("/".into())],
+            destination: "/".into(),
+            chown: None,
+            chmod: None,
+            exclude: Vec::new(),
+            parents: false,
+            unpack: false,
+            link: false,
+        };
+        self.push(Vertex { op: Op::Copy(op), base: Some(scratch), from: Vec::new(), span, name })
     }
 
     fn scratch(&mut self, span: Span) -> VertexId {
@@ -126,6 +147,8 @@ impl Lowering<'_> {
             Base::Scratch => self.scratch(span),
             Base::Image(image) if !self.images.contains_key(&image) => return Err(unknown()),
             Base::Image(image) => self.source(&image, span, format!("FROM {word}")),
+            Base::Context(files) if !self.selection.contexts.contains(&files) => return Err(unknown()),
+            Base::Context(files) => self.context(&files, span, format!("FROM {word}")),
         })
     }
 

@@ -3,11 +3,14 @@
 //! Pure: [`references`] says which images a target needs, [`lower()`] turns the AST and the pinned images into a
 //! [`Graph`]. Nothing here touches a disk or a network.
 
+pub mod chmod;
 pub mod config;
+mod files;
 mod go;
 pub mod instructions;
 pub mod lower;
 mod mounts;
+pub mod named;
 pub mod platform;
 pub mod references;
 pub mod scope;
@@ -22,8 +25,10 @@ use oci_spec::image::Digest;
 use serde::Serialize;
 
 use crate::dockerfile::{Network, Span};
+use crate::graph::chmod::Chmod;
 use crate::graph::config::ImageConfig;
 use crate::graph::platform::Platform;
+use crate::remote::location::GitSource;
 
 mod error;
 
@@ -95,6 +100,8 @@ pub enum Op {
 pub struct PinnedImage {
     /// Where it came from, with its tag: for people and for pulling.
     pub reference: Reference,
+    /// The OCI layout that its layers are in, instead of the registry.
+    pub layout: Option<PathBuf>,
     /// The digest of the platform's manifest.
     pub manifest: Digest,
     /// The config's JSON, read.
@@ -136,14 +143,20 @@ pub struct Script {
 /// `COPY` and `ADD`, resolved.
 #[derive(Debug, Clone)]
 pub struct CopyOp {
+    /// The named context that paths are in; the build context when absent. Not with [`Vertex::from`].
+    pub context: Option<String>,
     /// What is copied, in order.
     pub sources: Vec<CopySource>,
     /// The absolute destination; a trailing slash is kept, since it means a directory.
     pub destination: String,
     /// `--chown`, as written.
     pub chown: Option<String>,
-    /// `--chmod`, octal.
-    pub chmod: Option<u32>,
+    /// `--chmod`.
+    pub chmod: Option<Chmod>,
+    /// `--exclude`: patterns as in `.dockerignore`, relative to each match of a source.
+    pub exclude: Vec<String>,
+    /// `--parents`: a source keeps the directories that lead to it, from its `/./` on.
+    pub parents: bool,
     /// `ADD`: a local archive is unpacked.
     pub unpack: bool,
     /// `--link`: the layer depends on nothing below it.
@@ -155,6 +168,17 @@ pub struct CopyOp {
 pub enum CopySource {
     /// A path or pattern, in the build context or in the tree of the first of [`Vertex::from`].
     Path(String),
+    /// `ADD` of a file behind http(s).
+    Http {
+        /// The URL.
+        url: String,
+        /// `--checksum`, `sha256:…`.
+        checksum: Option<String>,
+        /// `--unpack`.
+        unpack: bool,
+    },
+    /// `ADD` of a git repository.
+    Git(GitSource),
     /// A file that the Dockerfile itself holds.
     Inline {
         /// The file's name.
@@ -169,6 +193,8 @@ impl CopySource {
     pub fn shown(&self) -> &str {
         match self {
             Self::Path(path) => path,
+            Self::Http { url, .. } => url,
+            Self::Git(source) => &source.remote,
             Self::Inline { name, .. } => name,
         }
     }

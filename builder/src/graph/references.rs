@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::dockerfile::{Command, Dockerfile, Span, Stage};
+use crate::graph::named::{LayoutName, NamedContext, canonical};
 use crate::graph::platform::Platform;
 use crate::graph::scope::{Scope, platform_args};
 use crate::graph::{GraphError, Problem};
@@ -18,6 +19,8 @@ pub struct Request {
     pub platform: Platform,
     /// `--label`, set on the result.
     pub labels: BTreeMap<String, String>,
+    /// `--build-context`, by [`canonical`] name: it stands in for a stage or an image of that name.
+    pub contexts: BTreeMap<String, NamedContext>,
 }
 
 /// An image that has to be pinned before lowering.
@@ -25,6 +28,8 @@ pub struct Request {
 pub struct ImageName {
     /// Canonical text of the reference.
     pub reference: String,
+    /// Where it is instead of a registry.
+    pub layout: Option<LayoutName>,
     /// The platform wanted, as text.
     pub platform: String,
 }
@@ -38,6 +43,8 @@ pub enum Base {
     Stage(usize),
     /// An image.
     Image(ImageName),
+    /// The files of a named context, by its canonical name.
+    Context(String),
 }
 
 /// What a build needs of a Dockerfile.
@@ -55,14 +62,23 @@ pub struct Selection<'a> {
     pub target: usize,
     /// The images needed, each with the lines of the first instruction that names it.
     pub images: BTreeMap<ImageName, Span>,
+    /// The named contexts needed that are files.
+    pub contexts: BTreeSet<String>,
 }
 
 /// Selects the stages that `request.target` needs.
 pub fn select<'a>(dockerfile: &'a Dockerfile, request: &'a Request) -> Result<Selection<'a>, GraphError> {
     let globals = globals(dockerfile, request)?;
     let target = target(dockerfile, request)?;
-    let mut selection =
-        Selection { dockerfile, request, globals, bases: BTreeMap::new(), target, images: BTreeMap::new() };
+    let mut selection = Selection {
+        dockerfile,
+        request,
+        globals,
+        bases: BTreeMap::new(),
+        target,
+        images: BTreeMap::new(),
+        contexts: BTreeSet::new(),
+    };
     let mut open = BTreeSet::from([target]);
     while let Some(index) = open.pop_last() {
         let stage = &dockerfile.stages[index];
@@ -71,12 +87,14 @@ pub fn select<'a>(dockerfile: &'a Dockerfile, request: &'a Request) -> Result<Se
             Base::Scratch => {}
             Base::Stage(earlier) => _ = open.insert(*earlier),
             Base::Image(name) => _ = selection.images.entry(name.clone()).or_insert(stage.span),
+            Base::Context(name) => _ = selection.contexts.insert(name.clone()),
         }
         selection.bases.insert(index, base);
         for (word, span) in read_by(stage) {
             match selection.from(index, word).map_err(|problem| problem.at(span))? {
                 Base::Stage(earlier) => _ = open.insert(earlier),
                 Base::Image(name) => _ = selection.images.entry(name).or_insert(span),
+                Base::Context(name) => _ = selection.contexts.insert(name),
                 Base::Scratch => {}
             }
         }
@@ -109,11 +127,31 @@ impl Selection<'_> {
         if name == "scratch" {
             return Ok(Base::Scratch);
         }
+        let platform = self.stage_platform(stage).map_err(at)?;
+        if let Some(context) = self.named(&name, &platform).map_err(at)? {
+            return Ok(context);
+        }
         if let Some(earlier) = stage_named(&self.dockerfile.stages[..index], &name) {
             return Ok(Base::Stage(earlier));
         }
-        let platform = self.stage_platform(stage).map_err(at)?;
         image(&name, &platform).map(Base::Image).map_err(at)
+    }
+
+    /// The named context that stands in for `name`, if there is one.
+    fn named(&self, name: &str, platform: &Platform) -> Result<Option<Base>, Problem> {
+        if self.request.contexts.is_empty() {
+            return Ok(None);
+        }
+        let name = canonical(name);
+        Ok(match self.request.contexts.get(&name) {
+            None => None,
+            Some(NamedContext::Tree(_)) => Some(Base::Context(name)),
+            Some(NamedContext::Image(reference)) => Some(Base::Image(image(reference, platform)?)),
+            Some(NamedContext::Layout(layout)) => {
+                let (layout, platform) = (Some(layout.clone()), platform.to_string());
+                Some(Base::Image(ImageName { reference: name, layout, platform }))
+            }
+        })
     }
 
     /// The platform of a stage: `FROM --platform=`, else the build's.
@@ -131,6 +169,9 @@ impl Selection<'_> {
                 value: word.into(),
                 reason: "variables are not expanded here; name a stage or use a stage `FROM $NAME AS x`",
             });
+        }
+        if let Some(context) = self.named(word, &self.request.platform)? {
+            return Ok(context);
         }
         let stages = &self.dockerfile.stages;
         let number = word.parse::<usize>().ok().filter(|n| *n < stages.len());
@@ -152,7 +193,7 @@ fn stage_named(stages: &[Stage], name: &str) -> Option<usize> {
 
 fn image(name: &str, platform: &Platform) -> Result<ImageName, Problem> {
     let reference = registry::reference::parse(name).map_err(|error| Problem::BadReference(error.to_string()))?;
-    Ok(ImageName { reference: reference.whole(), platform: platform.to_string() })
+    Ok(ImageName { reference: reference.whole(), layout: None, platform: platform.to_string() })
 }
 
 fn target(dockerfile: &Dockerfile, request: &Request) -> Result<usize, GraphError> {

@@ -17,6 +17,7 @@ fn request(arguments: &[(&str, &str)]) -> Request {
         target: None,
         platform: Platform::host(),
         labels: BTreeMap::new(),
+        contexts: BTreeMap::new(),
     }
 }
 
@@ -35,7 +36,7 @@ fn image(name: &str) -> PinnedImage {
     let digest = sha256(name.as_bytes());
     let blob = Descriptor::new(MediaType::ImageLayerGzip, 1_u64, digest.clone());
     let layers = vec![snapshot::Layer { diff_id: digest.clone(), blob }];
-    PinnedImage { reference: registry::reference::parse(name).unwrap(), manifest: digest, config, layers }
+    PinnedImage { reference: registry::reference::parse(name).unwrap(), layout: None, manifest: digest, config, layers }
 }
 
 /// The graph as lines: number, base, other inputs, operation.
@@ -46,7 +47,12 @@ fn dump(graph: &Graph) -> String {
             Op::Scratch => "scratch".to_owned(),
             Op::Source(image) => format!("image {}", image.reference.whole()),
             Op::Run(op) => format!("run {:?} in {} as {:?}", op.argv, op.cwd.display(), op.user),
-            Op::Copy(op) => format!("copy to {} chown {:?} chmod {:?}", op.destination, op.chown, op.chmod),
+            Op::Copy(op) => format!(
+                "copy to {} chown {:?} chmod {:?}",
+                op.destination,
+                op.chown,
+                op.chmod.as_ref().map(Chmod::text)
+            ),
             Op::Mkdir(op) => format!("mkdir {} as {:?}", op.path.display(), op.user),
         };
         format!("{number} <- [{}] {operation}\n", inputs.join(" "))
@@ -100,7 +106,7 @@ fn directories_users_and_shells_hold_from_where_they_stand() {
          3 <- [2] run [\"/s\", \"-x\", \"2\"] in /c as \"me\"\n\
          4 <- [3] run [\"3\"] in /c as \"me\"\n\
          5 <- [4] mkdir /c/d as \"me\"\n\
-         6 <- [5] copy to /c/d/f/ chown Some(\"set\") chmod Some(493)\n",
+         6 <- [5] copy to /c/d/f/ chown Some(\"set\") chmod Some(\"755\")\n",
     );
 }
 

@@ -117,51 +117,48 @@ impl Slot {
                 Sharing::Shared if directory.is_dir() => FlockOperation::NonBlockingLockShared,
                 Sharing::Shared | Sharing::Private | Sharing::Locked => FlockOperation::NonBlockingLockExclusive,
             };
-            self.wait(world, wanted)?;
+            if !self.try_lock(wanted)? {
+                if world.cancel.is_cancelled() {
+                    return Err(Cause::Cancelled);
+                }
+                std::thread::sleep(PAUSE);
+                continue;
+            }
             if !directory.is_dir() {
                 let new = self.path.join("new");
                 remove_tree(&new)?;
                 fill(&new)?;
                 fs::rename(&new, &directory)?;
             }
-            // Who made it for all has to let the others in.
+            // Who has made it for all lets the others in, which may wait for that.
             if sharing != Sharing::Shared || wanted == FlockOperation::NonBlockingLockShared {
                 return Ok(Held { directory, lock: self.lock });
             }
         }
     }
 
-    fn wait(&self, world: &World<'_>, wanted: FlockOperation) -> Result<(), Cause> {
-        while !self.try_lock(wanted)? {
-            if world.cancel.is_cancelled() {
-                return Err(Cause::Cancelled);
-            }
-            std::thread::sleep(PAUSE);
-        }
-        Ok(())
-    }
-
     fn try_lock(&self, wanted: FlockOperation) -> Result<bool, Cause> {
         match rustix::fs::flock(&self.lock, wanted) {
             Ok(()) => Ok(true),
             Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(false),
-            Err(error) => Err(std::io::Error::from(error).into()),
+            Err(error) => Err(std::io::Error::other(format!("cannot lock `{}`: {error}", self.path.display())).into()),
         }
     }
 }
 
 /// Makes the directory `new` of a mount: empty, or a copy of what `from` has.
 pub(super) fn fill(world: &World<'_>, cache: &CacheOp, from: Option<&Tree>, new: &Path) -> Result<(), Cause> {
-    rustix::fs::mkdir(new, Mode::RWXU).map_err(std::io::Error::from)?;
+    let failed =
+        |action| move |error: Errno| Cause::CacheDirectory { action, id: cache.id.clone(), source: error.into() };
+    rustix::fs::mkdir(new, Mode::RWXU).map_err(failed("make"))?;
     if let Some(tree) = from {
         copy(world, cache, tree, new)?;
     }
     let mode = cache.mode.or(from.is_none().then_some(MODE));
     let ids = (cache.uid.map(Uid::from_raw), cache.gid.map(Gid::from_raw));
-    rustix::fs::chown(new, ids.0, ids.1)
-        .and_then(|()| mode.map_or(Ok(()), |mode| rustix::fs::chmod(new, Mode::from_raw_mode(mode))))
-        .map_err(std::io::Error::from)?;
-    Ok(())
+    rustix::fs::chown(new, ids.0, ids.1).map_err(failed("give to its owner"))?;
+    let set = mode.map_or(Ok(()), |mode| rustix::fs::chmod(new, Mode::from_raw_mode(mode)));
+    set.map_err(failed("set the mode of"))
 }
 
 fn copy(world: &World<'_>, cache: &CacheOp, tree: &Tree, new: &Path) -> Result<(), Cause> {

@@ -2,22 +2,31 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-use snapshot::{Entry, Kind, Metadata, View};
+use snapshot::{Entry, Kind, Metadata, Mtime, View};
 
-use crate::context::{Ignore, Selected, glob};
+use crate::archive::{self, Archive, Owners};
+use crate::context::{Ignore, LocalContext, Selected};
 use crate::graph::{CopyOp, CopySource};
+use crate::remote::git::{self, Checkout};
+use crate::remote::http::Download;
+use crate::remote::location::shown;
+use crate::scratch::Scratch;
 
-use super::archive::{self, Archive};
 use super::destination::{Destination, Placement, join};
 use super::error::Cause;
+use super::select::{self, Chosen};
 use super::tree::Tree;
-use super::{Needs, World, relative, select};
+use super::{Needs, World};
 
 /// Mode of a file that a heredoc makes.
 const INLINE_MODE: u32 = 0o644;
+
+/// Mode of a file that was downloaded.
+const DOWNLOAD_MODE: u32 = 0o600;
 
 /// One COPY and the trees around it.
 pub(super) struct Job<'a> {
@@ -33,9 +42,10 @@ pub(super) struct Job<'a> {
 
 /// A match of a source, with where it goes.
 enum Source<'a> {
-    Context(Selected),
-    Tree(Selected),
+    Context(&'a LocalContext, Selected, Rc<Ignore>),
+    Tree(Selected, Rc<Ignore>),
     Inline { name: &'a str, content: &'a str },
+    Download { url: &'a str, download: Download, unpack: bool },
 }
 
 /// Copies.
@@ -48,9 +58,10 @@ pub(super) fn copy(world: &World<'_>, job: &Job<'_>) -> Result<(), Cause> {
     };
     let view = if op.link { View::default() } else { base_view };
     let from = job.from.map(|tree| tree.view(world).map(|view| (tree, view))).transpose()?;
-    let sources = sources(world, op, from.as_ref().map(|(_, view)| view))?;
-    let destination = Destination::resolve(&view, &op.destination, sources.len() > 1)?;
-    let placement = Placement::new(world, &view, job.needs, job.base)?.with(owner, op.chmod);
+    let repositories = repositories(world, op)?;
+    let sources = sources(world, op, from.as_ref().map(|(_, view)| view), &repositories)?;
+    let destination = Destination::resolve(&view, &op.destination, sources.len() > 1 || op.parents)?;
+    let placement = Placement::new(world, &view, job.needs, job.base)?.with(owner, op.chmod.clone());
     let mut copying = Copying { world, op, destination, placement, from: from.as_ref(), winners: HashMap::new() };
     if sources.len() > 1 {
         copying.find_winners(&sources)?;
@@ -62,21 +73,56 @@ pub(super) fn copy(world: &World<'_>, job: &Job<'_>) -> Result<(), Cause> {
     copying.placement.finish(world, job.tree, &name)
 }
 
+/// A git source on disk.
+struct Repository {
+    files: LocalContext,
+    _checkout: Checkout,
+}
+
+/// Fetches the git sources, in order.
+fn repositories(world: &World<'_>, op: &CopyOp) -> Result<Vec<Repository>, Cause> {
+    let mut repositories = Vec::new();
+    for source in &op.sources {
+        if let CopySource::Git(source) = source {
+            let checkout = git::checkout(world.store, source, &world.remotes.commit(source)?)?;
+            let files = LocalContext::open(checkout.path(), Ignore::default())?;
+            repositories.push(Repository { files, _checkout: checkout });
+        }
+    }
+    Ok(repositories)
+}
+
 /// What the sources select, in order.
-fn sources<'a>(world: &World<'_>, op: &'a CopyOp, from: Option<&View>) -> Result<Vec<Source<'a>>, Cause> {
+fn sources<'a>(
+    world: &World<'a>,
+    op: &'a CopyOp,
+    from: Option<&View>,
+    repositories: &'a [Repository],
+) -> Result<Vec<Source<'a>>, Cause> {
     let mut sources = Vec::new();
+    let mut repositories = repositories.iter();
     for source in &op.sources {
         match (source, from) {
             (CopySource::Inline { name, content }, _) => sources.push(Source::Inline { name, content }),
+            (CopySource::Http { url, checksum, unpack }, _) => {
+                let download = world.remotes.download(world.store, url, checksum.as_deref())?;
+                sources.push(Source::Download { url, download, unpack: *unpack });
+            }
+            (CopySource::Git(_), _) => {
+                let context = &repositories.next().expect("each git source was fetched").files;
+                let Chosen { matches, rules } = select::in_context(context, op, "")?;
+                let rules = Rc::new(rules);
+                sources.extend(matches.into_iter().map(|found| Source::Context(context, found, Rc::clone(&rules))));
+            }
             (CopySource::Path(pattern), Some(view)) => {
-                let selected = select::select(view, pattern)?;
-                if selected.is_empty() && !glob::has_wildcard(pattern) {
-                    return Err(Cause::NoMatch { patterns: pattern.clone(), place: "the tree that it copies from" });
-                }
-                sources.extend(selected.into_iter().map(Source::Tree));
+                let Chosen { matches, rules } = select::in_tree(view, op, pattern)?;
+                let rules = Rc::new(rules);
+                sources.extend(matches.into_iter().map(|selected| Source::Tree(selected, Rc::clone(&rules))));
             }
             (CopySource::Path(pattern), None) => {
-                sources.extend(world.context.select(pattern)?.into_iter().map(Source::Context));
+                let Chosen { matches, rules } = select::in_context(world.context_of(op), op, pattern)?;
+                let (context, rules) = (world.context_of(op), Rc::new(rules));
+                sources.extend(matches.into_iter().map(|found| Source::Context(context, found, Rc::clone(&rules))));
             }
         }
     }
@@ -103,8 +149,9 @@ impl Copying<'_> {
     fn source(&mut self, number: usize, source: &Source<'_>) -> Result<(), Cause> {
         match source {
             Source::Inline { name, content } => self.inline(number, name, content),
-            Source::Context(selected) => self.context(number, selected),
-            Source::Tree(selected) => self.tree(number, selected),
+            Source::Context(context, selected, rules) => self.context(number, context, selected, rules),
+            Source::Tree(selected, rules) => self.tree(number, selected, rules),
+            Source::Download { url, download, unpack } => self.download(number, url, download, *unpack),
         }
     }
 
@@ -121,48 +168,66 @@ impl Copying<'_> {
         self.place(number, &target, entry, &mut content.as_bytes())
     }
 
-    fn context(&mut self, number: usize, selected: &Selected) -> Result<(), Cause> {
+    /// A file behind http(s): mode 0600, as old as the server says.
+    fn download(&mut self, number: usize, url: &str, download: &Download, unpack: bool) -> Result<(), Cause> {
+        let mut file = self.world.store.blobs().open(&download.digest)?;
+        if unpack && let Some(archive) = archive::open(file.file().try_clone()?)? {
+            return self.archive(number, Path::new(&shown(url)), &archive);
+        }
+        file.rewind()?;
+        let target = self.download_target(url, download)?;
+        let mtime = Mtime { seconds: download.modified.unwrap_or(0), nanoseconds: 0 };
+        let metadata = Metadata { mode: DOWNLOAD_MODE, uid: 0, gid: 0, mtime, xattrs: snapshot::Xattrs::new() };
+        let entry = Entry { kind: Kind::File { size: download.size }, metadata };
+        self.place(number, &target, entry, &mut file)
+    }
+
+    fn download_target(&self, url: &str, download: &Download) -> Result<PathBuf, Cause> {
+        if !self.destination.is_directory() {
+            return Ok(self.destination.path.clone());
+        }
+        let name = download.file_name(url).ok_or_else(|| Cause::NoName { url: shown(url) })?;
+        Ok(self.destination.of_file(OsStr::new(&name)))
+    }
+
+    fn context(
+        &mut self,
+        number: usize,
+        context: &LocalContext,
+        selected: &Selected,
+        rules: &Ignore,
+    ) -> Result<(), Cause> {
         if self.op.unpack
             && !selected.directory
-            && let Some(archive) = archive::open(self.world, self.world.context.open_file(&selected.path)?)?
+            && let Some(archive) = archive::open(context.open_file(&selected.path)?)?
         {
-            return self.archive(number, selected, &archive);
+            return self.archive(number, &selected.path, &archive);
         }
-        let world = self.world;
-        let before = world.context.digest(std::slice::from_ref(selected), &Ignore::default(), world.memo)?;
-        let digest = world.context.copy(
-            std::slice::from_ref(selected),
-            &Ignore::default(),
-            &mut |_, path: &Path, entry: &Entry, content: &mut dyn Read| {
-                self.selected(number, selected, path, entry.clone(), content)
-            },
-        )?;
+        let before = context.digest(std::slice::from_ref(selected), rules, self.world.memo)?;
+        let copied = std::slice::from_ref(selected);
+        let digest = context.copy(copied, rules, &mut |_, path: &Path, entry: &Entry, content: &mut dyn Read| {
+            self.selected(number, selected, path, entry.clone(), content)
+        })?;
         if digest == before { Ok(()) } else { Err(Cause::ContextChanged) }
     }
 
-    fn tree(&mut self, number: usize, selected: &Selected) -> Result<(), Cause> {
+    fn tree(&mut self, number: usize, selected: &Selected, rules: &Ignore) -> Result<(), Cause> {
         let (tree, view) = self.from.expect("a tree source is selected from a tree");
-        let root = view.lookup(relative(&selected.path)).map(|found| (PathBuf::new(), found));
-        let inside = view.walk(relative(&selected.path)).map(|(path, found)| {
-            let path = path.strip_prefix(&selected.path).map(Path::to_owned).unwrap_or(path);
-            (path, found)
-        });
-        let below = selected.directory.then_some(inside).into_iter().flatten();
-        for (path, found) in root.into_iter().chain(below) {
+        select::walk(view, selected, rules, &mut |path, found| {
             let entry = found.entry.clone().into_owned();
             if matches!(entry.kind, Kind::File { .. }) {
-                let mut file = tree.open(&found, self.world)?;
-                self.selected(number, selected, &path, entry, &mut file)?;
+                let mut file = tree.open(found, self.world)?;
+                self.selected(number, selected, path, entry, &mut file)
             } else {
-                self.selected(number, selected, &path, entry, &mut io::empty())?;
+                self.selected(number, selected, path, entry, &mut io::empty())
             }
-        }
-        Ok(())
+        })
     }
 
-    fn archive(&mut self, number: usize, selected: &Selected, archive: &Archive) -> Result<(), Cause> {
-        let malformed = |source| Cause::Archive { source_path: selected.path.display().to_string(), source };
-        let tree = archive.unpack().map_err(malformed)?;
+    fn archive(&mut self, number: usize, path: &Path, archive: &Archive) -> Result<(), Cause> {
+        let malformed = |source| Cause::Archive { source_path: path.display().to_string(), source };
+        let scratch = Scratch::new(self.world.store)?;
+        let tree = archive.unpack(scratch.path(), Owners::Archive).map_err(malformed)?;
         self.placement.directory(&self.destination.path)?;
         for (path, found) in tree.view.walk(Path::new(".")) {
             let target = join(&self.destination.path, &path);
@@ -206,21 +271,24 @@ impl Copying<'_> {
                 Source::Inline { name, .. } => {
                     self.winners.insert(self.destination.of_file(OsStr::new(name)), number);
                 }
-                Source::Context(selected) => {
+                Source::Download { unpack: true, .. } => {}
+                Source::Download { url, download, .. } => {
+                    self.winners.insert(self.download_target(url, download)?, number);
+                }
+                Source::Context(context, selected, rules) => {
                     let (winners, destination) = (&mut self.winners, &self.destination);
-                    self.world.context.walk(selected, &Ignore::default(), &mut |path: &Path, _: &Entry| {
+                    context.walk(selected, rules, &mut |path: &Path, _: &Entry| {
                         winners.extend(target(destination, selected, path).map(|target| (target, number)));
                         Ok::<(), Cause>(())
                     })?;
                 }
-                Source::Tree(selected) => {
+                Source::Tree(selected, rules) => {
                     let (_, view) = self.from.expect("a tree source is selected from a tree");
-                    self.winners
-                        .extend(target(&self.destination, selected, Path::new("")).map(|target| (target, number)));
-                    for (path, _) in view.walk(relative(&selected.path)) {
-                        let path = path.strip_prefix(&selected.path).unwrap_or(&path);
-                        self.winners.extend(target(&self.destination, selected, path).map(|target| (target, number)));
-                    }
+                    let (winners, destination) = (&mut self.winners, &self.destination);
+                    select::walk(view, selected, rules, &mut |path, _| {
+                        winners.extend(target(destination, selected, path).map(|target| (target, number)));
+                        Ok(())
+                    })?;
                 }
             }
         }

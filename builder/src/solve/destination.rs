@@ -10,6 +10,8 @@ use std::path::{Component, Path, PathBuf};
 
 use snapshot::{Active, ChangeSink, Entry, Kind, LayerWriter, Metadata, Mtime, TreeWriter, View, path};
 
+use crate::graph::chmod::Chmod;
+
 use super::error::Cause;
 use super::relative;
 use super::tree::Tree;
@@ -52,6 +54,11 @@ impl Destination {
         !self.directory
     }
 
+    /// Whether it is, or has to become, a directory.
+    pub(super) fn is_directory(&self) -> bool {
+        self.directory
+    }
+
     /// Whether the destination is there already.
     pub(super) fn exists(&self) -> bool {
         self.exists
@@ -71,7 +78,7 @@ pub(super) struct Placement<'a> {
     layer: Option<LayerWriter>,
     tree: Option<(TreeWriter, Active)>,
     owner: Option<(u32, u32)>,
-    mode: Option<u32>,
+    mode: Option<Chmod>,
     made: HashSet<PathBuf>,
     now: Mtime,
 }
@@ -94,7 +101,7 @@ impl<'a> Placement<'a> {
     }
 
     /// Gives everything that is placed this owner and mode.
-    pub(super) fn with(mut self, owner: Option<(u32, u32)>, mode: Option<u32>) -> Self {
+    pub(super) fn with(mut self, owner: Option<(u32, u32)>, mode: Option<Chmod>) -> Self {
         self.owner = owner;
         self.mode = mode;
         self
@@ -135,8 +142,9 @@ impl<'a> Placement<'a> {
         if let Some((uid, gid)) = self.owner {
             (entry.metadata.uid, entry.metadata.gid) = (uid, gid);
         }
-        if let (Some(mode), false) = (self.mode, matches!(entry.kind, Kind::Symlink { .. })) {
-            entry.metadata.mode = mode;
+        if let (Some(mode), false) = (&self.mode, matches!(entry.kind, Kind::Symlink { .. })) {
+            let directory = matches!(entry.kind, Kind::Directory);
+            entry.metadata.mode = mode.apply(entry.metadata.mode, directory);
         }
         if let Some(parent) = path.parent() {
             self.directory(parent)?;

@@ -66,6 +66,9 @@ pub enum Cause {
         /// What is wrong with it.
         source: crate::context::PatternError,
     },
+    /// A pattern of `--exclude` or `--parents` that is malformed.
+    #[error("cannot read the patterns of `--exclude` and `--parents`")]
+    Exclude(#[source] crate::context::IgnoreError),
     /// A file stands where a directory has to be, or the other way round.
     #[error("cannot copy over `{}`: {reason}", path.display())]
     Obstacle {
@@ -92,6 +95,21 @@ pub enum Cause {
         reference: String,
         /// Why.
         source: Box<registry::Error>,
+    },
+    /// An image's layer could not be read from its OCI layout.
+    #[error(transparent)]
+    Layout(Box<crate::layout::LayoutError>),
+    /// A file behind http(s) could not be fetched.
+    #[error(transparent)]
+    Http(#[from] crate::remote::http::HttpError),
+    /// A git repository could not be read.
+    #[error(transparent)]
+    Git(#[from] crate::remote::git::GitError),
+    /// A URL that gives a directory's new file no name.
+    #[error("`{url}` gives the file no name: end the destination with one")]
+    NoName {
+        /// The URL.
+        url: String,
     },
     /// A layer's bytes are not what the image's config says.
     #[error("a layer of `{reference}` is not what its config says: expected diff_id `{expected}`, found `{found}`")]
@@ -120,6 +138,16 @@ pub enum Cause {
     /// The socket that leads a step to its ssh agent could not be made.
     #[error("cannot make a socket for the ssh agent `{id}`")]
     Agent {
+        /// Its name.
+        id: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The directory of a cache mount could not be made or locked.
+    #[error("cannot {action} the directory of the cache mount `{id}`")]
+    CacheDirectory {
+        /// What was attempted.
+        action: &'static str,
         /// Its name.
         id: String,
         /// The system's answer.

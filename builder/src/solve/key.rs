@@ -2,10 +2,11 @@
 //!
 //! | field | RUN | COPY, ADD | WORKDIR | image |
 //! |---|---|---|---|---|
-//! | key of the tree below | yes | unless `--link` | yes | – |
-//! | resolved operation | argv, script, working directory, user, network | destination, `--chown`, `--chmod`, unpack | path, owner | – |
+//! | key of the tree below | yes | unless `--link`, which only looks names of `--chown` up there | yes | – |
+//! | resolved operation | argv, script, working directory, user, network | destination, `--chown`, `--chmod`, `--exclude`, `--parents`, unpack | path, owner | – |
 //! | variables in scope (ARG, ENV), in order | yes | expanded into the fields | expanded into the fields | – |
 //! | content of the sources: names, types, modes, bytes, links, attributes | – | yes | – | – |
+//! | digest and file name of a download; commit and directory of a repository | – | yes | – | – |
 //! | key of the tree that `--from` reads, and the patterns | – | yes | – | – |
 //! | each mount: type, target, options; content of what it binds, or the key of its tree | yes | – | – | – |
 //! | chain_id of its layers | – | – | – | yes |
@@ -22,9 +23,11 @@ use snapshot::chain_id;
 use snapshot::digest::HashingWriter;
 
 use crate::context::Ignore;
+use crate::graph::chmod::Chmod;
 use crate::graph::{CopyOp, CopySource, Graph, MountOp, Op, PinnedImage, RunOp, Vertex};
 
 use super::error::{Cause, SolveError};
+use super::select::{self, Chosen};
 use super::{World, mounts};
 
 /// Raised when a step's result changes for the same inputs: what older versions cached is then not found.
@@ -179,25 +182,44 @@ fn context_digest(world: &World<'_>, source: &str) -> Result<[u8; 32], Cause> {
 
 fn copy(op: &CopyOp, base: &str, from: Option<&str>, world: &World<'_>) -> Result<CacheKey, Cause> {
     let mut fields = Fields::new("copy")
-        .field("base", if op.link { "" } else { base })
+        .field("base", if op.link && !looks_up_names(op) { "" } else { base })
         .fields("from", from)
         .field("destination", &op.destination)
         .fields("chown", &op.chown)
-        .fields("chmod", op.chmod.map(u32::to_le_bytes))
+        .fields("chmod", op.chmod.as_ref().map(Chmod::text))
+        .fields("exclude", &op.exclude)
+        .field("parents", [u8::from(op.parents)])
         .field("unpack", [u8::from(op.unpack)])
         .field("link", [u8::from(op.link)]);
     for source in &op.sources {
         fields = match source {
             CopySource::Inline { name, content } => fields.field("inline", name).field("content", content),
+            CopySource::Http { url, checksum, unpack } => {
+                let download = world.remotes.download(world.store, url, checksum.as_deref())?;
+                let name = download.file_name(url);
+                fields
+                    .field("http", download.digest.as_ref() as &str)
+                    .fields("name", name)
+                    .field("unpack", [u8::from(*unpack)])
+            }
+            CopySource::Git(source) => fields
+                .field("git", world.remotes.commit(source)?)
+                .field("subdir", source.subdir.as_deref().unwrap_or_default())
+                .field("keep-git-dir", [u8::from(source.keep_git_dir)]),
             CopySource::Path(pattern) if from.is_some() => fields.field("path", pattern),
             CopySource::Path(pattern) => {
-                let selected = world.context.select(pattern)?;
-                let digest = world.context.digest(&selected, &Ignore::default(), world.memo)?;
+                let Chosen { matches, rules } = select::in_context(world.context_of(op), op, pattern)?;
+                let digest = world.context_of(op).digest(&matches, &rules, world.memo)?;
                 fields.field("content", digest.as_bytes())
             }
         };
     }
     Ok(fields.finish())
+}
+
+/// Whether `--chown` names somebody, whom only the tree below knows.
+fn looks_up_names(op: &CopyOp) -> bool {
+    op.chown.as_ref().is_some_and(|owner| owner.split(':').any(|id| id.parse::<u32>().is_err()))
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 //! directory, index and blob are made when something asks for them and not before.
 
 mod agent;
-mod archive;
 pub mod cache;
 mod cache_mount;
 mod copy;
@@ -22,16 +21,18 @@ mod select;
 mod source;
 pub mod tree;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::mpsc;
 
 use snapshot::{Compression, Store};
 
 use crate::context::{LocalContext, Memo};
+use crate::contexts::NamedTree;
 use crate::grants::Grants;
-use crate::graph::{Graph, Op, Vertex, VertexId};
+use crate::graph::{CopyOp, Graph, Op, Vertex, VertexId};
 use crate::progress::Reporter;
+use crate::remote::Remotes;
 use crate::sandbox::{Cancel, Executor};
 
 pub use error::{Cause, SolveError};
@@ -52,6 +53,10 @@ pub struct World<'a> {
     pub executor: &'a dyn Executor,
     /// The build context.
     pub context: &'a LocalContext,
+    /// Contexts with names.
+    pub contexts: &'a BTreeMap<String, NamedTree>,
+    /// Git repositories and downloads.
+    pub remotes: &'a Remotes,
     /// Digests of context files that did not change.
     pub memo: &'a Memo,
     /// Where events go.
@@ -62,6 +67,15 @@ pub struct World<'a> {
     pub options: &'a Options,
     /// What the caller lets steps have.
     pub grants: &'a Grants,
+}
+
+impl<'a> World<'a> {
+    /// The context that a COPY reads.
+    fn context_of(&self, op: &CopyOp) -> &'a LocalContext {
+        op.context.as_ref().map_or(self.context, |name| {
+            &self.contexts.get(name).expect("every context that the graph names is opened").context
+        })
+    }
 }
 
 impl std::fmt::Debug for World<'_> {
@@ -114,9 +128,9 @@ pub fn solve(graph: &Graph, world: &World<'_>) -> Result<Tree, SolveError> {
 /// The tree of every vertex, as handles: nothing is made yet.
 fn trees(graph: &Graph, keys: &[CacheKey]) -> Vec<Tree> {
     let mut trees: Vec<Tree> = Vec::with_capacity(graph.vertices.len());
-    let mut known: HashMap<&CacheKey, usize> = HashMap::new();
+    let firsts = plan::firsts(graph, keys);
     for (id, (vertex, key)) in graph.vertices.iter().zip(keys).enumerate() {
-        let first = *known.entry(key).or_insert(id);
+        let first = firsts[id];
         let tree = match (&vertex.op, vertex.base) {
             // Equal vertices share what they make.
             _ if first < id => trees[first].clone(),

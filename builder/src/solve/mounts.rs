@@ -26,6 +26,8 @@ pub(super) struct Prepared {
     /// The variables of secrets.
     pub(super) env: Vec<(OsString, OsString)>,
     copies: Vec<Active>,
+    /// Directories of the context: where they are in the step, and their copies.
+    contexts: Vec<(PathBuf, PathBuf)>,
     agents: Vec<Proxy>,
     caches: Vec<Held>,
 }
@@ -60,7 +62,27 @@ impl Prepared {
             mounts[mount] = Some(cache);
         }
         prepared.mounts = mounts.into_iter().flatten().collect();
+        prepared.make_mount_points()?;
         Ok(prepared)
+    }
+
+    /// Makes the places of mounts that are inside a bind of the context, in its copy: the step's own is read-only.
+    fn make_mount_points(&self) -> Result<(), Cause> {
+        for (outer, copy) in &self.contexts {
+            for mount in &self.mounts {
+                let Some(below) = mount.target().strip_prefix(outer).ok().filter(|path| *path != Path::new("")) else {
+                    continue;
+                };
+                let directory = match mount {
+                    Mount::Tmpfs { .. } => true,
+                    Mount::File { .. } => false,
+                    Mount::Bind { source, .. } => source.is_dir(),
+                    Mount::Layers { .. } => continue,
+                };
+                make_mount_point(copy, below, directory)?;
+            }
+        }
+        Ok(())
     }
 
     fn bind_tree(&mut self, world: &World<'_>, bind: &BindOp, tree: &Tree) -> Result<Mount, Cause> {
@@ -98,6 +120,9 @@ impl Prepared {
             return Err(Cause::ContextChanged);
         }
         let source = real(active.upper())?.join(name);
+        if selected[0].directory {
+            self.contexts.push((bind.target.clone(), source.clone()));
+        }
         self.copies.push(active);
         Ok(Mount::Bind { source, target: bind.target.clone(), readonly: !bind.writable })
     }
@@ -187,6 +212,22 @@ pub(super) fn find(view: &View, source: &str) -> Result<PathBuf, Cause> {
         return Err(Cause::NoMatch { patterns: source.to_owned(), place: "the tree that it is mounted from" });
     }
     Ok(path)
+}
+
+/// Makes `path` in a copy where it is missing. What a link is in the way of is left to the sandbox, which judges it.
+fn make_mount_point(copy: &Path, path: &Path, directory: bool) -> Result<(), Cause> {
+    let mut at = copy.to_owned();
+    let mut names = path.components().peekable();
+    while let Some(name) = names.next() {
+        at.push(name);
+        match fs_err::symlink_metadata(&at) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Ok(()),
+            Err(_) if directory || names.peek().is_some() => fs_err::create_dir(&at)?,
+            Err(_) => drop(fs_err::File::create(&at)?),
+        }
+    }
+    Ok(())
 }
 
 /// The sandbox binds no path with a link in it, and the store may be behind one.

@@ -19,7 +19,7 @@ pub(super) struct Plan {
     pub(super) layer: Vec<bool>,
     /// Its files are needed in a directory: a RUN stands on it, or a COPY reads from it.
     pub(super) directory: Vec<bool>,
-    /// The first vertex with its key: that one alone runs, and stands for all of them.
+    /// The first vertex with its key on its base: that one alone runs, and stands for all of them.
     first: Vec<usize>,
 }
 
@@ -30,17 +30,22 @@ impl Plan {
     }
 }
 
-/// By vertex, the first one with its key.
-fn first(keys: &[CacheKey]) -> Vec<usize> {
+/// By vertex, the first one with its key and on its base: the key of a `COPY --link` says nothing of what it is on.
+pub(super) fn firsts(graph: &Graph, keys: &[CacheKey]) -> Vec<usize> {
     let mut known = HashMap::new();
-    keys.iter().enumerate().map(|(id, key)| *known.entry(key).or_insert(id)).collect()
+    let mut firsts: Vec<usize> = Vec::with_capacity(keys.len());
+    for (id, (vertex, key)) in graph.vertices.iter().zip(keys).enumerate() {
+        let base = vertex.base.map(|base| firsts[base.0]);
+        firsts.push(*known.entry((key, base)).or_insert(id));
+    }
+    firsts
 }
 
 /// Plans. A vertex's inputs precede it, so one walk from the end sees every need before the vertex that meets it.
 pub(super) fn plan(graph: &Graph, keys: &[CacheKey], trees: &[Tree], world: &World<'_>) -> Plan {
     let none = vec![false; graph.vertices.len()];
     let (execute, cached, layer, directory) = (none.clone(), none.clone(), none.clone(), none);
-    let mut plan = Plan { execute, cached, layer, directory, first: first(keys) };
+    let mut plan = Plan { execute, cached, layer, directory, first: firsts(graph, keys) };
     let (target, exported) = (plan.first[graph.target.0], world.options.export_layers);
     plan.layer[target] = exported;
     plan.directory[target] = !exported;

@@ -9,6 +9,7 @@ use snapshot::digest::HashingReader;
 use snapshot::{Layer, Unpacked, View, layer};
 
 use crate::graph::PinnedImage;
+use crate::layout;
 
 use super::World;
 use super::error::Cause;
@@ -74,6 +75,11 @@ fn same(image: &PinnedImage, expected: &Digest, found: &Digest) -> Result<(), Ca
 pub(crate) fn fetch(world: &World<'_>, image: &PinnedImage, layer: &Layer) -> Result<(), Cause> {
     let (digest, size) = (layer.blob.digest(), layer.blob.size());
     if world.store.blobs().has(digest) == Some(size) {
+        return Ok(());
+    }
+    if let Some(path) = &image.layout {
+        let mut file = layout::open(path, digest).map_err(|source| Cause::Layout(Box::new(source)))?;
+        world.store.blobs().ingest(Some((digest, size)), &mut file)?;
         return Ok(());
     }
     let mut writer = world.store.blobs().writer()?;

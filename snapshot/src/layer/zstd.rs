@@ -46,10 +46,10 @@ mod tests {
         blake3::Hasher::new().finalize_xof().fill(&mut noise);
         let text: Vec<u8> = noise.iter().map(|byte| b"etaoin shrdlu\n"[usize::from(byte % 14)]).collect();
         // Blocks of text, noise and text again: what the encoder keeps of the noise must not matter.
-        let mixed = [&text[..150_000], &noise[..140_000], &text, &vec![7; 300_000], &noise].concat();
+        let mixed = [&text[..150_000], &noise[..140_000], &text, &b"\x07".repeat(300_000), &noise].concat();
         let directory = tempfile::tempdir().unwrap();
         for (name, content) in
-            [("mixed", &mixed[..]), ("text", &text), ("noise", &noise), ("one", b"x"), ("same", &vec![0; FRAME])]
+            [("mixed", &mixed[..]), ("text", &text), ("noise", &noise), ("one", b"x"), ("same", &b"\0".repeat(131_072))]
         {
             let segment = segment(content);
             assert!(segment.bytes.len() < content.len() + 200, "{name}");

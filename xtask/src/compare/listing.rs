@@ -107,3 +107,33 @@ pub(crate) fn differences(ours: &Listing, theirs: &Listing) -> Vec<String> {
         .map(|key| format!("{key}: rbuild {}, buildah {}", shown(ours, key), shown(theirs, key)))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_is_listed_with_what_matters_of_each_entry() {
+        let root = tempfile::tempdir().unwrap();
+        fs_err::create_dir(root.path().join("d")).unwrap();
+        fs_err::write(root.path().join("d/f"), "x").unwrap();
+        std::os::unix::fs::symlink("f", root.path().join("d/l")).unwrap();
+        let listing = tree(root.path()).unwrap();
+        let paths: Vec<&String> = listing.keys().collect();
+        assert_eq!(paths, ["d", "d/f", "d/l"]);
+        assert!(listing["d/f"].ends_with(" - \"x\"") && listing["d/l"].ends_with(" l -> f"), "{listing:?}");
+        assert_eq!(differences(&listing, &listing), Vec::<String>::new());
+        let found = differences(&listing, &Listing::new());
+        assert!(found.len() == 3 && found[1].ends_with(", buildah not there"), "{found:?}");
+    }
+
+    #[test]
+    fn a_config_has_the_members_that_the_dockerfile_decides() {
+        let document = serde_json::json!({ "author": "", "config": {
+            "Hostname": "abc", "User": "", "Tty": false, "Env": ["A=1"], "WorkingDir": "/",
+            "Labels": { "io.buildah.version": "1.28.2" }, "Volumes": null,
+        }});
+        let members: Vec<String> = config(&document).into_keys().collect();
+        assert_eq!(members, ["Env"]);
+    }
+}

@@ -48,10 +48,10 @@ pub(crate) enum Command {
 /// `rbuild build`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct BuildArgs {
-    /// The directory of the build context
-    #[arg(value_name = "DIR", default_value = ".")]
-    pub(crate) context: PathBuf,
-    /// The Dockerfile; `-` reads it from standard input [default: DIR/Dockerfile]
+    /// The build context: a directory, a git or https URL, or `-` for a tar archive or a Dockerfile on standard input
+    #[arg(value_name = "CONTEXT", default_value = ".")]
+    pub(crate) context: String,
+    /// The Dockerfile; `-` reads it from standard input; of a fetched context, a file in it [default: Dockerfile]
     #[arg(short, long, value_name = "PATH")]
     pub(crate) file: Option<PathBuf>,
     /// A name for the image, `name[:tag]`; may be given several times
@@ -76,6 +76,10 @@ pub(crate) struct BuildArgs {
     /// Set an ARG, `NAME=VALUE`; `NAME` alone takes the value from the environment
     #[arg(id = "build_arg", long = "build-arg", value_name = "NAME[=VALUE]")]
     pub(crate) arguments: Vec<String>,
+    /// A context with a name, `NAME=VALUE`, for `COPY --from=NAME` and instead of an image or a stage `NAME`: a directory,
+    /// a git or https URL, `docker-image://REF` or `oci-layout://PATH[:TAG|@DIGEST]`
+    #[arg(long = "build-context", value_name = "NAME=VALUE")]
+    pub(crate) contexts: Vec<String>,
     /// Set a label of the image, `NAME=VALUE`
     #[arg(long = "label", value_name = "NAME=VALUE")]
     pub(crate) labels: Vec<String>,

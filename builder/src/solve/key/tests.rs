@@ -1,4 +1,4 @@
-//! What changes a key and what does not.
+//! What changes a key, and what does not.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -7,8 +7,62 @@ use super::*;
 use crate::dockerfile::{Network, Sharing};
 use crate::graph::{BindOp, CacheOp, Script, SecretOp, SshOp, TmpfsOp};
 
-fn key_of(mounts: &[MountOp], from: Option<&str>, content: Option<[u8; 32]>) -> CacheKey {
-    mounts.iter().fold(Fields::new("run"), |fields, op| mount(fields, op, from, content)).finish()
+fn op() -> RunOp {
+    RunOp {
+        argv: vec!["sh".into(), "-c".into(), "x".into()],
+        script: None,
+        env: vec![("A".into(), "1".into())],
+        proxy_env: Vec::new(),
+        mounts: Vec::new(),
+        cwd: PathBuf::from("/w"),
+        user: "app".into(),
+        network: Network::Default,
+    }
+}
+
+fn key_of(op: &RunOp, base: &str) -> CacheKey {
+    run(op, base).finish()
+}
+
+#[test]
+fn every_field_of_a_run_changes_its_key() {
+    type Change = fn(&mut RunOp);
+    let changes: [(&str, Change); 8] = [
+        ("the command", |op| op.argv[2] = "y".into()),
+        ("where an argument ends", |op| op.argv = vec!["sh".into(), "-cx".into()]),
+        ("a value", |op| op.env[0].1 = "2".into()),
+        ("a name", |op| op.env[0].0 = "B".into()),
+        ("where a name ends", |op| op.env[0] = ("A1".into(), String::new())),
+        ("the directory", |op| op.cwd = PathBuf::from("/")),
+        ("the user", |op| op.user = "0".into()),
+        ("the network", |op| op.network = Network::None),
+    ];
+    let before = key_of(&op(), "base");
+    for (name, change) in changes {
+        let mut other = op();
+        change(&mut other);
+        assert_ne!(key_of(&other, "base"), before, "{name}");
+    }
+    assert_ne!(key_of(&op(), "another base"), before);
+    let script = Some(Script { path: PathBuf::from("/dev/pipes/EOF"), content: "#!x".into() });
+    assert_ne!(key_of(&RunOp { script, ..op() }, "base"), before);
+}
+
+#[test]
+fn proxies_change_no_key() {
+    let proxied = RunOp { proxy_env: vec![("http_proxy".into(), "p".into())], ..op() };
+    assert_eq!(key_of(&proxied, "base"), key_of(&op(), "base"));
+}
+
+#[test]
+fn a_key_stays_what_it_is_between_versions() {
+    // When this changes on purpose, raise VERSION.
+    let golden = "7cc2667b7822c42bd98ab60a46623b95";
+    assert_eq!(&key_of(&op(), "base").hex()[..32], golden);
+}
+
+fn key_of_mounts(mounts: &[MountOp], from: Option<&str>, content: Option<[u8; 32]>) -> CacheKey {
+    mounts.iter().fold(Fields::new("run"), |fields, mount| super::mount(fields, mount, from, content)).finish()
 }
 
 fn cache() -> CacheOp {
@@ -73,72 +127,18 @@ fn every_option_of_a_mount_is_in_the_key() {
         MountOp::Ssh(SshOp { gid: 1, ..ssh() }),
     ];
     let mut keys: HashSet<CacheKey> =
-        mounts.iter().map(|mount| key_of(std::slice::from_ref(mount), None, None)).collect();
+        mounts.iter().map(|mount| key_of_mounts(std::slice::from_ref(mount), None, None)).collect();
     assert_eq!(keys.len(), mounts.len());
     let bind = std::slice::from_ref(&mounts[0]);
     for key in [
-        key_of(&[], None, None),
-        key_of(bind, Some("one"), None),
-        key_of(bind, Some("two"), None),
-        key_of(bind, None, Some([1; 32])),
-        key_of(bind, None, Some([2; 32])),
-        key_of(&mounts[..2], None, None),
+        key_of_mounts(&[], None, None),
+        key_of_mounts(bind, Some("one"), None),
+        key_of_mounts(bind, Some("two"), None),
+        key_of_mounts(bind, None, Some([1; 32])),
+        key_of_mounts(bind, None, Some([2; 32])),
+        key_of_mounts(&mounts[..2], None, None),
     ] {
         assert!(keys.insert(key));
     }
-    assert_eq!(key_of(&mounts, None, None), key_of(&mounts, None, None));
-}
-
-fn op() -> RunOp {
-    RunOp {
-        argv: vec!["sh".into(), "-c".into(), "x".into()],
-        script: None,
-        env: vec![("A".into(), "1".into())],
-        proxy_env: Vec::new(),
-        mounts: Vec::new(),
-        cwd: PathBuf::from("/w"),
-        user: "app".into(),
-        network: Network::Default,
-    }
-}
-
-fn run_key(op: &RunOp, base: &str) -> CacheKey {
-    run(op, base).finish()
-}
-
-#[test]
-fn every_field_of_a_run_changes_its_key() {
-    type Change = fn(&mut RunOp);
-    let changes: [(&str, Change); 8] = [
-        ("the command", |op| op.argv[2] = "y".into()),
-        ("where an argument ends", |op| op.argv = vec!["sh".into(), "-cx".into()]),
-        ("a value", |op| op.env[0].1 = "2".into()),
-        ("a name", |op| op.env[0].0 = "B".into()),
-        ("where a name ends", |op| op.env[0] = ("A1".into(), String::new())),
-        ("the directory", |op| op.cwd = PathBuf::from("/")),
-        ("the user", |op| op.user = "0".into()),
-        ("the network", |op| op.network = Network::None),
-    ];
-    let before = run_key(&op(), "base");
-    for (name, change) in changes {
-        let mut other = op();
-        change(&mut other);
-        assert_ne!(run_key(&other, "base"), before, "{name}");
-    }
-    assert_ne!(run_key(&op(), "another base"), before);
-    let script = Some(Script { path: PathBuf::from("/dev/pipes/EOF"), content: "#!x".into() });
-    assert_ne!(run_key(&RunOp { script, ..op() }, "base"), before);
-}
-
-#[test]
-fn proxies_change_no_key() {
-    let proxied = RunOp { proxy_env: vec![("http_proxy".into(), "p".into())], ..op() };
-    assert_eq!(run_key(&proxied, "base"), run_key(&op(), "base"));
-}
-
-#[test]
-fn a_key_stays_what_it_is_between_versions() {
-    // When this changes on purpose, raise VERSION.
-    let golden = "7cc2667b7822c42bd98ab60a46623b95";
-    assert_eq!(&run_key(&op(), "base").hex()[..32], golden);
+    assert_eq!(key_of_mounts(&mounts, None, None), key_of_mounts(&mounts, None, None));
 }

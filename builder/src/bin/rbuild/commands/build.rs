@@ -1,17 +1,20 @@
 //! `rbuild build`.
 
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use builder::build::{self, Build, Machine};
+use builder::context::Ignore;
+use builder::contexts::{self, MainContext};
 use builder::export::{Output, compression};
+use builder::graph::named::{NamedContext, canonical};
 use builder::graph::platform::Platform;
 use builder::graph::references::Request;
 use builder::image::Image;
 use builder::paths;
-use builder::sandbox::Cancel;
+use builder::remote::location::Location;
+use builder::sandbox::{Cancel, Sandbox};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -20,20 +23,32 @@ use crate::commands::grants;
 use crate::report::{self, Dockerfile, Failure};
 use crate::{signals, ui};
 
+/// The build arg that keeps `.git` in a context from git.
+const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
+
 pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
-    let (bytes, name, path) = read_dockerfile(args)?;
-    let dockerfile = Dockerfile { name, text: String::from_utf8_lossy(&bytes).into_owned() };
-    let build = build_of(args, bytes, path)?;
+    let mut location = Location::parse(&args.context).map_err(|error| Failure::Usage(error.to_string()))?;
+    let mut build = build_of(args)?;
+    if let Location::Git(git) = &mut location {
+        git.keep_git_dir |= build.request.build_args.get(KEEP_GIT_DIR).is_some_and(|value| value == "1");
+    }
     let credentials = registry::Credentials::from_files(paths::credential_files());
     let registry = registry::Options {
         credentials: credentials.map_err(|error| Failure::Other(error.into()))?,
         ..registry::Options::default()
     };
+    let (mut main, sandbox) = main_context(args, &location)?;
+    build.dockerfile = std::mem::take(&mut main.dockerfile);
+    build.dockerfile_name.clone_from(&main.name);
+    build.context.clone_from(&main.directory);
+    build.ignore = std::mem::take(&mut main.ignore);
+    let text = String::from_utf8_lossy(&build.dockerfile).into_owned();
+    let dockerfile = Dockerfile { name: main.name.clone(), text };
     if args.check {
         return check(&build, &registry, dockerfile);
     }
     let home = super::home()?;
-    let sandbox = super::enter(&args.isolation)?;
+    let sandbox = sandbox.map_or_else(|| super::enter(&args.isolation), Ok)?;
     let cancel = Cancel::new().context("cannot prepare to cancel steps").map_err(Failure::Environment)?;
     signals::cancel_on_signals(cancel.clone()).context("cannot take signals").map_err(Failure::Environment)?;
 
@@ -60,29 +75,20 @@ fn check(build: &Build, registry: &registry::Options, dockerfile: Dockerfile) ->
     Ok(())
 }
 
-/// The Dockerfile's bytes, its name for people, and its path when it is a file.
-fn read_dockerfile(args: &BuildArgs) -> Result<(Vec<u8>, String, Option<PathBuf>), Failure> {
-    let context = args.context.to_string_lossy();
-    if context == "-" || context.contains("://") || context.starts_with("git@") {
-        return Err(Failure::Usage(format!(
-            "the build context `{context}` is not a directory: contexts from standard input and from URLs are not \
-             implemented in this version of rbuild"
-        )));
+/// Opens the build context; one that has to be kept in the store needs the sandbox's rung.
+fn main_context(args: &BuildArgs, location: &Location) -> Result<(MainContext, Option<Sandbox>), Failure> {
+    let (file, mut stdin) = (args.file.as_deref(), std::io::stdin());
+    let failed = |error: contexts::OpenError| Failure::Other(error.into());
+    if let Location::Directory(directory) = location {
+        return Ok((contexts::open_local(directory, file, &mut stdin).map_err(failed)?, None));
     }
-    let path = args.file.clone().unwrap_or_else(|| args.context.join("Dockerfile"));
-    let bytes = if path == Path::new("-") {
-        let mut bytes = Vec::new();
-        std::io::stdin().read_to_end(&mut bytes).context("cannot read the Dockerfile from standard input")?;
-        bytes
-    } else {
-        fs_err::read(&path).context("cannot read the Dockerfile; name it with `-f PATH`")?
-    };
-    let name = path.display().to_string();
-    let on_disk = (name != "-").then_some(path);
-    Ok((bytes, name, on_disk))
+    let (home, sandbox) = (super::home()?, super::enter(&args.isolation)?);
+    let store = build::open_store(&home, &sandbox).context("cannot use the store")?;
+    Ok((contexts::open(location, file, &mut stdin, &store).map_err(failed)?, Some(sandbox)))
 }
 
-fn build_of(args: &BuildArgs, dockerfile: Vec<u8>, dockerfile_path: Option<PathBuf>) -> Result<Build, Failure> {
+/// What the arguments say; the context is still to be opened.
+fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
     let tags: Result<Vec<_>, _> = args.tags.iter().map(|tag| registry::reference::parse(tag)).collect();
     let tags = tags.map_err(|error| Failure::Usage(error.to_string()))?;
     if let Some(tag) = tags.iter().find(|tag| tag.digest().is_some()) {
@@ -105,14 +111,16 @@ fn build_of(args: &BuildArgs, dockerfile: Vec<u8>, dockerfile_path: Option<PathB
     }
     let epoch = build_args.get("SOURCE_DATE_EPOCH").cloned().or_else(|| paths::variable("SOURCE_DATE_EPOCH"));
     Ok(Build {
-        dockerfile,
-        dockerfile_path,
-        context: args.context.clone(),
+        dockerfile: Vec::new(),
+        dockerfile_name: String::new(),
+        context: PathBuf::new(),
+        ignore: Ignore::default(),
         request: Request {
             build_args,
             target: args.target.clone(),
             platform: args.platform.clone().unwrap_or_else(Platform::host),
             labels: labels(&args.labels)?,
+            contexts: named_contexts(&args.contexts)?,
         },
         tags,
         outputs,
@@ -122,6 +130,19 @@ fn build_of(args: &BuildArgs, dockerfile: Vec<u8>, dockerfile_path: Option<PathB
         grants: grants::read(&args.secrets, &args.agents)?,
         epoch: epoch.map(|seconds| epoch_time(&seconds)).transpose()?,
     })
+}
+
+fn named_contexts(contexts: &[String]) -> Result<BTreeMap<String, NamedContext>, Failure> {
+    contexts
+        .iter()
+        .map(|text| match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => {
+                let context = NamedContext::parse(value).map_err(|error| Failure::Usage(error.to_string()))?;
+                Ok((canonical(name), context))
+            }
+            _ => Err(Failure::Usage(format!("`--build-context {text}`: write `--build-context NAME=VALUE`"))),
+        })
+        .collect()
 }
 
 fn labels(labels: &[String]) -> Result<BTreeMap<String, String>, Failure> {

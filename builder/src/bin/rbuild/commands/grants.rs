@@ -53,23 +53,25 @@ fn file(spec: &SecretSpec, path: &Path) -> Result<Vec<u8>, Failure> {
 
 fn agent(spec: &AgentSpec) -> Result<PathBuf, Failure> {
     let path = match spec.paths.as_slice() {
-        [] => {
-            let variable = paths::raw_variable("SSH_AUTH_SOCK").filter(|path| !path.is_empty());
-            let id = &spec.id;
-            let missing =
-                || format!("`--ssh {id}` needs an ssh agent, and SSH_AUTH_SOCK is not set: write `--ssh {id}=SOCKET`");
-            PathBuf::from(variable.ok_or_else(|| Failure::Usage(missing()))?)
-        }
+        [] => callers_agent(&spec.id)?,
         [path] => path.clone(),
-        [..] => return Err(keys(spec)),
+        [..] => return Err(keys(&spec.id)),
     };
     let path = fs_err::canonicalize(path).with_context(|| format!("cannot find the ssh agent `{}`", spec.id))?;
     let metadata = fs_err::metadata(&path).with_context(|| format!("cannot find the ssh agent `{}`", spec.id))?;
-    if metadata.file_type().is_socket() { Ok(path) } else { Err(keys(spec)) }
+    if metadata.file_type().is_socket() { Ok(path) } else { Err(keys(&spec.id)) }
 }
 
-fn keys(spec: &AgentSpec) -> Failure {
-    let id = &spec.id;
+fn callers_agent(id: &str) -> Result<PathBuf, Failure> {
+    let path = paths::raw_variable("SSH_AUTH_SOCK").filter(|path| !path.is_empty());
+    path.map(PathBuf::from).ok_or_else(|| {
+        Failure::Usage(format!(
+            "`--ssh {id}` needs an ssh agent, and SSH_AUTH_SOCK is not set: write `--ssh {id}=SOCKET`"
+        ))
+    })
+}
+
+fn keys(id: &str) -> Failure {
     Failure::Usage(format!(
         "`--ssh {id}=KEY` is not implemented in this version of rbuild: add the keys to an agent with `ssh-add` and pass its \
          socket, `--ssh {id}=SOCKET`"

@@ -1,51 +1,58 @@
-//! The archives that ADD unpacks: tar, plain or compressed with gzip, bzip2, xz or zstd, known by content.
+//! The archives that ADD unpacks and contexts come in: tar, plain or compressed with gzip, bzip2, xz or zstd, known by content.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
-use snapshot::{Active, ChangeSink, Entry, Flavour, IndexWriter, TreeWriter, View, layer, path};
-
-use super::World;
-use super::error::Cause;
+use snapshot::{ChangeSink, Entry, Flavour, IndexWriter, TreeWriter, View, layer, path};
 
 /// The size of a tar header (POSIX.1-2017, pax, "ustar Interchange Format").
 const BLOCK: usize = 512;
 
 /// A file that is an archive.
-pub(super) struct Archive {
+#[derive(Debug)]
+pub struct Archive {
     file: std::fs::File,
-    /// Locked: no other process takes it for a dead one's.
-    room: Active,
 }
 
 /// An unpacked archive.
-pub(super) struct Unpacked {
+#[derive(Debug)]
+pub struct Unpacked {
     /// What it holds.
-    pub(super) view: View,
+    pub view: View,
     /// Where its files are.
-    pub(super) root: path::Root,
+    pub root: path::Root,
+}
+
+/// Whom unpacked files belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owners {
+    /// Those whom the archive names.
+    Archive,
+    /// This process.
+    Ours,
 }
 
 /// Says whether a file is an archive: whether its (decompressed) bytes begin with a tar header.
-pub(super) fn open(world: &World<'_>, mut file: std::fs::File) -> Result<Option<Archive>, Cause> {
+pub fn open(mut file: std::fs::File) -> io::Result<Option<Archive>> {
     let mut block = [0; BLOCK];
+    file.seek(SeekFrom::Start(0))?;
     let is_tar = decompress(&mut file).and_then(|mut tar| tar.read_exact(&mut block)).is_ok() && is_header(&block);
     if !is_tar {
         return Ok(None);
     }
     file.seek(SeekFrom::Start(0))?;
-    Ok(Some(Archive { file, room: world.store.snapshots().prepare()? }))
+    Ok(Some(Archive { file }))
 }
 
 impl Archive {
-    /// Unpacks it into a directory that goes with it.
-    pub(super) fn unpack(&self) -> Result<Unpacked, snapshot::Error> {
+    /// Unpacks it into an empty directory.
+    pub fn unpack(&self, directory: &std::path::Path, owners: Owners) -> Result<Unpacked, snapshot::Error> {
         let mut file = &self.file;
-        let mut sink =
-            Indexed { tree: TreeWriter::new(self.room.upper(), Flavour::Plain)?, index: IndexWriter::default() };
+        let tree = TreeWriter::new(directory, Flavour::Plain)?;
+        let mut sink = Indexed { tree, index: IndexWriter::default(), owners };
         layer::read(&mut decompress(&mut file)?, &mut sink)?;
         sink.tree.finish()?;
         let view = View::new(vec![sink.index.finish().into()]);
-        Ok(Unpacked { view, root: path::Root::open(self.room.upper())? })
+        Ok(Unpacked { view, root: path::Root::open(directory)? })
     }
 }
 
@@ -72,6 +79,7 @@ fn decompress<'a>(file: &'a mut (impl Read + Seek + Send + 'a)) -> io::Result<Bo
 struct Indexed {
     tree: TreeWriter,
     index: IndexWriter,
+    owners: Owners,
 }
 
 impl ChangeSink for Indexed {
@@ -79,7 +87,13 @@ impl ChangeSink for Indexed {
 
     fn entry(&mut self, path: &std::path::Path, entry: &Entry, content: &mut dyn Read) -> Result<(), snapshot::Error> {
         self.index.put(path, entry, None)?;
-        self.tree.entry(path, entry, content)
+        if self.owners == Owners::Archive {
+            return self.tree.entry(path, entry, content);
+        }
+        let mut ours = entry.clone();
+        (ours.metadata.uid, ours.metadata.gid) =
+            (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        self.tree.entry(path, &ours, content)
     }
 
     fn hard_link(&mut self, path: &std::path::Path, target: &std::path::Path) -> Result<(), snapshot::Error> {

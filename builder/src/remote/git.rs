@@ -1,0 +1,275 @@
+//! Git repositories, through the `git` program: which commit a ref is, and that commit's files.
+//!
+//! git runs with an environment of its own: no configuration of the user or the system, no prompts, no hooks, and no
+//! protocol that reads this machine's files (CVE-2022-39253).
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+use snapshot::Store;
+
+use crate::context::{ContextError, Ignore, LocalContext};
+use crate::paths;
+use crate::scratch::Scratch;
+
+use super::location::{GitSource, shown};
+
+/// The variables of the caller that git gets: to find itself, to speak through a proxy, and for ssh's keys.
+const PASSED: [&str; 9] = [
+    "PATH",
+    "HOME",
+    "SSH_AUTH_SOCK",
+    "http_proxy",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+];
+
+/// The most of git's own words that an error shows, in bytes.
+const SHOWN: usize = 2000;
+
+/// Why a repository could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum GitError {
+    /// There is no git, or it cannot be run.
+    #[error("cannot run `git`, which reads `{source_name}`: install it (Debian: apt-get install git)")]
+    Run {
+        /// What was to be read.
+        source_name: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// git failed.
+    #[error("git cannot read `{source_name}`: {message}")]
+    Failed {
+        /// What was to be read.
+        source_name: String,
+        /// What git says.
+        message: String,
+    },
+    /// No branch or tag of this name.
+    #[error("`{source_name}` has no ref `{reference}`")]
+    NoReference {
+        /// The repository.
+        source_name: String,
+        /// The ref.
+        reference: String,
+    },
+    /// Another commit than the one that was required.
+    #[error("`{source_name}` is commit {found}, not {expected}")]
+    Checksum {
+        /// The repository and ref.
+        source_name: String,
+        /// What was required.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// The files of a commit could not be put in place.
+    #[error("cannot prepare the files of `{source_name}`")]
+    Files {
+        /// The repository.
+        source_name: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The directory in the repository.
+    #[error("cannot use the directory `{subdir}` of `{source_name}`")]
+    Subdir {
+        /// The repository.
+        source_name: String,
+        /// The directory.
+        subdir: String,
+        /// Why.
+        source: ContextError,
+    },
+}
+
+/// The files of a commit, for as long as this lives.
+#[derive(Debug)]
+pub struct Checkout {
+    directory: PathBuf,
+    _scratch: Scratch,
+}
+
+impl Checkout {
+    /// The directory that the source names.
+    pub fn path(&self) -> &Path {
+        &self.directory
+    }
+}
+
+/// Finds the commit of a source: a full commit is itself, a branch goes before a tag of the same name.
+pub fn resolve(source: &GitSource) -> Result<String, GitError> {
+    let commit = match &source.reference {
+        Some(reference) if is_commit(reference) => reference.to_ascii_lowercase(),
+        reference => {
+            let wanted = reference.as_deref().unwrap_or("HEAD");
+            let peeled = format!("{wanted}^{{}}");
+            let listed = git(source, None, &["ls-remote", "--", &source.remote, wanted, &peeled])?;
+            choose(&listed, wanted).ok_or_else(|| GitError::NoReference {
+                source_name: shown(&source.remote),
+                reference: wanted.to_owned(),
+            })?
+        }
+    };
+    match &source.checksum {
+        Some(expected) if !commit.starts_with(expected.as_str()) => {
+            Err(GitError::Checksum { source_name: source.to_string(), expected: expected.clone(), found: commit })
+        }
+        _ => Ok(commit),
+    }
+}
+
+/// The commit among the lines of `git ls-remote`; an annotated tag is peeled.
+fn choose(listed: &str, wanted: &str) -> Option<String> {
+    let lines: Vec<(&str, &str)> = listed.lines().filter_map(|line| line.split_once('\t')).collect();
+    let names =
+        [wanted.to_owned(), format!("refs/heads/{wanted}"), format!("refs/tags/{wanted}"), format!("refs/{wanted}")];
+    names.iter().find_map(|name| {
+        let peeled = format!("{name}^{{}}");
+        let found = |name: &str| lines.iter().find(|(_, listed)| *listed == name).map(|(commit, _)| *commit);
+        found(&peeled).or_else(|| found(name)).filter(|commit| is_commit(commit)).map(str::to_owned)
+    })
+}
+
+fn is_commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Fetches the files of `commit`. They carry the commit's time and the modes 0644 and 0755, whatever the umask.
+pub fn checkout(store: &Store, source: &GitSource, commit: &str) -> Result<Checkout, GitError> {
+    let failed = |error: io::Error| GitError::Files { source_name: shown(&source.remote), source: error };
+    let scratch = Scratch::new(store).map_err(failed)?;
+    let top = scratch.path().join("tree");
+    fs_err::create_dir(&top).map_err(failed)?;
+    let object_format = if commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
+    git(source, Some(&top), &["init", "-q", object_format, "--template=", "."])?;
+    let clean = shown(&source.remote);
+    git(source, Some(&top), &["remote", "add", "--", "origin", &clean])?;
+    let shallow = ["fetch", "-q", "--depth=1", "--no-tags", "--", &source.remote, commit];
+    if git(source, Some(&top), &shallow).is_err() {
+        // Servers may refuse a commit by its name, and plain file servers cannot give part of a history.
+        let all = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"];
+        git(source, Some(&top), &["fetch", "-q", "--no-tags", "--", &source.remote, all[0], all[1]])?;
+    }
+    git(source, Some(&top), &["-c", "advice.detachedHead=false", "checkout", "-q", "--force", "--detach", commit])?;
+    if top.join(".gitmodules").is_file() {
+        git(source, Some(&top), &["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"])?;
+    }
+    let time = git(source, Some(&top), &["show", "-s", "--format=%ct", "HEAD"])?;
+    if !source.keep_git_dir {
+        remove_git_dirs(&top).map_err(failed)?;
+    }
+    settle(&top, time.trim().parse().unwrap_or(0)).map_err(failed)?;
+    let directory = match &source.subdir {
+        Some(subdir) => beneath(&top, subdir).map_err(|error| GitError::Subdir {
+            source_name: shown(&source.remote),
+            subdir: subdir.clone(),
+            source: error,
+        })?,
+        None => top,
+    };
+    Ok(Checkout { directory, _scratch: scratch })
+}
+
+/// The directory `subdir`, whose links lead nowhere out of `top`.
+fn beneath(top: &Path, subdir: &str) -> Result<PathBuf, ContextError> {
+    let context = LocalContext::open(top, Ignore::default())?;
+    let found = context.directory(subdir)?;
+    Ok(top.join(found))
+}
+
+/// Runs git and returns what it prints.
+fn git(source: &GitSource, directory: Option<&Path>, arguments: &[&str]) -> Result<String, GitError> {
+    let mut command = Command::new("git");
+    command.env_clear().envs(PASSED.iter().filter_map(|name| paths::variable(name).map(|value| (name, value))));
+    for (name, value) in [
+        ("GIT_CONFIG_NOSYSTEM", "1"),
+        ("GIT_CONFIG_GLOBAL", "/dev/null"),
+        ("GIT_TERMINAL_PROMPT", "0"),
+        ("GIT_ASKPASS", "true"),
+        ("GIT_ALLOW_PROTOCOL", "http:https:ssh:git"),
+        ("GIT_SSH_COMMAND", "ssh -oBatchMode=yes"),
+        ("GIT_HTTP_LOW_SPEED_LIMIT", "1000"),
+        ("GIT_HTTP_LOW_SPEED_TIME", "60"),
+        ("LC_ALL", "C.UTF-8"),
+    ] {
+        command.env(name, value);
+    }
+    command.args(["-c", "core.hooksPath=/dev/null", "-c", "core.symlinks=true", "-c", "http.followRedirects=initial"]);
+    command.args(arguments).stdin(Stdio::null());
+    command.current_dir(directory.unwrap_or(Path::new("/")));
+    let output = command.output();
+    let output = output.map_err(|error| GitError::Run { source_name: shown(&source.remote), source: error })?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).replace(&source.remote, &shown(&source.remote));
+    let message: String = said.trim().chars().take(SHOWN).collect();
+    Err(GitError::Failed { source_name: source.to_string(), message })
+}
+
+/// Removes `.git` of the repository and of its submodules.
+fn remove_git_dirs(directory: &Path) -> io::Result<()> {
+    for entry in fs_err::read_dir(directory)? {
+        let entry = entry?;
+        let is_directory = entry.file_type()?.is_dir();
+        match (entry.file_name() == ".git", is_directory) {
+            (true, true) => fs_err::remove_dir_all(entry.path())?,
+            (true, false) => fs_err::remove_file(entry.path())?,
+            (false, true) => remove_git_dirs(&entry.path())?,
+            (false, false) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Gives everything below a directory, and itself, one time and git's own modes.
+fn settle(directory: &Path, seconds: i64) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    for entry in fs_err::read_dir(directory)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            settle(&entry.path(), seconds)?;
+            continue;
+        }
+        if kind.is_file() {
+            let mode = if entry.metadata()?.permissions().mode() & 0o100 == 0 { 0o644 } else { 0o755 };
+            fs_err::set_permissions(entry.path(), PermissionsExt::from_mode(mode))?;
+        }
+        set_time(&entry.path(), seconds)?;
+    }
+    fs_err::set_permissions(directory, PermissionsExt::from_mode(0o755))?;
+    set_time(directory, seconds)
+}
+
+fn set_time(path: &Path, seconds: i64) -> io::Result<()> {
+    let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refs_are_chosen_as_checkout_does() {
+        let (one, two, three) = ("1".repeat(40), "2".repeat(40), "3".repeat(40));
+        let listed = format!(
+            "{one}\trefs/tags/x\n{two}\trefs/tags/x^{{}}\n{three}\trefs/heads/y\n{one}\trefs/tags/y\n{one}\tHEAD\n"
+        );
+        assert_eq!(choose(&listed, "x"), Some(two.clone()));
+        assert_eq!(choose(&listed, "refs/tags/x"), Some(two));
+        assert_eq!(choose(&listed, "y"), Some(three));
+        assert_eq!(choose(&listed, "HEAD"), Some(one));
+        assert_eq!(choose(&listed, "z"), None);
+        assert_eq!(choose("not a commit\trefs/heads/z\n", "z"), None);
+    }
+}

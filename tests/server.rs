@@ -1,0 +1,180 @@
+//! A small HTTP server on loopback: files with validators, redirects, and git repositories through `git http-backend`.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use crate::common::peer;
+
+/// What is served below one path.
+#[derive(Debug, Clone)]
+pub(crate) struct Page {
+    pub(crate) body: Vec<u8>,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) status: u16,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pages: BTreeMap<String, Page>,
+    /// `GET /path STATUS`, in order.
+    log: Vec<String>,
+}
+
+/// The server; its thread ends with the process.
+#[derive(Debug)]
+pub(crate) struct Server {
+    address: String,
+    state: Arc<Mutex<State>>,
+}
+
+impl Server {
+    /// Serves pages, and the bare repositories in `repositories` below `/git/`.
+    pub(crate) fn start(repositories: &Path) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let state = Arc::<Mutex<State>>::default();
+        let (shared, repositories) = (Arc::clone(&state), repositories.to_owned());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (state, repositories) = (Arc::clone(&shared), repositories.clone());
+                std::thread::spawn(move || drop(serve(stream.unwrap(), &state, &repositories)));
+            }
+        });
+        Self { address, state }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Serves a file; one with the same bytes has the same `ETag`.
+    pub(crate) fn page(&self, path: &str, body: impl Into<Vec<u8>>) {
+        let body = body.into();
+        let headers = vec![
+            ("ETag", format!("\"{}\"", blake3::hash(&body).to_hex())),
+            ("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT".to_owned()),
+        ];
+        self.state.lock().unwrap().pages.insert(path.to_owned(), Page { body, headers, status: 200 });
+    }
+
+    pub(crate) fn put(&self, path: &str, page: Page) {
+        self.state.lock().unwrap().pages.insert(path.to_owned(), page);
+    }
+
+    pub(crate) fn log(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().unwrap().log)
+    }
+}
+
+struct Request {
+    method: String,
+    path: String,
+    query: String,
+    headers: BTreeMap<String, String>,
+    body: Vec<u8>,
+}
+
+fn read(stream: &TcpStream) -> Option<Request> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    let mut words = line.split_whitespace();
+    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    let mut headers = BTreeMap::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+        headers.insert(name.to_ascii_lowercase(), value.to_owned());
+    }
+    let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Request { method, path: path.to_owned(), query: query.to_owned(), headers, body })
+}
+
+fn serve(mut stream: TcpStream, state: &Mutex<State>, repositories: &Path) -> std::io::Result<()> {
+    let Some(request) = read(&stream) else { return Ok(()) };
+    if let Some(path) = request.path.strip_prefix("/git") {
+        let answer = git(&request, path, repositories);
+        return stream.write_all(&answer);
+    }
+    let mut state = state.lock().unwrap();
+    let page = state.pages.get(&request.path).cloned();
+    let mut page = page.unwrap_or(Page { body: b"no such page".to_vec(), headers: Vec::new(), status: 404 });
+    let etag = page.headers.iter().find(|(name, _)| *name == "ETag").map(|(_, value)| value);
+    if etag.is_some() && request.headers.get("if-none-match") == etag {
+        (page.status, page.body) = (304, Vec::new());
+    }
+    state.log.push(format!("{} {} {}", request.method, request.path, page.status));
+    let mut head =
+        format!("HTTP/1.1 {} X\r\nContent-Length: {}\r\nConnection: close\r\n", page.status, page.body.len());
+    for (name, value) in &page.headers {
+        head.extend([name, ": ", value.as_str(), "\r\n"]);
+    }
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(b"\r\n")?;
+    stream.write_all(&page.body)
+}
+
+/// Answers through git's own CGI program.
+fn git(request: &Request, path: &str, repositories: &Path) -> Vec<u8> {
+    let header = |name: &str| request.headers.get(name).cloned().unwrap_or_default();
+    let mut child = Command::new("git")
+        .arg("http-backend")
+        .env("GIT_PROJECT_ROOT", repositories)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("PATH_INFO", path)
+        .env("QUERY_STRING", &request.query)
+        .env("REQUEST_METHOD", &request.method)
+        .env("CONTENT_TYPE", header("content-type"))
+        .env("CONTENT_LENGTH", request.body.len().to_string())
+        .env("HTTP_CONTENT_ENCODING", header("content-encoding"))
+        .env("GIT_PROTOCOL", header("git-protocol"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("cannot run git: apt-get install git");
+    child.stdin.take().unwrap().write_all(&request.body).unwrap();
+    let output = child.wait_with_output().unwrap().stdout;
+    let text = String::from_utf8_lossy(&output);
+    let status = text.lines().find_map(|line| line.strip_prefix("Status: ")).unwrap_or("200 OK").to_owned();
+    [format!("HTTP/1.1 {status}\r\nConnection: close\r\n").as_bytes(), &output].concat()
+}
+
+/// A repository with two commits: `v1` (an annotated tag) and `main`.
+pub(crate) fn repository(directory: &Path) -> PathBuf {
+    let (work, bare) = (directory.join("work"), directory.join("repositories/x.git"));
+    fs_err::create_dir_all(work.join("sub")).unwrap();
+    let git = |arguments: &[&str]| {
+        let common =
+            ["-C", work.to_str().unwrap(), "-c", "user.name=t", "-c", "user.email=t@t", "-c", "tag.gpgSign=false"];
+        peer("git", &[&common, arguments].concat())
+    };
+    git(&["init", "-q", "-b", "main"]);
+    fs_err::write(work.join("Dockerfile"), "FROM scratch\nCOPY f sub /\n").unwrap();
+    fs_err::write(work.join("f"), "one").unwrap();
+    fs_err::write(work.join("sub/Dockerfile"), "FROM scratch\nCOPY g /\n").unwrap();
+    fs_err::write(work.join("sub/g"), "g").unwrap();
+    fs_err::write(work.join(".dockerignore"), "sub/Dockerfile\n").unwrap();
+    std::os::unix::fs::symlink("/etc", work.join("out")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", work.join("Evil")).unwrap();
+    git(&["add", "."]);
+    git(&["commit", "-qm", "one"]);
+    git(&["tag", "-a", "-m", "v1", "v1"]);
+    fs_err::write(work.join("f"), "two").unwrap();
+    git(&["commit", "-qam", "two"]);
+    peer("git", &["clone", "-q", "--bare", work.to_str().unwrap(), bare.to_str().unwrap()]);
+    directory.join("repositories")
+}
+
+/// The commit of a ref.
+pub(crate) fn commit(directory: &Path, reference: &str) -> String {
+    let work = directory.join("work");
+    peer("git", &["-C", work.to_str().unwrap(), "rev-parse", &format!("{reference}^{{commit}}")]).trim().to_owned()
+}
