@@ -128,6 +128,14 @@ fn what_is_not_implemented_is_refused_by_name_and_line() {
 }
 
 #[test]
+fn a_setting_without_effect_is_said_to_have_none() {
+    let bench = Bench::with("FROM scratch\nLABEL a=b\n");
+    let run = bench.build(&["--build-arg", "BUILDKIT_INLINE_CACHE=1", "--build-arg", "OTHER=1"]);
+    let warnings: Vec<&str> = run.stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
+    assert_eq!(warnings, ["warning: the build arg `BUILDKIT_INLINE_CACHE` has no effect in this version of rbuild"]);
+}
+
+#[test]
 fn an_unreadable_file_is_named() {
     // The plain user may not read what only root may: in a user namespace, too.
     let bench = crate::rootless::Rootless::with("FROM scratch\nCOPY secret /\n");

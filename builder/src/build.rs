@@ -146,6 +146,12 @@ pub fn check(build: &Build, registry: &registry::Options, progress: &dyn Progres
     Ok(prepare(build, &client(registry)?, &Reporter::new(progress))?.findings)
 }
 
+/// Whether a build arg is a setting of BuildKit's Dockerfile frontend that rbuild does not have: such a one needs no ARG,
+/// so nobody else would notice it.
+fn is_unknown_setting(name: &str) -> bool {
+    name.starts_with("BUILDKIT_") && !["BUILDKIT_DOCKERFILE_CHECK", "BUILDKIT_CONTEXT_KEEP_GIT_DIR"].contains(&name)
+}
+
 /// Builds.
 pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> Result<Image, BuildError> {
     let reporter = Reporter::new(progress);
@@ -154,6 +160,9 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
     let name = &build.dockerfile_name;
     for Finding { rule, span, message, .. } in &findings {
         reporter.warn(format!("{rule}: {message} ({name}:{})", span.start));
+    }
+    for name in build.request.build_args.keys().filter(|name| is_unknown_setting(name)) {
+        reporter.warn(format!("the build arg `{name}` has no effect in this version of rbuild"));
     }
 
     let store = open_store(machine.home, machine.sandbox)?;
