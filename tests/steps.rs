@@ -171,3 +171,16 @@ fn a_fixed_time_makes_equal_images() {
         .collect();
     assert_eq!(digests[0], digests[1]);
 }
+
+/// What an earlier build without the fixed time left in the cache has other times.
+#[test]
+fn a_fixed_time_does_not_meet_the_cache_of_another() {
+    let bench = Bench::with("FROM {busybox}\nWORKDIR /w\nCOPY f deep/er/\nCOPY <<g /g\ntext\ng\n");
+    let file = bench.file("f", "x");
+    fs_err::File::open(file).unwrap().into_parts().0.set_modified(std::time::UNIX_EPOCH).unwrap();
+    let fixed = ["--build-arg", "SOURCE_DATE_EPOCH=1700000000"];
+    bench.build(&[]);
+    let warm = bench.image(&fixed).manifest;
+    let cold = bench.image(&[&fixed[..], &["--no-cache"]].concat()).manifest;
+    assert_eq!(warm, cold);
+}

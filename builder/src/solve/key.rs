@@ -9,11 +9,12 @@
 //! | digest and file name of a download; commit and directory of a repository | – | yes | – | – |
 //! | key of the tree that `--from` reads, and the patterns | – | yes | – | – |
 //! | each mount: type, target, options; content of what it binds, or the key of its tree | yes | – | – | – |
+//! | the build's fixed time, which new directories and heredocs' files get | – | yes | yes | – |
 //! | chain_id of its layers | – | – | – | yes |
 //!
-//! Never in a key: predefined proxy arguments, the number of jobs, progress and output options, tags, times, the owner
-//! of a context file on the host, the values of secrets, what a cache mount has, labels and other config that no command sees. Every field is framed by its name and
-//! its length, so no two different lists of fields have the same bytes.
+//! Never in a key: predefined proxy arguments, the number of jobs, progress and output options, tags, the clock, the owner
+//! of a context file on the host, the values of secrets, what a cache mount has, labels and other config that no command
+//! sees. Every field is framed by its name and its length, so no two different lists of fields have the same bytes.
 
 use std::fmt;
 use std::io::{self, Sink, Write};
@@ -101,6 +102,7 @@ fn key(vertex: &Vertex, keys: &[CacheKey], world: &World<'_>) -> Result<CacheKey
             .field("base", base)
             .field("path", op.path.as_os_str().as_encoded_bytes())
             .field("user", &op.user)
+            .fields("epoch", &world.options.epoch)
             .finish(),
         Op::Copy(op) => copy(op, base, from, world)?,
     })
@@ -190,7 +192,8 @@ fn copy(op: &CopyOp, base: &str, from: Option<&str>, world: &World<'_>) -> Resul
         .fields("exclude", &op.exclude)
         .field("parents", [u8::from(op.parents)])
         .field("unpack", [u8::from(op.unpack)])
-        .field("link", [u8::from(op.link)]);
+        .field("link", [u8::from(op.link)])
+        .fields("epoch", &world.options.epoch);
     for source in &op.sources {
         fields = match source {
             CopySource::Inline { name, content } => fields.field("inline", name).field("content", content),
