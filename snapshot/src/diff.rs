@@ -4,7 +4,7 @@
 //! files that no lower layer has, and the mark "opaque" on every directory that a step made. What is below decides,
 //! and it is asked of the [`View`], never of the file system.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,21 +26,8 @@ pub fn changes<S: ChangeSink>(upper: &Path, below: &View, sink: &mut S) -> Resul
 where
     S::Error: From<Error>,
 {
-    changes_without(upper, below, &BTreeSet::new(), sink)
-}
-
-/// Does [`changes`] without what is at or below the paths `left_out`: the stubs on which a step had its mounts.
-pub fn changes_without<S: ChangeSink>(
-    upper: &Path,
-    below: &View,
-    left_out: &BTreeSet<PathBuf>,
-    sink: &mut S,
-) -> Result<(), S::Error>
-where
-    S::Error: From<Error>,
-{
     let root = Root::open(upper)?;
-    let mut walk = Walk { below, left_out, sink, links: HashMap::new(), pending: Vec::new() };
+    let mut walk = Walk { below, sink, links: HashMap::new(), pending: Vec::new() };
     let top = rustix::fs::openat(&root, ".", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty());
     let top = top.map_err(Error::io("open directory", upper))?;
     walk.root(&top)?;
@@ -87,7 +74,6 @@ enum Pending {
 
 struct Walk<'a, S> {
     below: &'a View,
-    left_out: &'a BTreeSet<PathBuf>,
     sink: &'a mut S,
     /// Files with several names, by device and inode: the first name in order is the file.
     links: HashMap<(u64, u64), PathBuf>,
@@ -120,9 +106,6 @@ where
     /// Visits one name; returns the directory to go on with when it is one.
     fn visit(&mut self, level: &Level, name: &OsStr) -> Result<Option<Level>, S::Error> {
         let path = level.path.join(name);
-        if self.left_out.contains(&path) {
-            return Ok(None);
-        }
         let status = rustix::fs::statat(&level.fd, name, AtFlags::SYMLINK_NOFOLLOW);
         let status = status.map_err(Error::io("read the status of", &path))?;
         match FileType::from_raw_mode(status.st_mode) {

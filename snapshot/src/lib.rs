@@ -60,7 +60,7 @@ pub use entry::{Content, Entry, Kind, Metadata, Mtime, Xattrs};
 pub use error::Error;
 pub use index::{Found, IndexWriter, LayerIndex, Node, View};
 pub use layer::{Compression, Layer, LayerOptions, LayerWriter, SegmentCache, SegmentCounts, TarError, TarWriter};
-pub use sink::{ChangeSink, ClampTimes};
+pub use sink::ChangeSink;
 pub use snapshotter::{Active, Snapshot, SnapshotId, Snapshots, chain_id};
 pub use store::Store;
 pub use tree::{Flavour, TreeWriter};

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use crate::entry::{Entry, Mtime};
+use crate::entry::Entry;
 
 /// Receives the changes of one layer.
 ///
@@ -29,43 +29,4 @@ pub trait ChangeSink {
     /// Hides everything that the layers underneath have in `directory`; comes after the directory's own entry, if it
     /// has one.
     fn opaque(&mut self, directory: &Path) -> Result<(), Self::Error>;
-}
-
-/// Passes everything on, with no modification time later than a limit (`SOURCE_DATE_EPOCH`).
-#[derive(Debug)]
-pub struct ClampTimes<'a, S> {
-    sink: &'a mut S,
-    latest: Mtime,
-}
-
-impl<'a, S: ChangeSink> ClampTimes<'a, S> {
-    /// Passes on to `sink`.
-    pub fn new(sink: &'a mut S, latest: Mtime) -> Self {
-        Self { sink, latest }
-    }
-}
-
-impl<S: ChangeSink> ChangeSink for ClampTimes<'_, S> {
-    type Error = S::Error;
-
-    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn Read) -> Result<(), Self::Error> {
-        if entry.metadata.mtime <= self.latest {
-            return self.sink.entry(path, entry, content);
-        }
-        let mut earlier = entry.clone();
-        earlier.metadata.mtime = self.latest;
-        self.sink.entry(path, &earlier, content)
-    }
-
-    fn hard_link(&mut self, path: &Path, target: &Path) -> Result<(), Self::Error> {
-        self.sink.hard_link(path, target)
-    }
-
-    fn whiteout(&mut self, path: &Path) -> Result<(), Self::Error> {
-        self.sink.whiteout(path)
-    }
-
-    fn opaque(&mut self, directory: &Path) -> Result<(), Self::Error> {
-        self.sink.opaque(directory)
-    }
 }

@@ -17,12 +17,11 @@ use oci_spec::image::{Digest, DigestAlgorithm};
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
 use crate::digest::sha256;
-use crate::index::View;
 use crate::path::remove_tree;
 use crate::temp::{TempDirectory, create_directory, ensure_directory, random_path, sweep};
-use crate::tree::{Flavour, TreeWriter};
-use crate::{ChangeSink, Error};
+use crate::tree::Flavour;
 
 const TREE: &str = "fs";
 const WORK: &str = "work";
@@ -111,7 +110,7 @@ impl Snapshots {
         let (upper, work) = (temporary.path().join(TREE), temporary.path().join(WORK));
         create_directory(&upper)?;
         create_directory(&work)?;
-        // The root of an image can be entered by everybody, unless adopt_root or a layer says otherwise.
+        // The root of an image can be entered by everybody, unless adopt_root_of or a layer says otherwise.
         rustix::fs::chmod(&upper, Mode::from_raw_mode(0o755)).map_err(Error::io("set the mode of", &upper))?;
         Ok(Active { snapshots: self.clone(), temporary, upper, work })
     }
@@ -194,18 +193,8 @@ impl Active {
         self.snapshots.flavour
     }
 
-    /// Gives the tree's root the metadata that the image's root has in `below`. An overlay shows those of the upper
-    /// directory: call this before mounting, or `/` changes its mode.
-    pub fn adopt_root(&self, below: &View) -> Result<(), Error> {
-        let root = Path::new(".");
-        let entry = below.lookup(root).map_or_else(crate::index::implied_directory, |found| found.entry.into_owned());
-        let mut tree = TreeWriter::new(&self.upper, self.snapshots.flavour)?;
-        tree.entry(root, &entry, &mut io::empty())?;
-        tree.finish()
-    }
-
-    /// Like [`Active::adopt_root`], with the metadata that the directory of a committed snapshot has: that of the topmost
-    /// layer below shows what the whole stack's root is.
+    /// Gives the tree's root the metadata of `lower`, the directory of the topmost layer below, which shows what the whole
+    /// stack's root is. An overlay shows those of the upper directory: call this before mounting, or `/` changes its mode.
     pub fn adopt_root_of(&self, lower: &Path) -> Result<(), Error> {
         let found = rustix::fs::stat(lower).map_err(Error::io("read the metadata of", lower))?;
         let written = Error::io("set the metadata of", &self.upper);
