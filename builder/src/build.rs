@@ -15,7 +15,7 @@ use crate::dockerfile::{self, CheckOptionError};
 use crate::export::{self, ExportError, Exported, Output};
 use crate::grants::Grants;
 use crate::graph::named::NamedContext;
-use crate::graph::references::{Request, select};
+use crate::graph::references::{Request, StepNetwork, select};
 use crate::graph::{Graph, GraphError, lower};
 use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
@@ -225,6 +225,7 @@ fn options(build: &Build) -> solve::Options {
     solve::Options {
         jobs: build.jobs.unwrap_or(processors),
         no_cache: build.no_cache,
+        private_network: build.request.network == StepNetwork::Private,
         compression: build.compression,
         epoch: build.epoch.clone(),
         export_layers: build.outputs.is_empty()

@@ -44,6 +44,9 @@ pub enum Network {
     Host,
     /// A loopback interface and nothing else.
     None,
+    /// A network namespace of its own with a way out, which slirp4netns(1) gives; the loopback addresses of the machine
+    /// are out of reach.
+    Private,
 }
 
 /// A mount of the step beside its root and the usual `/proc`, `/sys` and `/dev`.

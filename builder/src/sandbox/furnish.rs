@@ -13,9 +13,11 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
+use super::describe::Network;
 use super::devices::{self, Device};
 use super::extra::{self, Extra};
 use super::filesystem::{self, NODEV, NOEXEC, NOSUID, READ_ONLY};
+use super::network::RESOLVER;
 use super::rootfs::clone_flags;
 use super::spec::{Attempt, Failure, Processes, Spec};
 use super::system;
@@ -65,7 +67,7 @@ impl Furniture {
             proc: gather_proc(spec.ground.processes)?,
             sys: gather_sys()?,
             devices: devices::gather(&scratch)?,
-            resolv_conf: gather_resolv_conf(&scratch)?,
+            resolv_conf: gather_resolv_conf(spec.network, &scratch)?,
             hosts: gather_file(&scratch, "hosts", hosts(&spec.hostname).as_bytes())?,
             extra,
         })
@@ -123,7 +125,11 @@ fn gather_sys() -> Result<OwnedFd, Failure> {
 }
 
 /// The host's own file: a change of the host's network shows while the step runs. A host without one gives an empty one.
-fn gather_resolv_conf(scratch: &OwnedFd) -> Result<OwnedFd, Failure> {
+/// In a private network, where the host's resolver may be out of reach, the one that answers for it.
+fn gather_resolv_conf(network: Network, scratch: &OwnedFd) -> Result<OwnedFd, Failure> {
+    if network == Network::Private {
+        return gather_file(scratch, "resolv.conf", format!("nameserver {RESOLVER}\n").as_bytes());
+    }
     let attributes = READ_ONLY | NOSUID | NODEV | NOEXEC;
     match open_tree(CWD, "/etc/resolv.conf", clone_flags()) {
         Err(Errno::NOENT) => gather_file(scratch, "resolv.conf", b""),

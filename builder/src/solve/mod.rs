@@ -91,6 +91,8 @@ pub struct Options {
     pub jobs: usize,
     /// Look nothing up in the cache.
     pub no_cache: bool,
+    /// Whether steps have a network of their own.
+    pub private_network: bool,
     /// How new layers are compressed.
     pub compression: Compression,
     /// When layers count as made, RFC 3339; the time they were made when absent.

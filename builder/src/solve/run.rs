@@ -41,7 +41,7 @@ pub(super) fn run(
     let root = Root { lowers, upper: active.upper().to_owned(), work: active.work().to_owned() };
     let mut prepared = Prepared::new(world, op, trees.all)?;
     prepared.mounts.extend(op.script.as_ref().map(script));
-    let process = process(op, &prepared.env);
+    let process = process(op, &prepared.env, world.options.private_network);
     let mut output = |stream: Stream, bytes: &[u8]| step.output(stream == Stream::Stderr, bytes);
     let ended = world.executor.run(&root, &process, &prepared.mounts, world.cancel, &mut output);
     prepared.release();
@@ -66,7 +66,7 @@ fn shorten(instruction: &str) -> String {
 }
 
 /// Describes the process; `secrets` are variables that stand in place of others of the same name.
-fn process(op: &RunOp, secrets: &[(OsString, OsString)]) -> Process {
+fn process(op: &RunOp, secrets: &[(OsString, OsString)], private: bool) -> Process {
     let known = op.proxy_env.iter().chain(&op.env).map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let env = known.filter(|(name, _)| secrets.iter().all(|(secret, _)| secret != name)).chain(secrets.iter().cloned());
     Process {
@@ -76,6 +76,7 @@ fn process(op: &RunOp, secrets: &[(OsString, OsString)]) -> Process {
         user: op.user.clone(),
         hostname: HOSTNAME.into(),
         network: match op.network {
+            Network::Default if private => crate::sandbox::Network::Private,
             Network::Default | Network::Host => crate::sandbox::Network::Host,
             Network::None => crate::sandbox::Network::None,
         },

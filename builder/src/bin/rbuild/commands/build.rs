@@ -120,6 +120,7 @@ fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
             target: args.target.clone(),
             platform: args.platform.clone().unwrap_or_else(Platform::host),
             labels: labels(&args.labels)?,
+            network: args.network.into(),
             contexts: named_contexts(&args.contexts)?,
         },
         tags,

@@ -36,8 +36,11 @@ pub(crate) struct Run {
     #[arg(long, default_value = "step")]
     hostname: String,
     /// Give the step no network.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "private_network")]
     no_network: bool,
+    /// Give the step a network of its own with a way out.
+    #[arg(long)]
+    private_network: bool,
     /// The text of standard input.
     #[arg(long)]
     stdin: Option<String>,
@@ -140,7 +143,11 @@ impl Run {
             cwd: self.cwd.clone(),
             user: self.user.clone(),
             hostname: self.hostname.clone(),
-            network: if self.no_network { Network::None } else { Network::Host },
+            network: match (self.no_network, self.private_network) {
+                (true, _) => Network::None,
+                (_, true) => Network::Private,
+                _ => Network::Host,
+            },
             stdin: self.stdin.clone().map(String::into_bytes),
         })
     }
