@@ -137,7 +137,8 @@ fn prepare(build: &Build, client: &registry::Client, reporter: &Reporter<'_>) ->
     Ok(Prepared { graph, contexts: selection.contexts, findings })
 }
 
-fn client(options: &registry::Options) -> Result<registry::Client, BuildError> {
+/// A client of the registries.
+pub fn client(options: &registry::Options) -> Result<registry::Client, BuildError> {
     registry::Client::new(options.clone()).map_err(|source| BuildError::Client(Box::new(source)))
 }
 
@@ -152,11 +153,33 @@ fn is_unknown_setting(name: &str) -> bool {
     name.starts_with("BUILDKIT_") && !["BUILDKIT_DOCKERFILE_CHECK", "BUILDKIT_CONTEXT_KEEP_GIT_DIR"].contains(&name)
 }
 
+/// What the builds of one command share.
+#[derive(Debug, Clone, Copy)]
+pub struct Shared<'a> {
+    /// The machine.
+    pub machine: &'a Machine<'a>,
+    /// The registries.
+    pub client: &'a registry::Client,
+    /// The store.
+    pub store: &'a Store,
+    /// Where events go.
+    pub reporter: &'a Reporter<'a>,
+}
+
 /// Builds.
 pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> Result<Image, BuildError> {
-    let reporter = Reporter::new(progress);
-    let client = client(machine.registry)?;
-    let Prepared { graph, contexts, findings } = prepare(build, &client, &reporter)?;
+    let reporter = &Reporter::new(progress);
+    let client = &client(machine.registry)?;
+    let store = &open_store(machine.home, machine.sandbox)?;
+    build_with(build, &Shared { machine, client, store, reporter })
+}
+
+/// Builds with what other builds use too.
+pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildError> {
+    let Shared { machine, client, store, reporter } = *shared;
+    let Prepared { graph, contexts, findings } = prepare(build, client, reporter)?;
+    let needles = build.grants.needles(&graph.secrets());
+    let reporter = &reporter.hiding(&needles);
     let name = &build.dockerfile_name;
     for Finding { rule, span, message, .. } in &findings {
         reporter.warn(format!("{rule}: {message} ({name}:{})", span.start));
@@ -165,25 +188,26 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
         reporter.warn(format!("the build arg `{name}` has no effect in this version of rbuild"));
     }
 
-    let store = open_store(machine.home, machine.sandbox)?;
     let context = LocalContext::open(&build.context, build.ignore.clone())?;
     let remotes = Remotes::default();
-    let contexts = named_contexts(&contexts, &build.request, &store, &remotes)?;
+    let contexts = named_contexts(&contexts, &build.request, store, &remotes)?;
     let memo_path = store.path().join("context-digests");
     let memo = Memo::load(&memo_path);
-    let options = options(build);
+    let options =
+        solve::Options { secrets_in_layers: build.grants.secrets_in_layers && !needles.is_empty(), ..options(build) };
     let world = World {
-        store: &store,
-        client: &client,
+        store,
+        client,
         executor: machine.sandbox,
         context: &context,
         contexts: &contexts,
         remotes: &remotes,
         memo: &memo,
-        reporter: &reporter,
+        reporter,
         cancel: machine.cancel,
         options: &options,
         grants: &build.grants,
+        needles: Some(&needles).filter(|needles| !needles.is_empty() && !options.secrets_in_layers),
     };
     let solved = solve::solve(&graph, &world);
     memo.save(&memo_path)?;
@@ -225,6 +249,7 @@ fn options(build: &Build) -> solve::Options {
     solve::Options {
         jobs: build.jobs.unwrap_or(processors),
         no_cache: build.no_cache,
+        secrets_in_layers: false,
         private_network: build.request.network == StepNetwork::Private,
         compression: build.compression,
         epoch: build.epoch.clone(),

@@ -86,6 +86,10 @@ pub fn store(world: &World<'_>, exported: &Exported<'_>) -> Result<(), ExportErr
 pub fn export(world: &World<'_>, output: &Output, exported: &Exported<'_>) -> Result<(), ExportError> {
     match output {
         Output::Push => push::push(world, exported),
+        Output::Store => {
+            let layers = exported.image.layers.iter().enumerate();
+            layers.map(|(position, layer)| Ok(drop(open_layer(world, exported.tree, position, layer)?))).collect()
+        }
         Output::Oci { destination, tar: true } => archive::oci(world, exported, destination),
         Output::Oci { destination, tar: false } => archive::layout(world, exported, destination),
         Output::Docker { destination } => archive::docker(world, exported, destination),

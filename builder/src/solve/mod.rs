@@ -34,6 +34,7 @@ use crate::graph::{CopyOp, Graph, Op, Vertex, VertexId};
 use crate::progress::Reporter;
 use crate::remote::Remotes;
 use crate::sandbox::{Cancel, Executor};
+use crate::secrets::Needles;
 
 pub use error::{Cause, SolveError};
 use key::CacheKey;
@@ -67,6 +68,8 @@ pub struct World<'a> {
     pub options: &'a Options,
     /// What the caller lets steps have.
     pub grants: &'a Grants,
+    /// What no layer may hold.
+    pub needles: Option<&'a Needles>,
 }
 
 impl<'a> World<'a> {
@@ -91,6 +94,8 @@ pub struct Options {
     pub jobs: usize,
     /// Look nothing up in the cache.
     pub no_cache: bool,
+    /// Steps have secrets, and the caller lets layers hold them.
+    pub secrets_in_layers: bool,
     /// Whether steps have a network of their own.
     pub private_network: bool,
     /// How new layers are compressed.

@@ -1,11 +1,15 @@
 //! `RUN`: a command in a sandbox on an overlay of the layers below.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+use snapshot::diff;
 
 use crate::dockerfile::Network;
 use crate::graph::{RunOp, Script};
 use crate::progress::Step;
 use crate::sandbox::{Content, Mount, Process, Root, SandboxError, Stream};
+use crate::secrets::Search;
 
 use super::World;
 use super::error::Cause;
@@ -41,6 +45,10 @@ pub(super) fn run(
     let root = Root { lowers, upper: active.upper().to_owned(), work: active.work().to_owned() };
     let mut prepared = Prepared::new(world, op, trees.all)?;
     prepared.mounts.extend(op.script.as_ref().map(script));
+    for name in &op.secret_env {
+        let value = world.grants.secrets.get(name).map(|secret| OsString::from_vec(secret.0.clone()));
+        prepared.env.extend(value.map(|value| (name.into(), value)));
+    }
     let process = process(op, &prepared.env, world.options.private_network);
     let mut output = |stream: Stream, bytes: &[u8]| step.output(stream == Stream::Stderr, bytes);
     let ended = world.executor.run(&root, &process, &prepared.mounts, world.cancel, &mut output);
@@ -52,6 +60,9 @@ pub(super) fn run(
     })?;
     if status.code != 0 {
         return Err(Cause::Exit { command: shorten(instruction), code: status.code });
+    }
+    if let Some(needles) = world.needles {
+        diff::changes(active.upper(), &trees.base.view(world)?, &mut Search(needles))?;
     }
     let top = trees.own.top();
     top.keep_snapshot(active.commit(top.id())?);

@@ -34,6 +34,8 @@ pub(crate) enum Failure {
     Sandbox(anyhow::Error),
     /// Anything else.
     Other(anyhow::Error),
+    /// A command about an app, in the words and with the code of Convox.
+    App(anyhow::Error),
 }
 
 /// A Dockerfile as the excerpt needs it.
@@ -69,6 +71,7 @@ pub(crate) fn failure(failure: &Failure) -> ExitCode {
         Failure::Environment(error) => (chain(error.as_ref()), code::ENVIRONMENT),
         Failure::Sandbox(error) => (chain(error.as_ref()), code::SANDBOX),
         Failure::Other(error) => (chain(error.as_ref()), code::BUILD),
+        Failure::App(error) => (format!("ERROR: {error:#}\n"), code::BUILD),
         Failure::Build { error, dockerfile } => build(error, dockerfile),
     };
     print(&text);
@@ -84,6 +87,11 @@ pub(crate) fn bug() -> ExitCode {
 #[expect(clippy::print_stderr, reason = "reporting errors is what this module is for")]
 fn print(text: &str) {
     eprint!("{text}");
+}
+
+/// A failed build as it is told: with its lines and what to do.
+pub(crate) fn of_build(error: &BuildError, dockerfile: &Dockerfile) -> String {
+    build(error, dockerfile).0
 }
 
 fn build(error: &BuildError, dockerfile: &Dockerfile) -> (String, u8) {
@@ -184,7 +192,7 @@ fn located(error: &dyn Error, dockerfile: &Dockerfile, span: Span, hint: Option<
 }
 
 /// `error: …` and a line for each cause.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = format!("error: {error}\n");
     let mut last = error.to_string();
     let mut source = error.source();
