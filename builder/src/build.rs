@@ -182,10 +182,10 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
     let reporter = &reporter.hiding(&needles);
     let name = &build.dockerfile_name;
     for Finding { rule, span, message, .. } in &findings {
-        reporter.warn(format!("{rule}: {message} ({name}:{})", span.start));
+        reporter.warn(&format!("{rule}: {message} ({name}:{})", span.start));
     }
     for name in build.request.build_args.keys().filter(|name| is_unknown_setting(name)) {
-        reporter.warn(format!("the build arg `{name}` has no effect in this version of rbuild"));
+        reporter.warn(&format!("the build arg `{name}` has no effect in this version of rbuild"));
     }
 
     let context = LocalContext::open(&build.context, build.ignore.clone())?;

@@ -27,9 +27,8 @@ pub struct Grants {
 impl Grants {
     /// What must not be seen of the secrets that `used` names.
     pub fn needles(&self, used: &BTreeSet<&str>) -> Needles {
-        let whole = self.secrets.iter().map(|(name, secret)| (name, secret));
         let parts = self.parts.iter().map(|(name, secret)| (name, secret));
-        let used = whole.chain(parts).filter(|(name, _)| used.contains(name.as_str()));
+        let used = self.secrets.iter().chain(parts).filter(|(name, _)| used.contains(name.as_str()));
         Needles::new(used.map(|(name, secret)| (name.as_str(), secret.0.as_slice())))
     }
 }

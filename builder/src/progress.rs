@@ -126,8 +126,8 @@ impl<'a> Reporter<'a> {
     }
 
     /// Tells the user something.
-    pub fn warn(&self, message: String) {
-        self.sink.emit(Event::Warning { message: hidden(self.needles, &message) });
+    pub fn warn(&self, message: &str) {
+        self.sink.emit(Event::Warning { message: hidden(self.needles, message) });
     }
 
     fn shown(&self, name: &str) -> String {

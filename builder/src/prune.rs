@@ -3,6 +3,7 @@
 use snapshot::store::Referenced;
 use snapshot::{Error, Store};
 
+use crate::app::records;
 use crate::export::tags;
 use crate::solve::cache;
 
@@ -24,6 +25,8 @@ pub fn prune(store: &Store, keep: Keep) -> Result<u64, Error> {
                 kept.blobs.extend([tag.manifest.digest().clone(), tag.config.digest().clone()]);
                 kept.blobs.extend(tag.layers.iter().map(|layer| layer.blob.digest().clone()));
             }
+            // The images of apps that are nowhere else.
+            kept.blobs.extend(records::kept_blobs(store.path().parent().unwrap_or(store.path())));
         }
         Keep::Nothing => tags::clear(store)?,
     }

@@ -153,12 +153,19 @@ enum Task {
     Copy(Copied),
 }
 
+/// What a task left behind.
+struct Done {
+    task: usize,
+    images: Vec<ServiceImage>,
+    entrypoint: Option<String>,
+}
+
 /// Builds and copies everything; the first failure ends the rest.
 pub fn build(app: &AppBuild<'_>, machine: &Machine<'_>, progress: &dyn Progress) -> Result<Built, AppBuildError> {
     let reporter = &Reporter::new(progress);
     let (tasks, declared) = tasks(app)?;
     for warning in app.manifest.warnings.iter().cloned().chain(arguments::warnings(app.given, &declared)) {
-        reporter.warn(warning);
+        reporter.warn(&warning);
     }
     let client = &build::client(machine.registry)?;
     let store = &build::open_store(machine.home, machine.sandbox).map_err(BuildError::from)?;
@@ -168,7 +175,7 @@ pub fn build(app: &AppBuild<'_>, machine: &Machine<'_>, progress: &dyn Progress)
     let jobs = app.options.jobs.unwrap_or(processors);
     let at_once = jobs.min(tasks.len()).max(1);
     let ids: Vec<scheduler::Task> = (0..tasks.len()).map(|id| scheduler::Task { id, after: Vec::new() }).collect();
-    let done: Mutex<Vec<(usize, Vec<ServiceImage>, Option<String>)>> = Mutex::new(Vec::new());
+    let done = Mutex::new(Vec::new());
     let execute = |id: usize| {
         let (images, entrypoint) = match &tasks[id] {
             Task::Build { target, build } => {
@@ -177,7 +184,7 @@ pub fn build(app: &AppBuild<'_>, machine: &Machine<'_>, progress: &dyn Progress)
             }
             Task::Copy(copied) => (copy(app, copied, &shared)?, None),
         };
-        done.lock().unwrap_or_else(PoisonError::into_inner).push((id, images, entrypoint));
+        done.lock().unwrap_or_else(PoisonError::into_inner).push(Done { task: id, images, entrypoint });
         Ok(())
     };
     let failures = Mutex::new(Vec::new());
@@ -193,10 +200,10 @@ pub fn build(app: &AppBuild<'_>, machine: &Machine<'_>, progress: &dyn Progress)
         let first = failures.iter().position(|error| !error.is_cancelled()).unwrap_or(0);
         return Err(failures.swap_remove(first));
     }
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    done.sort_by_key(|(id, ..)| *id);
-    let entrypoint = done.iter().rev().find_map(|(.., entrypoint)| entrypoint.clone()).unwrap_or_default();
-    let mut images: Vec<ServiceImage> = done.into_iter().flat_map(|(_, images, _)| images).collect();
+    let mut done: Vec<Done> = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|done| done.task);
+    let entrypoint = done.iter().rev().find_map(|done| done.entrypoint.clone()).unwrap_or_default();
+    let mut images: Vec<ServiceImage> = done.into_iter().flat_map(|done| done.images).collect();
     images.sort_by_key(|image| app.manifest.services.iter().position(|service| service.name == image.service));
     Ok(Built { images, entrypoint })
 }

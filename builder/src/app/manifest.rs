@@ -176,6 +176,8 @@ fn service(name: &Key, node: &Node, unknown: &mut Unknown) -> Result<Service, Ya
     let (mut environment, mut command, mut port) = (Vec::new(), None, None);
     for (key, value) in optional_mapping(node, &format!("the service `{}`", name.text))? {
         match key.text.as_str() {
+            // One that interpolation left empty; whoever builds says so.
+            "image" if value.value == Value::Null => image = Some(String::new()),
             "image" => image = Some(text(value, "`image`")?),
             "build" => build = Some(self::build(value, &name.text, unknown)?),
             "manifest" => manifest = Some((text(value, "`manifest`")?, key.line)),

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err::os::unix::fs::OpenOptionsExt;
 use jiff::Timestamp;
+use oci_spec::image::Digest;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde::de::DeserializeOwned;
@@ -164,7 +165,7 @@ impl Records {
     }
 
     /// Keeps a new release and gives it a name.
-    pub fn create_release(&self, release: Release) -> Result<Release, RecordError> {
+    pub fn create_release(&self, release: &Release) -> Result<Release, RecordError> {
         let releases = self.directory.join("releases");
         make_private(&releases)?;
         loop {
@@ -271,6 +272,21 @@ fn settle(mut build: Build, directory: &Path) -> Result<Build, RecordError> {
         Err(Errno::WOULDBLOCK) => Ok(build),
         Err(error) => Err(io::Error::from(error).into()),
     }
+}
+
+/// The blobs that the builds of all apps below a state directory need of the store: those of images that were not pushed.
+/// A record that cannot be read keeps nothing.
+pub fn kept_blobs(home: &Path) -> Vec<Digest> {
+    let below = |directories: Vec<PathBuf>, inner: &str| -> Vec<PathBuf> {
+        let inner = directories.iter().map(|directory| directory.join(inner));
+        inner
+            .flat_map(|inner| names(&inner).unwrap_or_default().into_iter().map(move |name| inner.join(name)))
+            .collect()
+    };
+    let builds = below(below(below(vec![home.to_owned()], "racks"), "apps"), "builds");
+    let images = builds.iter().filter_map(|build| read::<Vec<ServiceImage>>(&build.join("images.json")).ok().flatten());
+    let kept = images.flatten().filter(|image| !image.pushed);
+    kept.flat_map(|image| image.blobs).map(|blob| blob.digest().clone()).collect()
 }
 
 /// The names in a directory; none where there is no directory.
@@ -381,9 +397,9 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let (directory, records) = records();
         let release = |env: &str| Release { env: env.into(), created: at(1), ..Release::default() };
-        records.create_release(release("A=1")).unwrap();
+        records.create_release(&release("A=1")).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(20));
-        let second = records.create_release(release("A=2")).unwrap();
+        let second = records.create_release(&release("A=2")).unwrap();
         assert_eq!(records.releases().unwrap()[0], second);
         let file = directory.path().join("apps/myapp/releases").join(format!("{}.json", second.id));
         assert_eq!(fs_err::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);

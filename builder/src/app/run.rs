@@ -198,12 +198,11 @@ fn of_this_machine(index: &ImageIndex) -> Option<&Descriptor> {
 
 fn process(run: &Run<'_>, image: &ImageConfig) -> Result<Process, RunError> {
     let config = &image.config;
-    let argv: Vec<String> = match run.line {
-        Some(line) => vec!["/bin/sh".into(), "-c".into(), line.into()],
-        None => {
-            let command = if run.command.is_empty() { &config.cmd[..] } else { run.command };
-            config.entrypoint.iter().chain(command).cloned().collect()
-        }
+    let argv: Vec<String> = if let Some(line) = run.line {
+        vec!["/bin/sh".into(), "-c".into(), line.into()]
+    } else {
+        let command = if run.command.is_empty() { &config.cmd[..] } else { run.command };
+        config.entrypoint.iter().chain(command).cloned().collect()
     };
     if argv.is_empty() {
         return Err(RunError::NoCommand(run.image.service.clone()));

@@ -39,8 +39,8 @@ pub fn copies(manifest: &Manifest) -> Vec<Copied> {
     let mut copies: Vec<Copied> = Vec::new();
     for service in &manifest.services {
         let Source::Image(image) = &service.source else { continue };
-        match copies.iter_mut().find(|copied| copied.image == *image) {
-            Some(copied) => copied.services.push(service.name.clone()),
+        match copies.iter_mut().find(|known| known.image == *image) {
+            Some(known) => known.services.push(service.name.clone()),
             None => copies.push(Copied { image: image.clone(), services: vec![service.name.clone()] }),
         }
     }

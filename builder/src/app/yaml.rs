@@ -151,7 +151,8 @@ impl<'t> Reader<'t> {
     }
 
     fn mapping(&mut self, depth: usize) -> Result<Value, YamlError> {
-        let (mut entries, mut merged): (Vec<(Key, Node)>, Vec<(Key, Node)>) = Default::default();
+        let mut entries: Vec<(Key, Node)> = Vec::new();
+        let mut merged: Vec<(Key, Node)> = Vec::new();
         loop {
             let (event, span) = self.next()?;
             if event == Event::MappingEnd {
@@ -262,7 +263,8 @@ mod tests {
         let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
         for level in 1..12 {
             let below = format!("*a{}", level - 1);
-            bomb += &format!("a{level}: &a{level} [{}]\n", vec![below; 10].join(","));
+            let line = format!("a{level}: &a{level} [{}]\n", vec![below; 10].join(","));
+            bomb.push_str(&line);
         }
         assert!(parse(&bomb).unwrap_err().problem.contains("nodes"));
         assert!(parse(&"[".repeat(100_000)).is_err());

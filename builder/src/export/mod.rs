@@ -87,8 +87,10 @@ pub fn export(world: &World<'_>, output: &Output, exported: &Exported<'_>) -> Re
     match output {
         Output::Push => push::push(world, exported),
         Output::Store => {
-            let layers = exported.image.layers.iter().enumerate();
-            layers.map(|(position, layer)| Ok(drop(open_layer(world, exported.tree, position, layer)?))).collect()
+            for (position, layer) in exported.image.layers.iter().enumerate() {
+                open_layer(world, exported.tree, position, layer)?;
+            }
+            Ok(())
         }
         Output::Oci { destination, tar: true } => archive::oci(world, exported, destination),
         Output::Oci { destination, tar: false } => archive::layout(world, exported, destination),

@@ -101,7 +101,7 @@ fn forms_of(value: &[u8]) -> Vec<Vec<u8>> {
     let mut forms = vec![value.to_vec(), url_encoded(value, false), url_encoded(value, true)];
     if let Ok(text) = std::str::from_utf8(value) {
         let json = serde_json::to_string(text).expect("a text is plain data");
-        forms.push(json[1..json.len() - 1].as_bytes().to_vec());
+        forms.push(json.as_bytes()[1..json.len() - 1].to_vec());
     }
     // As it is given to a step it may end in the line break that was trimmed here: the inner part does not tell.
     for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
@@ -111,20 +111,22 @@ fn forms_of(value: &[u8]) -> Vec<Vec<u8>> {
             forms.push(text[first.min(complete)..complete].to_vec());
         }
     }
-    forms.iter_mut().for_each(|form| form.retain(|byte| !matches!(byte, b'\r' | b'\n')));
+    for form in &mut forms {
+        form.retain(|byte| !matches!(byte, b'\r' | b'\n'));
+    }
     forms.retain(|form| form.len() >= SHORTEST);
     forms
 }
 
 /// Percent-encoding of everything that is not unreserved (RFC 3986, section 2.3); `lower` has `%2f` for `%2F`.
 fn url_encoded(value: &[u8], lower: bool) -> Vec<u8> {
-    let mut text = String::with_capacity(value.len());
+    let digits = if lower { b"0123456789abcdef" } else { b"0123456789ABCDEF" };
+    let mut text = Vec::with_capacity(value.len());
     for byte in value {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => text.push(char::from(*byte)),
-            _ if lower => text.push_str(&format!("%{byte:02x}")),
-            _ => text.push_str(&format!("%{byte:02X}")),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => text.push(*byte),
+            _ => text.extend([b'%', digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)]]),
         }
     }
-    text.into_bytes()
+    text
 }

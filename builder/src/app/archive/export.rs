@@ -46,7 +46,7 @@ pub fn export(
     for image in sorted {
         let parts = exporter.parts(image)?;
         let size = parts.iter().map(Part::size).sum::<u64>() + 2 * BLOCK;
-        let mut content = Parts { store: exporter.store, parts: parts.into_iter(), current: None, ended: false };
+        let mut content = Parts { store: exporter.store, waiting: parts.into_iter(), current: None, ended: false };
         let mut header = header(size);
         let name = format!("{}.{}.tar", image.service, build.id);
         archive.append_data(&mut header, name, &mut content).map_err(failed)?;
@@ -81,7 +81,7 @@ impl Exporter<'_> {
                 .map_err(|source| ArchiveError::Image { service: image.service.clone(), source: Box::new(source) })?;
             let digest = blob.digest();
             let name = format!("blobs/{}/{}", digest.algorithm(), digest.digest());
-            parts.push(Part::Blob(name, blob.clone()));
+            parts.push(Part::Blob(name, Box::new(blob.clone())));
         }
         let root = serde_json::json!({
             "mediaType": image.descriptor.media_type(),
@@ -110,7 +110,7 @@ enum Part {
     /// A document, or a directory when the name ends with `/`.
     Bytes(String, Vec<u8>),
     /// A blob of the store.
-    Blob(String, Descriptor),
+    Blob(String, Box<Descriptor>),
 }
 
 impl Part {
@@ -143,7 +143,7 @@ impl Part {
 /// An image's archive as a stream; every blob is held against its digest on the way.
 struct Parts<'a> {
     store: &'a Store,
-    parts: std::vec::IntoIter<Part>,
+    waiting: std::vec::IntoIter<Part>,
     current: Option<Current>,
     ended: bool,
 }
@@ -156,7 +156,7 @@ struct Current {
 
 enum Content {
     Bytes(io::Cursor<Vec<u8>>),
-    Blob(Box<HashingReader<fs_err::File>>, Descriptor),
+    Blob(Box<HashingReader<fs_err::File>>, Box<Descriptor>),
     Ended,
 }
 
@@ -212,7 +212,7 @@ impl Read for Parts<'_> {
             if self.ended {
                 return Ok(0);
             }
-            self.current = Some(if let Some(part) = self.parts.next() {
+            self.current = Some(if let Some(part) = self.waiting.next() {
                 self.open(part)?
             } else {
                 self.ended = true;

@@ -83,7 +83,7 @@ fn image_archive(store: &Store, path: &Path, from: &mut dyn Read) -> Result<Vec<
                 files.names.insert(name, (digest, size));
             }
             tar::EntryType::Symlink | tar::EntryType::Link => {
-                let target = entry.link_name().map_err(failed)?.map(|target| target.into_owned());
+                let target = entry.link_name().map_err(failed)?.map(std::borrow::Cow::into_owned);
                 let target = target.unwrap_or_default();
                 let base = if entry.header().entry_type() == tar::EntryType::Symlink {
                     inner.parent().unwrap_or(Path::new("")).join(target)
@@ -106,13 +106,11 @@ fn image_archive(store: &Store, path: &Path, from: &mut dyn Read) -> Result<Vec<
         let service = name.split('.').next().unwrap_or_default().to_owned();
         return Ok(vec![(service, layout_image(store, path, root, &files)?)]);
     }
-    match document("manifest.json")? {
-        Some(bytes) => docker::images(store, path, &bytes, &files),
-        None => {
-            let problem = "neither an OCI layout with one image nor an archive of `docker save`";
-            Err(ArchiveError::NotAnImage { path: path.to_owned(), problem })
-        }
+    if let Some(bytes) = document("manifest.json")? {
+        return docker::images(store, path, &bytes, &files);
     }
+    let problem = "neither an OCI layout with one image nor an archive of `docker save`";
+    Err(ArchiveError::NotAnImage { path: path.to_owned(), problem })
 }
 
 /// The image of a layout, all of which has to be there.

@@ -11,6 +11,7 @@ use builder::dockerfile::Span;
 use builder::dockerfile::lint::Finding;
 use builder::export::ExportError;
 use builder::sandbox::SandboxError;
+use builder::secrets::Found;
 use builder::solve::Cause;
 
 /// Lines shown before and after those that an error is about.
@@ -173,6 +174,10 @@ fn step_hint(cause: &Cause) -> (Option<&'static str>, u8) {
         Cause::ContextChanged => {
             (Some("a file that is written during the build, such as its log, belongs into .dockerignore"), code::BUILD)
         }
+        Cause::Secret(Found::Secret { .. }) => (
+            Some("remove the file in the same RUN, or allow it with `--allow-secret-in-layer`; it was kept nowhere"),
+            code::BUILD,
+        ),
         Cause::Fetch { .. } => (None, code::REGISTRY),
         Cause::Sandbox(SandboxError::Setup { .. }) => {
             (Some("`rbuild doctor` says what this machine allows"), code::ENVIRONMENT)

@@ -254,5 +254,5 @@ pub(crate) fn release(records: &Records, build: &Build) -> Result<Release, Failu
     let (manifest, description) = (build.manifest.clone(), build.description.clone());
     let created = Some(paths::now());
     let release = Release { build: build.id.clone(), env, manifest, description, created, ..Release::default() };
-    records.create_release(release).map_err(app_failure)
+    records.create_release(&release).map_err(app_failure)
 }

@@ -87,7 +87,7 @@ fn change(records: &Records, release: &Release, environment: &Environment, doing
         let description = environment::describe(&environment::parse(&release.env), environment);
         let env = environment::render(environment);
         let release = Release { env, description, created: Some(paths::now()), ..release.clone() };
-        records.create_release(release).map_err(app_failure)
+        records.create_release(&release).map_err(app_failure)
     })?;
     ui::print(&format!("Release: {}\n", made.id));
     Ok(())

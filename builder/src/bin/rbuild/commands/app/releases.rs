@@ -224,7 +224,7 @@ fn rollback(rack: &Rack, records: &Records, id: &str, print_id: bool, force: boo
     let made = voice.making(&format!("Rolling back to {id}"), || {
         let description = format!("rollback to {id}");
         let release = Release { created: Some(paths::now()), description, ..earlier };
-        let release = records.create_release(release).map_err(app_failure)?;
+        let release = records.create_release(&release).map_err(app_failure)?;
         activate(rack, records, &release, force)?;
         Ok(release.id)
     })?;
@@ -255,7 +255,7 @@ fn create_from(rack: &Rack, records: &Records, args: &CreateFrom) -> Outcome {
     ui::print(&format!("Using build from release: {}\nUsing env from release: {}\n", build.id, env.id));
     let description = format!("build from {}, env from {}", build.id, env.id);
     let release = Release { env: env.env, created: Some(paths::now()), description, ..build };
-    let release = records.create_release(release).map_err(app_failure)?;
+    let release = records.create_release(&release).map_err(app_failure)?;
     ui::print(&format!("Created release: {}\n", release.id));
     if args.promote {
         return promote(rack, records, &release, false, ALOUD);
