@@ -5,8 +5,12 @@ mod manifest;
 mod pull;
 mod push;
 mod resolve;
+mod session;
+mod stream;
 mod tags;
 mod upload;
+
+pub use stream::Upload;
 
 use std::io::{self, Read, Write};
 
@@ -121,6 +125,11 @@ impl Client {
         let digest = descriptor.digest().clone();
         let access = self.access(reference, Scopes::push, |repository| Action::PushBlob { repository, digest })?;
         push::push(self, &access, descriptor, mount_from, open)
+    }
+
+    /// Begins to upload a blob whose digest is not known yet; its bytes are sent while they are made.
+    pub fn begin_upload(&self, reference: &Reference) -> Result<Upload<'_>, Error> {
+        Upload::begin(self, self.access(reference, Scopes::push, Action::Upload)?)
     }
 
     /// Puts a manifest or index under the reference's tag, or under its digest; at most 4 MiB.

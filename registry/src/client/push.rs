@@ -5,7 +5,8 @@ use std::io::{self, Read};
 use oci_spec::image::{Descriptor, Digest};
 use reqwest::{Method, StatusCode};
 
-use super::upload::{Upload, location};
+use super::session::{Location, Session, location};
+use super::upload::Upload;
 use super::{Client, Pushed, check_stated};
 use crate::Error;
 use crate::auth::{Access, Scopes};
@@ -25,7 +26,7 @@ pub(super) fn push(
     if client.find_blob(access, descriptor.digest())? {
         return Ok(Pushed::Existed);
     }
-    let mut upload = Upload::new(client, access, descriptor, open);
+    let mut upload = Upload::new(Session { client, access }, descriptor, open);
     match mount_from {
         Some(from) if !is_repository(from) => {
             let problem = "a repository to mount from is lower-case words joined by `/`, `.`, `_` or `-`";
@@ -44,7 +45,7 @@ pub(super) fn push(
 enum Mount {
     Done,
     /// Refused; some registries begin an upload in the same answer.
-    Begun(Option<super::upload::Location>),
+    Begun(Option<Location>),
 }
 
 /// Asks the registry to take a blob from another of its repositories. A refusal is no error: it may have no such blob,
