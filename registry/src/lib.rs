@@ -30,7 +30,7 @@ pub mod reference;
 mod retry;
 mod transport;
 
-pub use client::{Client, Manifest, Pushed, Resolved, Upload};
+pub use client::{Client, Kind, Manifest, Pushed, Resolved, Upload, media_type};
 pub use credentials::Credentials;
 pub use error::{Action, Answer, AnswerError, Error, Exchange};
 pub use oci_spec::distribution::Reference;

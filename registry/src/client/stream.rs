@@ -34,6 +34,17 @@ impl fmt::Debug for Upload<'_> {
     }
 }
 
+impl io::Write for Upload<'_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.send(buffer);
+        Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl<'a> Upload<'a> {
     pub(super) fn begin(client: &'a Client, access: Access) -> Result<Self, Error> {
         let at = Some(Session { client, access: &access }.begin()?);
@@ -50,13 +61,12 @@ impl<'a> Upload<'a> {
             self.pending.extend_from_slice(&bytes[..room]);
             bytes = &bytes[room..];
             if self.pending.len() >= chunk {
-                self.flush();
+                self.send_pending();
             }
         }
     }
 
-    /// Sends what is pending.
-    fn flush(&mut self) {
+    fn send_pending(&mut self) {
         let Some(at) = &mut self.at else { return };
         let session = Session { client: self.client, access: &self.access };
         let mut backoff = self.client.transport.backoff();
@@ -86,7 +96,7 @@ impl<'a> Upload<'a> {
             return Err(Error::WrongSize { action, expected, actual });
         }
         if !self.pending.is_empty() {
-            self.flush();
+            self.send_pending();
         }
         let session = Session { client: self.client, access: &self.access };
         if let Some(at) = self.at

@@ -16,22 +16,15 @@ use crate::transport::{Body, lock};
 
 /// The upload of one blob.
 pub(super) struct Upload<'a> {
-    session: Session<'a>,
-    descriptor: &'a Descriptor,
-    open: &'a dyn Fn() -> io::Result<Box<dyn Read + Send>>,
+    pub(super) session: Session<'a>,
+    pub(super) descriptor: &'a Descriptor,
+    /// Gives the content from its beginning.
+    pub(super) open: &'a dyn Fn() -> io::Result<Box<dyn Read + Send>>,
     /// An upload that was begun by a mount.
     pub(super) begun: Option<Location>,
 }
 
 impl<'a> Upload<'a> {
-    pub(super) fn new(
-        session: Session<'a>,
-        descriptor: &'a Descriptor,
-        open: &'a dyn Fn() -> io::Result<Box<dyn Read + Send>>,
-    ) -> Self {
-        Self { session, descriptor, open, begun: None }
-    }
-
     pub(super) fn run(mut self) -> Result<(), Error> {
         let mut backoff = self.session.client.transport.backoff();
         let mut in_chunks = false;
