@@ -19,4 +19,5 @@ mod real;
 mod rootless;
 mod sandbox;
 mod server;
+mod settings;
 mod steps;

@@ -33,7 +33,7 @@ use crate::grants::Grants;
 use crate::graph::{CopyOp, Graph, Op, Vertex, VertexId};
 use crate::progress::Reporter;
 use crate::remote::Remotes;
-use crate::sandbox::{Cancel, Executor};
+use crate::sandbox::{Cancel, Executor, Settings};
 
 pub use error::{Cause, SolveError};
 use key::CacheKey;
@@ -93,6 +93,8 @@ pub struct Options {
     pub no_cache: bool,
     /// Whether steps have a network of their own.
     pub private_network: bool,
+    /// What else every step has.
+    pub settings: Settings,
     /// How new layers are compressed.
     pub compression: Compression,
     /// When layers count as made, RFC 3339; the time they were made when absent.

@@ -108,6 +108,8 @@ pub(crate) struct BuildArgs {
     /// The network of the steps that do not say it themselves; `private` needs `slirp4netns`
     #[arg(long, value_name = "MODE", default_value = "default")]
     pub(crate) network: NetworkMode,
+    #[command(flatten)]
+    pub(crate) settings: crate::commands::settings::SettingsArgs,
     /// How to isolate steps: `rbuild doctor` says what this machine gives
     #[arg(long, value_name = "RUNG", default_value = "auto")]
     pub(crate) isolation: String,

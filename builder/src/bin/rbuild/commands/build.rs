@@ -128,6 +128,7 @@ fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
         compression,
         no_cache: args.no_cache,
         jobs: args.jobs.map(usize::from),
+        settings: args.settings.read(args.network)?,
         grants: grants::read(&args.secrets, &args.agents)?,
         epoch: epoch.map(|seconds| epoch_time(&seconds)).transpose()?,
     })

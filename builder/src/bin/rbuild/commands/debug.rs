@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use builder::build::BuildError;
-use builder::sandbox::{Cancel, Executor, Mount, Network, Process, Root, Stream, doctor, enter};
+use builder::sandbox::{Cancel, Executor, Mount, Network, Process, Root, Settings, Stream, doctor, enter};
 
 use crate::args::DebugCommand;
 use crate::report::{Dockerfile, Failure};
@@ -148,6 +148,7 @@ impl Run {
                 (_, true) => Network::Private,
                 _ => Network::Host,
             },
+            settings: Settings::default(),
             stdin: self.stdin.clone().map(String::into_bytes),
         })
     }
