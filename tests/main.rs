@@ -14,6 +14,7 @@ mod copying;
 mod failures;
 mod interrupts;
 mod mounts;
+mod once;
 mod outputs;
 mod real;
 mod rootless;
