@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare itself fails")]
 
 pub(crate) mod bench;
+mod container;
 mod isolation;
 mod life;
+mod matrix;
 mod process;
 mod root;
