@@ -7,7 +7,7 @@
 //! memory.rs ── what the arguments of such a call point to
 //! ```
 //!
-//! Knows nothing of what a handler makes of a call: that is the handler's (see seccomp(2), seccomp_unotify(2)).
+//! Knows nothing of what a handler makes of a call: that is the handler's (see seccomp(2), `seccomp_unotify(2)`).
 
 mod bpf;
 mod calls;
