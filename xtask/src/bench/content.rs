@@ -10,7 +10,7 @@ use anyhow::Result;
 const WORDS: usize = 2048;
 
 /// The text that files are cut from: longer than any compressor's window, so that cuts do not repeat.
-const POOL: usize = 8 << 20;
+const POOL: usize = 2 << 20;
 
 /// Bytes without and with structure.
 #[derive(Debug)]
