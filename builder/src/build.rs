@@ -15,13 +15,17 @@ use crate::dockerfile::{self, CheckOptionError};
 use crate::export::{self, ExportError, Exported, Output};
 use crate::grants::Grants;
 use crate::graph::named::NamedContext;
-use crate::graph::references::{Request, select};
+use crate::graph::references::{Request, StepNetwork, select};
 use crate::graph::{Graph, GraphError, lower};
 use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
+use crate::prune::{self, Limit};
 use crate::remote::Remotes;
-use crate::sandbox::{Cancel, Sandbox};
+use crate::sandbox::{Cancel, Sandbox, Settings};
 use crate::solve::{self, SolveError, World};
+
+/// How often a build begins again because it found a damaged file in the store: each time there is one less.
+const RETRIES: usize = 8;
 
 /// What to build.
 #[derive(Debug, Clone)]
@@ -48,6 +52,8 @@ pub struct Build {
     pub jobs: Option<usize>,
     /// What its steps may have.
     pub grants: Grants,
+    /// What each of its steps has.
+    pub settings: Settings,
     /// The time of everything that the build makes, RFC 3339; the clock's when absent.
     pub epoch: Option<String>,
 }
@@ -63,6 +69,8 @@ pub struct Machine<'a> {
     pub registry: &'a registry::Options,
     /// Ends the build.
     pub cancel: &'a Cancel,
+    /// How large the store may be afterwards.
+    pub keep_storage: Limit,
 }
 
 /// Why a build failed.
@@ -166,6 +174,7 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
     }
 
     let store = open_store(machine.home, machine.sandbox)?;
+    let lease = store.lease(&format!("building `{name}`"))?;
     let context = LocalContext::open(&build.context, build.ignore.clone())?;
     let remotes = Remotes::default();
     let contexts = named_contexts(&contexts, &build.request, &store, &remotes)?;
@@ -185,19 +194,45 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
         options: &options,
         grants: &build.grants,
     };
-    let solved = solve::solve(&graph, &world);
+    let mut made = make(build, &graph, &world);
+    for damaged in 1..=RETRIES {
+        if made.is_ok() || store.blobs().damaged() < damaged {
+            break;
+        }
+        reporter.warn("a damaged file was removed from the store: what it was for is made again".to_owned());
+        made = make(build, &graph, &world);
+    }
     memo.save(&memo_path)?;
-    let tree = solved?;
+    drop(lease);
+    tidy(&store, machine.keep_storage, &reporter);
+    made
+}
 
+/// Keeps the store within its limit. A build that is done does not fail for it.
+fn tidy(store: &Store, limit: Limit, reporter: &Reporter<'_>) {
+    match prune::keep_within(store, limit) {
+        Ok(pruned) => {
+            for name in pruned.forgotten {
+                reporter.warn(format!("the image `{name}` is no more: the store was above its limit ({limit})"));
+            }
+        }
+        Err(error) => reporter.warn(format!("cannot keep the store within its limit ({limit}): {error}")),
+    }
+}
+
+/// Solves and exports.
+fn make(build: &Build, graph: &Graph, world: &World<'_>) -> Result<Image, BuildError> {
+    let tree = solve::solve(graph, world)?;
+    let options = world.options;
     let made: Vec<Option<&str>> = tree.layers().iter().map(|layer| layer.created()).collect();
-    let layers = if options.export_layers { tree.blobs(&world).map_err(ExportError::from)? } else { Vec::new() };
-    let image = assemble(graph.config, layers, &made, build.epoch.as_deref());
+    let layers = if options.export_layers { tree.blobs(world).map_err(ExportError::from)? } else { Vec::new() };
+    let image = assemble(graph.config.clone(), layers, &made, build.epoch.as_deref());
     let exported = Exported { image: &image, tree: &tree, tags: &build.tags };
     if options.export_layers {
-        export::store(&world, &exported)?;
+        export::store(world, &exported)?;
     }
     for output in &build.outputs {
-        export::export(&world, output, &exported)?;
+        export::export(world, output, &exported)?;
     }
     Ok(image)
 }
@@ -225,6 +260,8 @@ fn options(build: &Build) -> solve::Options {
     solve::Options {
         jobs: build.jobs.unwrap_or(processors),
         no_cache: build.no_cache,
+        settings: build.settings.clone(),
+        private_network: build.request.network == StepNetwork::Private,
         compression: build.compression,
         epoch: build.epoch.clone(),
         export_layers: build.outputs.is_empty()

@@ -33,3 +33,4 @@ pub mod remote;
 pub mod sandbox;
 pub mod scratch;
 pub mod solve;
+pub mod verify;

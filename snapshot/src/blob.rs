@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use oci_spec::image::{Digest, DigestAlgorithm};
@@ -28,13 +29,24 @@ pub struct BlobStore {
     uses: Uses,
     /// The blobs whose bytes this process has digested.
     trusted: Arc<Mutex<HashSet<Digest>>>,
+    /// How many damaged blobs this process has removed.
+    damaged: Arc<AtomicUsize>,
+    grown: Arc<AtomicBool>,
 }
 
 impl BlobStore {
     /// Opens the blobs of `root`, an existing directory, and creates the folders that it lacks.
     pub fn open_at(root: &Path) -> Result<Self, Error> {
         let (directory, temporary) = (root.join("blobs"), root.join("tmp"));
-        let store = Self { directory, temporary, uses: Uses::open_at(root)?, trusted: Arc::default() };
+        let uses = Uses::open_at(root)?;
+        let store = Self {
+            directory,
+            temporary,
+            uses,
+            trusted: Arc::default(),
+            damaged: Arc::default(),
+            grown: Arc::default(),
+        };
         for directory in [&store.directory, &store.directory.join("sha256"), &store.temporary] {
             ensure_directory(directory)?;
         }
@@ -63,11 +75,21 @@ impl BlobStore {
                     return Err(error);
                 }
                 self.remove(digest)?;
+                self.damaged.fetch_add(1, Ordering::Relaxed);
                 return Err(Error::Damaged { path: self.path(digest), source: Box::new(error) });
             }
             self.trusted().insert(digest.clone());
         }
         self.open(digest)
+    }
+
+    /// How many damaged blobs this process has found and removed: what failed for that can succeed at the next try.
+    pub fn damaged(&self) -> usize {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn has_grown(&self) -> bool {
+        self.grown.load(Ordering::Relaxed)
     }
 
     fn trusted(&self) -> MutexGuard<'_, HashSet<Digest>> {
@@ -180,6 +202,9 @@ impl BlobWriter {
         }
         // A blob that is already there is replaced: equal bytes, or the damaged copy healed.
         let path = self.store.path(&digest);
+        if fs_err::symlink_metadata(&path).is_err() {
+            self.store.grown.store(true, Ordering::Relaxed);
+        }
         temporary.sync()?;
         self.store.uses.replace(&path, || temporary.publish(&path))?;
         sync_directory_of(&path)?;

@@ -31,6 +31,8 @@
 //!   mounts/                     cache mounts: the builder's, see its `solve::cache_mount`
 //!   tags/<reference>            what a reference was resolved to
 //!   leases/<random>             flock held by whoever uses the store: what was used since its time is not removed
+//!   leases/
+//!   locks/<name>                flock: who makes what has this name
 //!   tmp/<random>                being written; flock held by its writer
 //! ```
 //!
@@ -48,6 +50,7 @@ pub mod entry;
 pub mod error;
 pub mod index;
 pub mod layer;
+pub mod lock;
 pub mod path;
 pub mod sink;
 pub mod snapshotter;
@@ -57,6 +60,7 @@ mod temp;
 mod testing;
 pub mod tree;
 pub mod unpack;
+pub mod whole;
 mod xattr;
 
 pub use blob::{BlobStore, BlobWriter};
@@ -64,8 +68,10 @@ pub use entry::{Content, Entry, Kind, Metadata, Mtime, Xattrs};
 pub use error::Error;
 pub use index::{Found, IndexWriter, LayerIndex, Node, View};
 pub use layer::{Compression, Layer, LayerOptions, LayerWriter, SegmentCache, SegmentCounts, TarError, TarWriter};
+pub use lock::NamedLock;
 pub use sink::ChangeSink;
 pub use snapshotter::{Active, Snapshot, SnapshotId, Snapshots, chain_id};
 pub use store::{Lease, Store};
 pub use tree::{Flavour, TreeWriter};
 pub use unpack::{Unpacked, unpack};
+pub use whole::Whole;

@@ -13,6 +13,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use oci_spec::image::{Digest, DigestAlgorithm};
@@ -61,6 +62,7 @@ pub struct Snapshots {
     uses: Uses,
     /// Those that this process has found intact.
     intact: Arc<Mutex<HashSet<Digest>>>,
+    grown: Arc<AtomicBool>,
 }
 
 impl Snapshots {
@@ -80,7 +82,7 @@ impl Snapshots {
         // Without procfs every boot looks the same: then a crash is survived as far as the file system does.
         let boot = fs_err::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let uses = Uses::open_at(root)?;
-        Ok(Self { directory, flavour, boot: boot.trim().into(), uses, intact: Arc::default() })
+        Ok(Self { directory, flavour, boot: boot.trim().into(), uses, intact: Arc::default(), grown: Arc::default() })
     }
 
     /// Returns how the trees write down whiteouts.
@@ -113,6 +115,10 @@ impl Snapshots {
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         };
         survived && fs_err::symlink_metadata(&tree).is_ok_and(|tree| tree.is_dir()) && seal::is_intact(place, &tree)
+    }
+
+    pub(crate) fn has_grown(&self) -> bool {
+        self.grown.load(Ordering::Relaxed)
     }
 
     /// Starts a snapshot.
@@ -234,6 +240,7 @@ impl Active {
         fs_err::write(self.temporary.path().join(UNSYNCED), self.snapshots.boot.as_bytes())?;
         seal::seal(self.temporary.path())?;
         self.temporary.persist(&target)?;
+        self.snapshots.grown.store(true, Ordering::Relaxed);
         self.snapshots.intact.lock().unwrap_or_else(PoisonError::into_inner).insert(id.0.clone());
         Ok(Snapshot { id: id.clone(), dir: target.join(TREE) })
     }

@@ -15,6 +15,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::blob::BlobStore;
 use crate::index::LayerIndex;
+use crate::lock::NamedLock;
 use crate::snapshotter::Snapshots;
 use crate::temp::{TempFile, create_directory, ensure_directory, sweep, sync_directory_of};
 use crate::tree::Flavour;
@@ -59,12 +60,12 @@ impl Store {
         }
         claim(&path)?;
         let uses = Uses::open_at(&path)?;
-        for name in ["indexes", "cache", "mounts", "tags", "leases", "tmp"] {
+        for name in ["indexes", "cache", "mounts", "tags", "leases", "locks", "tmp"] {
             ensure_directory(&path.join(name))?;
         }
         let blobs = BlobStore::open_at(&path)?;
         let segments = Arc::new(SegmentCache::open_at(&path, blobs.clone())?);
-        for name in ["tmp", "leases"] {
+        for name in ["tmp", "leases", "locks"] {
             sweep(&path.join(name))?;
         }
         let snapshots = Snapshots::open_at(&path, flavour)?;
@@ -123,6 +124,20 @@ impl Store {
             return Err(Error::DigestMismatch { expected: layer.diff_id.clone(), found: made.diff_id });
         }
         Ok(made)
+    }
+
+    /// Waits for the lock `name`, which one thread of one process holds at a time; none when `give_up` says so first.
+    pub fn lock(&self, name: &str, give_up: &dyn Fn() -> bool) -> Result<Option<NamedLock>, Error> {
+        let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        if !plain || name.is_empty() || name.len() > 128 {
+            return Err(Error::RecordName { name: name.to_owned() });
+        }
+        NamedLock::wait(&self.path.join("locks").join(name), give_up)
+    }
+
+    /// Whether this process has added a blob or a snapshot that was not there before.
+    pub fn has_grown(&self) -> bool {
+        self.blobs.has_grown() || self.snapshots.has_grown()
     }
 
     /// Returns the snapshots of the flavour that the store was opened with.

@@ -160,6 +160,14 @@ impl Tree {
         self.layers.last().map(|layer| &layer.id)
     }
 
+    /// The key of the step on top; none of an image's tree.
+    pub(super) fn step(&self) -> Option<&CacheKey> {
+        match &self.layers.last()?.origin {
+            Origin::Step(key) => Some(key),
+            Origin::Image { .. } => None,
+        }
+    }
+
     /// The layer of the vertex itself.
     pub(super) fn top(&self) -> &TreeLayer {
         self.layers.last().expect("a step's tree has the step's layer")
@@ -269,7 +277,7 @@ impl Tree {
             .get()
             .or(layer.otherwise.get())
             .expect("a step that is neither a directory nor a blob is run again");
-        let blob = world.store.blobs().open(known.blob.digest())?;
+        let blob = world.store.blobs().open_verified(known.blob.digest())?;
         let mut tar = layer::decompress(blob, layer::Limits::default().bytes)?;
         let snapshots = world.store.snapshots();
         let unpacked = snapshot::unpack(&mut tar, snapshots.prepare()?, snapshots.flavour())?;

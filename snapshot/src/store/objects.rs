@@ -132,6 +132,13 @@ impl Store {
         Ok(listing.inventory)
     }
 
+    /// Whether there is a snapshot of this name, of any flavour; that is no use of it.
+    pub fn has_snapshot(&self, name: &str) -> bool {
+        let folders = children(&self.path).unwrap_or_default();
+        let flavours = folders.into_iter().filter(|(folder, _)| folder.starts_with("snapshots-"));
+        flavours.into_iter().any(|(_, path)| fs_err::symlink_metadata(path.join(name)).is_ok())
+    }
+
     /// Removes objects, but for those that were used since a lease that somebody still holds began; returns those that
     /// are removed now. They are out of everybody's sight at once.
     pub fn remove<'a>(&self, objects: &[&'a Object]) -> Result<Vec<&'a Object>, Error> {

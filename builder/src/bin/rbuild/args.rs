@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use builder::export::{Output, OutputSpec};
 use builder::grants::{AgentSpec, SecretSpec};
 use builder::graph::platform::Platform;
+use builder::graph::references::StepNetwork;
+use builder::prune::Limit;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Builds OCI images from Dockerfiles: no daemon, no setuid helper, one binary.
@@ -36,8 +38,11 @@ pub(crate) enum Command {
     Build(Box<BuildArgs>),
     /// List the images in the store
     Images(ImagesArgs),
-    /// Remove cached steps and every layer that no named image needs
-    Prune(PruneArgs),
+    /// What the store takes up, what may go, and whether it is whole
+    #[command(subcommand)]
+    Cache(crate::commands::cache::CacheCommand),
+    /// The same as `rbuild cache prune`
+    Prune(crate::commands::cache::PruneArgs),
     /// Say what this machine lets rbuild do, and what would let it do more
     Doctor(DoctorArgs),
     /// Look inside
@@ -101,9 +106,17 @@ pub(crate) struct BuildArgs {
     /// Ask the registry for every base image (rbuild always does)
     #[arg(long)]
     pub(crate) pull: bool,
+    /// How large the store may be when the build is done: bytes (`20GiB`) or a share of the disk; the longest unused goes
+    #[arg(long, value_name = "SIZE", default_value_t = Limit::default())]
+    pub(crate) keep_storage: Limit,
     /// Steps to run at a time [default: the number of processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
+    /// The network of the steps that do not say it themselves; `private` needs `slirp4netns`
+    #[arg(long, value_name = "MODE", default_value = "default")]
+    pub(crate) network: NetworkMode,
+    #[command(flatten)]
+    pub(crate) settings: crate::commands::settings::SettingsArgs,
     /// How to isolate steps: `rbuild doctor` says what this machine gives
     #[arg(long, value_name = "RUNG", default_value = "auto")]
     pub(crate) isolation: String,
@@ -137,20 +150,34 @@ pub(crate) enum Mode {
     Json,
 }
 
+/// `--network`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NetworkMode {
+    /// The network of the machine
+    #[value(alias = "host")]
+    Default,
+    /// A loopback interface and nothing else
+    None,
+    /// A network of its own with a way out; addresses of the machine's loopback are out of reach
+    Private,
+}
+
+impl From<NetworkMode> for StepNetwork {
+    fn from(mode: NetworkMode) -> Self {
+        match mode {
+            NetworkMode::Default => Self::Host,
+            NetworkMode::None => Self::None,
+            NetworkMode::Private => Self::Private,
+        }
+    }
+}
+
 /// `rbuild images`.
 #[derive(Debug, Args)]
 pub(crate) struct ImagesArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// `rbuild prune`.
-#[derive(Debug, Args)]
-pub(crate) struct PruneArgs {
-    /// Remove the named images and the content of cache mounts too
-    #[arg(short, long)]
-    pub(crate) all: bool,
 }
 
 /// `rbuild doctor`.

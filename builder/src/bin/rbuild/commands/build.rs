@@ -54,7 +54,8 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
 
     let mode = if args.quiet { Mode::Quiet } else { args.progress };
     let display = ui::display(mode);
-    let machine = Machine { home: &home, sandbox: &sandbox, registry: &registry, cancel: &cancel };
+    let keep_storage = args.keep_storage;
+    let machine = Machine { home: &home, sandbox: &sandbox, registry: &registry, cancel: &cancel, keep_storage };
     let result = build::build(&build, &machine, display.as_ref());
     display.finish(result.is_ok());
     let image = result.map_err(|error| Failure::Build { error: Box::new(error), dockerfile })?;
@@ -120,6 +121,7 @@ fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
             target: args.target.clone(),
             platform: args.platform.clone().unwrap_or_else(Platform::host),
             labels: labels(&args.labels)?,
+            network: args.network.into(),
             contexts: named_contexts(&args.contexts)?,
         },
         tags,
@@ -127,6 +129,7 @@ fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
         compression,
         no_cache: args.no_cache,
         jobs: args.jobs.map(usize::from),
+        settings: args.settings.read(args.network)?,
         grants: grants::read(&args.secrets, &args.agents)?,
         epoch: epoch.map(|seconds| epoch_time(&seconds)).transpose()?,
     })

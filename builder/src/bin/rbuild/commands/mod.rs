@@ -1,11 +1,12 @@
 //! One module a command.
 
 mod build;
+pub(crate) mod cache;
 pub(crate) mod debug;
 mod doctor;
 mod grants;
 mod images;
-mod prune;
+pub(crate) mod settings;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -22,7 +23,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         None => build::run(&cli.build),
         Some(Command::Build(args)) => build::run(&args),
         Some(Command::Images(args)) => images::run(&args),
-        Some(Command::Prune(args)) => prune::run(&args),
+        Some(Command::Cache(command)) => return cache::run(&command),
+        Some(Command::Prune(args)) => cache::run_prune(&args),
         Some(Command::Doctor(_)) => doctor::run(),
         Some(Command::Debug(command)) => return debug::run(&command),
     }?;
