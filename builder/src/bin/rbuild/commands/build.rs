@@ -50,7 +50,8 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
 
     let mode = if args.quiet { Mode::Quiet } else { args.progress };
     let display = ui::display(mode);
-    let machine = Machine { home: &home, sandbox: &sandbox, registry: &registry, cancel: &cancel };
+    let keep_storage = args.keep_storage;
+    let machine = Machine { home: &home, sandbox: &sandbox, registry: &registry, cancel: &cancel, keep_storage };
     let result = build::build(&build, &machine, display.as_ref());
     display.finish(result.is_ok());
     let image = result.map_err(|error| Failure::Build { error: Box::new(error), dockerfile })?;
