@@ -21,6 +21,7 @@ use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
 use crate::remote::Remotes;
 use crate::sandbox::{Cancel, Sandbox};
+use crate::solve::whole::Wholes;
 use crate::solve::{self, SolveError, World};
 
 /// What to build.
@@ -172,8 +173,10 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
     let memo_path = store.path().join("context-digests");
     let memo = Memo::load(&memo_path);
     let options = options(build);
+    let wholes = Wholes::default();
     let world = World {
         store: &store,
+        wholes: &wholes,
         client: &client,
         executor: machine.sandbox,
         context: &context,

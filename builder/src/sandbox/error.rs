@@ -18,6 +18,12 @@ pub enum SandboxError {
         /// The rung's name.
         name: &'static str,
     },
+    /// The step needs what the rung cannot give.
+    #[error("the sandbox `chroot` cannot {what}")]
+    Lacking {
+        /// What that is, as words that follow "cannot".
+        what: &'static str,
+    },
     /// [`enter`](super::enter) was called too late.
     #[error("the sandbox must be entered by a process with one thread, and this one has {count}")]
     Threads {

@@ -147,7 +147,7 @@ fn gather_file(scratch: &OwnedFd, name: &str, content: &[u8]) -> Result<OwnedFd,
     make().attempt(|| format!("make the file `/etc/{name}`"))
 }
 
-fn hosts(hostname: &str) -> String {
+pub(super) fn hosts(hostname: &str) -> String {
     let local = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
     if hostname.is_empty() || hostname == "localhost" {
         return local.to_owned();

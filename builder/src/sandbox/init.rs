@@ -92,7 +92,9 @@ fn stub(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<u
         Processes::Own => None,
         Processes::Shared => Some(Subreaper::new().attempt(|| "become a subreaper".to_owned())?),
     };
-    isolate(spec.network, spec.ground.processes).attempt(|| "make namespaces".to_owned())?;
+    if spec.ground.mounts {
+        isolate(spec.network, spec.ground.processes).attempt(|| "make namespaces".to_owned())?;
+    }
 
     let (lifeline, held) = pipe_with(PipeFlags::CLOEXEC).attempt(|| "make a pipe to process 1".to_owned())?;
     let (mut lifeline, mut held) = (Some(lifeline), Some(held));

@@ -29,6 +29,7 @@
     reason = "fork, mount_setattr, prctl and ioctl have no safe wrapper; every block says why it is sound"
 )]
 
+mod bare;
 mod cancel;
 mod capabilities;
 mod describe;

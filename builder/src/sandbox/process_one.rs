@@ -15,7 +15,7 @@ use super::reap::{self, Subreaper};
 use super::rootfs::{self, Layers};
 use super::spec::{Attempt, Failure, Made, Processes, Report, Spec};
 use super::target::Targets;
-use super::{capabilities, step, system};
+use super::{bare, capabilities, step, system};
 
 /// The life of process 1; returns its exit code. The stub holds the other end of `lifeline`.
 pub(super) fn process_one(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream, lifeline: &OwnedFd) -> u8 {
@@ -77,6 +77,9 @@ fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<
 /// Makes the root, goes there, and gives up what the step may not have. From then on process 1 can do no more than root
 /// of the step: it is the parent of a hostile process, which may trace it.
 fn furnish(spec: &Spec) -> Result<Made, Failure> {
+    if !spec.ground.mounts {
+        return bare::enter(spec);
+    }
     rootfs::make_private()?;
     nix::unistd::sethostname(&spec.hostname).attempt(|| format!("set the host name `{}`", spec.hostname))?;
     if spec.network == Network::None {
@@ -100,7 +103,7 @@ fn furnish(spec: &Spec) -> Result<Made, Failure> {
 }
 
 /// Exchanges the host's `/dev/null`, whose owner and mode root of a step could change, for the step's.
-fn own_null() -> io::Result<()> {
+pub(super) fn own_null() -> io::Result<()> {
     let null = openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let found = fstat(&null)?;
     let device = (major(found.st_rdev), minor(found.st_rdev));

@@ -87,7 +87,10 @@ pub(super) fn run(
     let report = watched.map_err(|source| SandboxError::Watch { action: "read the output", source })?;
     let status = running.end();
     let (code, made) = verdict(&report, status)?;
-    stubs::remove(spec.upper.as_ref(), &made)?;
+    let upper = spec.upper.as_ref();
+    if !made.stubs.is_empty() {
+        stubs::remove(upper, &made, &stubs::look(upper, &made)?)?;
+    }
     Ok(ExitStatus { code })
 }
 
