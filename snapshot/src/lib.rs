@@ -30,6 +30,7 @@
 //!   mounts/                     cache mounts: the builder's, see its `solve::cache_mount`
 //!   tags/<reference>            what a reference was resolved to
 //!   leases/
+//!   locks/<name>                flock: who makes what has this name
 //!   tmp/<random>                being written; flock held by its writer
 //! ```
 //!
@@ -44,6 +45,7 @@ pub mod entry;
 pub mod error;
 pub mod index;
 pub mod layer;
+pub mod lock;
 pub mod path;
 pub mod sink;
 pub mod snapshotter;
@@ -61,6 +63,7 @@ pub use entry::{Content, Entry, Kind, Metadata, Mtime, Xattrs};
 pub use error::Error;
 pub use index::{Found, IndexWriter, LayerIndex, Node, View};
 pub use layer::{Compression, Layer, LayerOptions, LayerWriter, SegmentCache, SegmentCounts, TarError, TarWriter};
+pub use lock::NamedLock;
 pub use sink::ChangeSink;
 pub use snapshotter::{Active, Snapshot, SnapshotId, Snapshots, chain_id};
 pub use store::Store;

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use crate::blob::BlobStore;
 use crate::index::LayerIndex;
+use crate::lock::NamedLock;
 use crate::path::remove_tree;
 use crate::snapshotter::{SnapshotId, Snapshots};
 use crate::temp::{TempFile, create_directory, ensure_directory, sweep};
@@ -77,7 +78,7 @@ impl Store {
         claim(&path)?;
         let lock = fs_err::File::from_parts(open_lock(&path.join("lock"))?, path.join("lock"));
         rustix::fs::flock(&lock, FlockOperation::LockShared).map_err(Error::io("lock", &path))?;
-        for name in ["indexes", "cache", "mounts", "tags", "leases", "tmp"] {
+        for name in ["indexes", "cache", "mounts", "tags", "leases", "locks", "tmp"] {
             ensure_directory(&path.join(name))?;
         }
         let blobs = BlobStore::open_at(&path)?;
@@ -123,6 +124,15 @@ impl Store {
             return Err(Error::DigestMismatch { expected: layer.diff_id.clone(), found: made.diff_id });
         }
         Ok(made)
+    }
+
+    /// Waits for the lock `name`, which one thread of one process holds at a time; none when `give_up` says so first.
+    pub fn lock(&self, name: &str, give_up: &dyn Fn() -> bool) -> Result<Option<NamedLock>, Error> {
+        let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        if !plain || name.is_empty() || name.len() > 128 {
+            return Err(Error::RecordName { name: name.to_owned() });
+        }
+        NamedLock::wait(&self.path.join("locks").join(name), give_up)
     }
 
     /// Returns the snapshots of the flavour that the store was opened with.

@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use super::describe::{Mount, Network, Process, Root};
 use super::error::SandboxError;
 use super::rootfs::open_directory;
+use super::settings::Settings;
 use super::spec::{Attempt, Failure, Made, Spec};
 use super::target::{Kind, Targets};
 use super::{capabilities, devices, furnish, process_one, stubs, system};
@@ -51,19 +52,23 @@ pub(super) fn check(root: &Root, process: &Process, mounts: &[Mount]) -> Result<
     if !root.lowers.is_empty() || layers {
         return Err(SandboxError::Lacking { what: "stack layers" });
     }
-    if process.network == Network::None {
-        return Err(SandboxError::Lacking { what: "take the network from a step (`--network=none`)" });
+    if process.settings.shm_size.is_some() {
+        return Err(SandboxError::Lacking { what: "limit `/dev/shm` (`--shm-size`)" });
     }
-    Ok(())
+    match process.network {
+        Network::Host => Ok(()),
+        Network::None => Err(SandboxError::Lacking { what: "take the network from a step (`--network=none`)" }),
+        Network::Private => Err(SandboxError::Lacking { what: "give a step a network of its own" }),
+    }
 }
 
 impl Placed {
     /// Furnishes the tree. When it fails half-way, everything is moved back.
-    pub(super) fn new(root: &Root, mounts: &[Mount]) -> Result<Self, SandboxError> {
+    pub(super) fn new(root: &Root, settings: &Settings, mounts: &[Mount]) -> Result<Self, SandboxError> {
         let (tree, work) = (open_directory(root.upper.as_os_str())?, open_directory(root.work.as_os_str())?);
         let mut targets = Targets::new(tree, None);
         let mut placed = Self { work, swaps: Vec::new(), made: Made::default() };
-        let put = placed.put_all(&mut targets, mounts);
+        let put = placed.put_all(&mut targets, settings, mounts);
         placed.made = targets.finish()?;
         // What was made inside of what will be gone is not the tree's.
         let inside = |path: &Path| placed.swaps.iter().any(|swap| path.starts_with(&swap.at));
@@ -79,7 +84,7 @@ impl Placed {
         }
     }
 
-    fn put_all(&mut self, targets: &mut Targets, mounts: &[Mount]) -> Result<(), Failure> {
+    fn put_all(&mut self, targets: &mut Targets, settings: &Settings, mounts: &[Mount]) -> Result<(), Failure> {
         let dev = self.directory("dev", 0o755).attempt(|| "make the directory of `/dev`".to_owned())?;
         devices::make(&dev)?;
         self.put(targets, Path::new("/dev"), (Kind::Directory, "dev".into(), None))?;
@@ -87,7 +92,7 @@ impl Placed {
             targets.find(Path::new(path), Kind::Directory).attempt(|| format!("make the directory `{path}`"))?;
         }
         let host = nix::unistd::gethostname().attempt(|| "read the host name".to_owned())?;
-        let hosts = furnish::hosts(&host.to_string_lossy());
+        let hosts = furnish::hosts(&host.to_string_lossy(), settings);
         let resolv = match fs_err::read("/etc/resolv.conf") {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             result => result.attempt(|| "read `/etc/resolv.conf`".to_owned())?,

@@ -227,7 +227,7 @@ impl Executor for Sandbox {
             return run::run(&program, &spec, process.stdin.as_deref(), cancel, output);
         }
         bare::check(root, process, mounts)?;
-        let placed = Placed::new(root, mounts)?;
+        let placed = Placed::new(root, &process.settings, mounts)?;
         let spec = Spec::new(root, process, &[], self.ground);
         let ended = run::run(&program, &spec, process.stdin.as_deref(), cancel, output);
         placed.restore(root)?;

@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::mpsc;
 
-use snapshot::{Compression, Store};
+use snapshot::{Compression, NamedLock, Store};
 
 use crate::context::{LocalContext, Memo};
 use crate::contexts::NamedTree;
@@ -34,7 +34,7 @@ use crate::grants::Grants;
 use crate::graph::{CopyOp, Graph, Op, Vertex, VertexId};
 use crate::progress::Reporter;
 use crate::remote::Remotes;
-use crate::sandbox::{Cancel, Executor};
+use crate::sandbox::{Cancel, Executor, Settings};
 
 pub use error::{Cause, SolveError};
 use key::CacheKey;
@@ -95,6 +95,10 @@ pub struct Options {
     pub jobs: usize,
     /// Look nothing up in the cache.
     pub no_cache: bool,
+    /// Whether steps have a network of their own.
+    pub private_network: bool,
+    /// What else every step has.
+    pub settings: Settings,
     /// How new layers are compressed.
     pub compression: Compression,
     /// When layers count as made, RFC 3339; the time they were made when absent.
@@ -156,6 +160,14 @@ struct Needs {
     directory: bool,
 }
 
+/// Whose task a step is.
+enum Claim {
+    /// Somebody else has made it by now.
+    Found,
+    /// Ours; others wait as long as the lock is held.
+    Ours(Option<NamedLock>),
+}
+
 struct Solver<'a> {
     graph: &'a Graph,
     trees: &'a [Tree],
@@ -194,6 +206,13 @@ impl Solver<'_> {
 
     fn execute(&self, id: usize) -> Result<(), SolveError> {
         let vertex = &self.graph.vertices[id];
+        let _lock = match self.claim(id).map_err(|cause| SolveError::new(vertex, cause))? {
+            Claim::Found => {
+                self.world.reporter.cached(&vertex.name);
+                return Ok(());
+            }
+            Claim::Ours(lock) => lock,
+        };
         let step = self.world.reporter.start(&vertex.name, Some(vertex.span));
         let result = self.perform(VertexId(id), vertex, &step);
         if matches!(result, Err(Cause::Cancelled)) {
@@ -206,6 +225,18 @@ impl Solver<'_> {
             drop(self.finished.send(self.trees[id].clone()));
         }
         Ok(())
+    }
+
+    /// Waits while somebody else, here or in another process, makes what `id` makes; then it is found.
+    fn claim(&self, id: usize) -> Result<Claim, Cause> {
+        let Some(key) = self.trees[id].step() else { return Ok(Claim::Ours(None)) };
+        if self.world.options.no_cache {
+            return Ok(Claim::Ours(None));
+        }
+        let lock = self.world.store.lock(&key.hex(), &|| self.world.cancel.is_cancelled())?;
+        let lock = lock.ok_or(Cause::Cancelled)?;
+        let layer = self.plan.layer[id] && !matches!(self.graph.vertices[id].op, Op::Run(_));
+        Ok(if self.trees[id].recall(self.world, layer) { Claim::Found } else { Claim::Ours(Some(lock)) })
     }
 
     fn needs(&self, id: VertexId) -> Needs {

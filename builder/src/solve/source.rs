@@ -20,6 +20,10 @@ const CONCURRENT_LAYERS: usize = 4;
 
 /// Makes sure that every layer of an image has its directory and its index. The caller holds the image's lock.
 pub(super) fn unpack(world: &World<'_>, image: &PinnedImage, layers: &[Arc<TreeLayer>]) -> Result<(), Cause> {
+    let Some(top) = layers.last() else { return Ok(()) };
+    // Another process may be at it: it is pulled once.
+    let lock = world.store.lock(&format!("image-{}", top.id().0.digest()), &|| world.cancel.is_cancelled())?;
+    let _lock = lock.ok_or(Cause::Cancelled)?;
     let present: Vec<bool> =
         layers.iter().map(|layer| layer.snapshot(world).is_some() && layer.stored_index(world).is_some()).collect();
     let next = AtomicUsize::new(0);

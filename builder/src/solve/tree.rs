@@ -160,6 +160,14 @@ impl Tree {
         self.layers.last().map(|layer| &layer.id)
     }
 
+    /// The key of the step on top; none of an image's tree.
+    pub(super) fn step(&self) -> Option<&CacheKey> {
+        match &self.layers.last()?.origin {
+            Origin::Step(key) => Some(key),
+            Origin::Image { .. } => None,
+        }
+    }
+
     /// The layer of the vertex itself.
     pub(super) fn top(&self) -> &TreeLayer {
         self.layers.last().expect("a step's tree has the step's layer")
