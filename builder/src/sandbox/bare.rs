@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
@@ -15,14 +16,17 @@ use rustix::fs::{
     openat2, renameat, statx,
 };
 use rustix::io::Errno;
+use rustix::process::Pid;
 
 use super::describe::{Mount, Network, Process, Root};
 use super::error::SandboxError;
+use super::inject::Injector;
 use super::rootfs::open_directory;
+use super::seccomp::{Listener, install_with_listener};
 use super::settings::Settings;
 use super::spec::{Attempt, Failure, Made, Spec};
 use super::target::{Kind, Targets};
-use super::{capabilities, devices, furnish, process_one, stubs, system};
+use super::{capabilities, devices, furnish, inject, process_one, step, stubs, system};
 
 /// What is moved into a tree for one step.
 pub(super) struct Placed {
@@ -216,18 +220,39 @@ fn kind_of(path: &Path) -> Result<Kind, Errno> {
     Ok(if directory { Kind::Directory } else { Kind::File })
 }
 
-/// Goes into the tree for good, and gives up what the step may not have.
-pub(super) fn enter(spec: &Spec) -> Result<Made, Failure> {
+/// Starts the step, and a thread that shows it what is outside of its root.
+pub(super) fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<Pid, Failure> {
+    let mut injector = Injector::new(Path::new(&spec.upper)).attempt(|| "find the root".to_owned())?;
+    let (ours, theirs) = UnixStream::pair().attempt(|| "make a socket pair".to_owned())?;
     system::leave_keyring();
+    capabilities::confine()?;
+    let step = process_one::fork(channel, || {
+        enter(spec)?;
+        process_one::own_null().attempt(|| "open `/dev/null`".to_owned())?;
+        // The filter needs this: nobody here is the administrator of its namespace.
+        rustix::thread::set_no_new_privs(true).attempt(|| "give up new privileges".to_owned())?;
+        let listener = install_with_listener(&inject::filter()).attempt(|| "filter system calls".to_owned())?;
+        Listener::send(&listener, &theirs).attempt(|| "hand over the filter".to_owned())?;
+        drop(listener);
+        step::execute(spec, stdin)
+    })?;
+    drop(theirs);
+    let listener = Listener::receive(&ours).attempt(|| "take over the filter".to_owned())?;
+    if let Some(listener) = listener {
+        // It ends with this process; were it to end before, the calls of the step would fail.
+        std::thread::spawn(move || listener.serve(&mut injector));
+    }
+    Ok(step)
+}
+
+/// Goes into the tree for good.
+fn enter(spec: &Spec) -> Result<(), Failure> {
     rustix::process::umask(Mode::empty());
     let tree = open_directory(&spec.upper)?;
     rustix::process::fchdir(&tree)
         .and_then(|()| rustix::process::chroot("."))
         .attempt(|| format!("change the root to `{}`", Path::new(&spec.upper).display()))?;
-    rustix::process::chdir("/").attempt(|| "enter the root".to_owned())?;
-    process_one::own_null().attempt(|| "open `/dev/null`".to_owned())?;
-    capabilities::confine()?;
-    Ok(Made::default())
+    rustix::process::chdir("/").attempt(|| "enter the root".to_owned())
 }
 
 /// Shows in a new directory of `parent` that a step can run: it takes another root, with devices, and other ids.

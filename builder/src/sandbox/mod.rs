@@ -40,6 +40,7 @@ mod extra;
 mod filesystem;
 mod furnish;
 mod init;
+mod inject;
 mod ladder;
 mod network;
 mod probe;

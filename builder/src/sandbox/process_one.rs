@@ -57,16 +57,27 @@ fn among_others(
     lifeline: &OwnedFd,
 ) -> Result<Option<Report>, Failure> {
     let subreaper = Subreaper::new().attempt(|| "become a subreaper".to_owned())?;
-    let made = furnish(spec)?;
-    let step = start(spec, stdin, channel)?;
+    let (made, step) = if spec.ground.mounts {
+        (furnish(spec)?, start(spec, stdin, channel)?)
+    } else {
+        (Made::default(), bare::start(spec, stdin, channel)?)
+    };
     let code = subreaper.until_ended(step, lifeline).attempt(|| "wait for the step".to_owned());
     subreaper.kill_all().attempt(|| "kill what the step left".to_owned())?;
     Ok(code?.map(|code| Report::Ended { code, made }))
 }
 
 fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<rustix::process::Pid, Failure> {
+    fork(channel, || step::execute(spec, stdin))
+}
+
+/// Forks the step, which reports when it cannot be what it has to be.
+pub(super) fn fork(
+    channel: &mut UnixStream,
+    step: impl FnOnce() -> Result<u8, Failure>,
+) -> Result<rustix::process::Pid, Failure> {
     let step = || {
-        step::execute(spec, stdin).unwrap_or_else(|failure| {
+        step().unwrap_or_else(|failure| {
             let sent = send(channel, &Report::Failed(failure));
             if sent.is_ok() { 0 } else { BROKEN }
         })
@@ -77,9 +88,6 @@ fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<
 /// Makes the root, goes there, and gives up what the step may not have. From then on process 1 can do no more than root
 /// of the step: it is the parent of a hostile process, which may trace it.
 fn furnish(spec: &Spec) -> Result<Made, Failure> {
-    if !spec.ground.mounts {
-        return bare::enter(spec);
-    }
     rootfs::make_private()?;
     nix::unistd::sethostname(&spec.hostname).attempt(|| format!("set the host name `{}`", spec.hostname))?;
     if spec.network == Network::None {
