@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt, symlink};
 
-use super::bench::{Bench, SANDBOX_FAILED, on_every_rung};
+use super::bench::{Bench, SANDBOX_FAILED, on_every_rung, on_rungs_with_mounts};
 
 /// Runs a step that changes nothing, and sees that nothing has changed.
 fn assert_no_trace(bench: &Bench) {
@@ -158,7 +158,7 @@ fn a_mount_in_proc_or_sys_or_on_the_root_is_refused() {
 
 #[test]
 fn many_layers_are_stacked_and_too_many_are_refused_by_number() {
-    on_every_rung(|bench| {
+    on_rungs_with_mounts(|bench| {
         let layer = |number: usize| format!("layers/{number}");
         for number in 0..499 {
             fs_err::create_dir_all(bench.path(&layer(number))).unwrap();
@@ -176,7 +176,7 @@ fn many_layers_are_stacked_and_too_many_are_refused_by_number() {
 
 #[test]
 fn a_missing_layer_is_named() {
-    on_every_rung(|bench| {
+    on_rungs_with_mounts(|bench| {
         bench.option(format!("--lower={}", bench.path("missing").display()));
         let outcome = bench.sh("true");
         let told = format!("cannot open the directory `{}`", bench.path("missing").display());

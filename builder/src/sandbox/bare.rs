@@ -223,12 +223,13 @@ fn kind_of(path: &Path) -> Result<Kind, Errno> {
 /// Starts the step, and a thread that shows it what is outside of its root.
 pub(super) fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<Pid, Failure> {
     let mut injector = Injector::new(Path::new(&spec.upper)).attempt(|| "find the root".to_owned())?;
+    let tree = open_directory(&spec.upper)?;
+    process_one::own_null(&tree, "dev/null").attempt(|| "open `/dev/null`".to_owned())?;
     let (ours, theirs) = UnixStream::pair().attempt(|| "make a socket pair".to_owned())?;
     system::leave_keyring();
     capabilities::confine()?;
     let step = process_one::fork(channel, || {
-        enter(spec)?;
-        process_one::own_null().attempt(|| "open `/dev/null`".to_owned())?;
+        enter(&tree)?;
         // The filter needs this: nobody here is the administrator of its namespace.
         rustix::thread::set_no_new_privs(true).attempt(|| "give up new privileges".to_owned())?;
         let listener = install_with_listener(&inject::filter()).attempt(|| "filter system calls".to_owned())?;
@@ -246,12 +247,10 @@ pub(super) fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream)
 }
 
 /// Goes into the tree for good.
-fn enter(spec: &Spec) -> Result<(), Failure> {
-    rustix::process::umask(Mode::empty());
-    let tree = open_directory(&spec.upper)?;
-    rustix::process::fchdir(&tree)
+fn enter(tree: &OwnedFd) -> Result<(), Failure> {
+    rustix::process::fchdir(tree)
         .and_then(|()| rustix::process::chroot("."))
-        .attempt(|| format!("change the root to `{}`", Path::new(&spec.upper).display()))?;
+        .attempt(|| "change the root".to_owned())?;
     rustix::process::chdir("/").attempt(|| "enter the root".to_owned())
 }
 

@@ -38,7 +38,7 @@ const MASKED_PROC: &[&str] = &[
     "timer_stats",
 ];
 /// What of `/proc` a step must not write, as Docker has it.
-const READ_ONLY_PROC: &[&str] = &["bus", "fs", "irq", "sys", "sysrq-trigger"];
+pub(super) const READ_ONLY_PROC: &[&str] = &["bus", "fs", "irq", "sys", "sysrq-trigger"];
 /// What of `/sys` a step must not see, as Docker has it.
 const MASKED_SYS: &[&str] = &["firmware", "devices/virtual/powercap"];
 

@@ -46,6 +46,8 @@ pub(super) fn filter() -> Program {
         Call::Statfs,
         Call::Chmod,
         Call::Fchmodat,
+        Call::Chown,
+        Call::Lchown,
     ];
     let unless_empty = [(Call::Fstatat, 3), (Call::Statx, 2), (Call::Fchownat, 4)];
     let empty = |argument| Condition { argument, mask: libc::AT_EMPTY_PATH.cast_unsigned(), test: Test::Any };
@@ -116,8 +118,8 @@ impl Injector {
         let which = match call {
             Call::Open => (0, open_links(word(1))),
             Call::Openat => (1, open_links(word(2))),
-            Call::Stat | Call::Access | Call::Statfs | Call::Chmod => (0, Links::Follow),
-            Call::Lstat | Call::Readlink => (0, Links::Keep),
+            Call::Stat | Call::Access | Call::Statfs | Call::Chmod | Call::Chown => (0, Links::Follow),
+            Call::Lstat | Call::Readlink | Call::Lchown => (0, Links::Keep),
             Call::Openat2 | Call::Faccessat | Call::Fchmodat => (1, Links::Follow),
             Call::Readlinkat => (1, Links::Keep),
             Call::Fstatat => (1, at_links(word(3))),
@@ -143,8 +145,17 @@ impl Injector {
             Call::Faccessat2 => look::access(path, word(2), word(3)).map(done),
             Call::Readlink => self.read_link(&request, 1),
             Call::Readlinkat => self.read_link(&request, 2),
+            Call::Chmod | Call::Fchmodat | Call::Chown | Call::Lchown | Call::Fchownat
+                if request.place.is_protected() =>
+            {
+                Err(Errno::ROFS)
+            }
             Call::Chmod => look::change_mode(path, word(1)).map(done),
             Call::Fchmodat => look::change_mode(path, word(2)).map(done),
+            Call::Chown => look::change_owner(path, (word(1), word(2)), 0).map(done),
+            Call::Lchown => {
+                look::change_owner(path, (word(1), word(2)), libc::AT_SYMLINK_NOFOLLOW.cast_unsigned()).map(done)
+            }
             Call::Fchownat => look::change_owner(path, (word(2), word(3)), word(4)).map(done),
             _ => Ok(Reply::Continue),
         }
@@ -204,6 +215,10 @@ impl Request<'_> {
         let asked = OFlags::from_bits_retain(flags);
         if let Some(text) = self.place.own_text() {
             return Ok(Reply::Descriptor { file: in_memory(text.as_bytes())?, close_on_exec });
+        }
+        let writes = asked.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC) && !asked.contains(OFlags::PATH);
+        if writes && self.place.is_protected() {
+            return Err(Errno::ROFS);
         }
         // A pipe without another end must not keep everybody waiting; nor is a terminal taken.
         let file = open(asked | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY)?;

@@ -12,6 +12,7 @@ use super::describe::{Executor, ExitStatus, Mount, Process, Root, Stream};
 use super::doctor::{Obstacle, explain};
 use super::error::SandboxError;
 use super::probe::{Place, rehearse, rehearse_any};
+use super::recall::Memory;
 use super::spec::{Attempt, Failure, Ground, Processes, Spec};
 use super::userns::{Ids, Namespace, Refusal};
 use super::{program, run};
@@ -38,6 +39,10 @@ impl Rung {
             Self::Range => "range",
             Self::Chroot => "chroot",
         }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rung| rung.name() == name)
     }
 
     /// What it guarantees, one sentence each.
@@ -70,6 +75,14 @@ impl Rung {
             ),
         };
         vec![namespaces, processes, owners, privilege]
+    }
+
+    /// Makes the namespace that it needs, and takes everything else for shown.
+    fn again(self, ground: Ground) -> Result<Option<Namespace>, Refusal> {
+        match self {
+            Self::Root | Self::Chroot => Ok(None),
+            Self::Range => Namespace::make(Ids::Range, || Ok(ground)).map(|(namespace, _)| Some(namespace)),
+        }
     }
 
     /// Shows in children that it works, up to a process that waits in the namespace that it needs. `directory` is where
@@ -138,8 +151,7 @@ pub fn enter(requested: Option<&str>, directory: &Path) -> Result<Sandbox, Sandb
     if let Some(planned) = Planned::ALL.into_iter().find(|planned| planned.name() == name) {
         return Err(SandboxError::NotImplemented { name: planned.name() });
     }
-    let rung = Rung::ALL.into_iter().find(|rung| rung.name() == name);
-    let rung = rung.ok_or_else(|| SandboxError::UnknownRung { name: name.to_owned() })?;
+    let rung = Rung::named(name).ok_or_else(|| SandboxError::UnknownRung { name: name.to_owned() })?;
     match rung.attempt(&Place::Memory, directory) {
         Ok((namespace, ground)) => Sandbox::new(rung, namespace, ground),
         Err(refusal) => {
@@ -150,10 +162,20 @@ pub fn enter(requested: Option<&str>, directory: &Path) -> Result<Sandbox, Sandb
 }
 
 fn enter_highest(directory: &Path) -> Result<Sandbox, SandboxError> {
+    let memory = Memory::new(directory);
+    let recalled = memory.recall().and_then(|(name, ground)| Some((Rung::named(&name)?, ground)));
+    if let Some((rung, ground)) = recalled
+        && let Ok(namespace) = rung.again(ground)
+    {
+        return Sandbox::new(rung, namespace, ground);
+    }
     let mut last = None;
     for rung in Rung::ALL {
         match rung.attempt(&Place::Memory, directory) {
-            Ok((namespace, ground)) => return Sandbox::new(rung, namespace, ground),
+            Ok((namespace, ground)) => {
+                memory.keep(rung.name(), ground);
+                return Sandbox::new(rung, namespace, ground);
+            }
             // What keeps an ordinary user from changing the root is not what there is something to be done about.
             Err(_) if rung == Rung::Chroot => {}
             Err(refusal) => last = Some(explain(rung.name(), &refusal)),

@@ -47,6 +47,7 @@ mod probe;
 mod process_one;
 mod program;
 mod reap;
+mod recall;
 mod rootfs;
 mod run;
 #[expect(dead_code, unused_imports, reason = "the rungs that filter calls use it next")]

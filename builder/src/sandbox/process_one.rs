@@ -105,14 +105,14 @@ fn furnish(spec: &Spec) -> Result<Made, Failure> {
     let mut targets = Targets::new(root, layers.into_upper());
     furniture.place(&mut targets)?;
     let made = targets.finish()?;
-    own_null().attempt(|| "open `/dev/null`".to_owned())?;
+    own_null(CWD, "/dev/null").attempt(|| "open `/dev/null`".to_owned())?;
     capabilities::confine()?;
     Ok(made)
 }
 
 /// Exchanges the host's `/dev/null`, whose owner and mode root of a step could change, for the step's.
-pub(super) fn own_null() -> io::Result<()> {
-    let null = openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+pub(super) fn own_null(directory: impl AsFd, path: &str) -> io::Result<()> {
+    let null = openat(directory, path, OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let found = fstat(&null)?;
     let device = (major(found.st_rdev), minor(found.st_rdev));
     if FileType::from_raw_mode(found.st_mode) != FileType::CharacterDevice || device != (1, 3) {

@@ -2,6 +2,7 @@
 
 use rustix::io::Errno;
 
+use super::super::furnish::READ_ONLY_PROC;
 use super::Links;
 use super::caller;
 
@@ -84,6 +85,14 @@ impl Place {
         &self.path
     }
 
+    /// Whether it is a setting of the kernel, which no step may write.
+    pub(super) fn is_protected(&self) -> bool {
+        let inside = |directory: &str| {
+            self.path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        inside("/sys") || READ_ONLY_PROC.iter().any(|name| inside(&format!("/proc/{name}")))
+    }
+
     /// The text of a link that shows another process to each.
     pub(super) fn own_link(&self) -> Option<String> {
         self.process.map(|process| process.to_string())
@@ -135,6 +144,13 @@ mod tests {
             assert_eq!(Seen::of(path.as_bytes(), Links::Keep), None, "the root has a link {path}");
         }
         assert_eq!(Seen::of(b"/proc/\xff", Links::Follow), None);
+    }
+
+    #[test]
+    fn settings_of_the_kernel_are_protected() {
+        let protected = |path: &str| Place { path: path.to_owned(), process: None }.is_protected();
+        assert!(protected("/proc/sys/kernel/core_pattern") && protected("/proc/sysrq-trigger") && protected("/sys/x"));
+        assert!(!protected("/proc/7/oom_score_adj") && !protected("/proc/sysvipc/msg") && !protected("/dev/pts/0"));
     }
 
     #[test]
