@@ -124,7 +124,15 @@ impl Bench {
             fs_err::remove_dir_all(&upper).unwrap();
         }
         fs_err::create_dir(&upper).unwrap();
+        if !self.rung.mounts() {
+            self.fill();
+        }
         self.give();
+    }
+
+    /// Copies what a whole tree still lacks.
+    fn fill(&self) {
+        run(Command::new("cp").args(["-a", "--no-clobber"]).arg(self.path("root/.")).arg(self.path("upper")));
     }
 
     /// Gives the whole directory to who runs the step.
@@ -155,7 +163,7 @@ impl Bench {
         if self.rung.mounts() {
             command.arg("--lower").arg(self.path("root"));
         } else {
-            run(Command::new("cp").args(["-a", "--no-clobber"]).arg(self.path("root/.")).arg(self.path("upper")));
+            self.fill();
         }
         command.arg("--upper").arg(self.path("upper")).arg("--work").arg(self.path("work"));
         command.args(&self.options).arg("--").args(argv);

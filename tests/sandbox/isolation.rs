@@ -162,7 +162,7 @@ fn settings_of_the_kernel_cannot_be_written_and_secrets_not_read() {
             bench.text("for f in kcore keys timer_list interrupts; do [ ! -e /proc/$f ] || head -c 1 /proc/$f; done"),
             ""
         );
-        assert_eq!(bench.text("ls /proc/acpi /sys/firmware 2>/dev/null | grep -v :").trim(), "");
+        assert_eq!(bench.text("ls /proc/acpi /sys/firmware 2>/dev/null | grep -v : || true").trim(), "");
     });
 }
 

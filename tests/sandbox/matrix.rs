@@ -182,6 +182,37 @@ fn steps_without_mounts_see_proc_and_terminals() {
     assert_eq!(said.join("\n"), expected);
 }
 
+/// All kinds of mounts, in a build that is made twice.
+const MOUNTS: &str = "FROM {busybox} AS other\nRUN mkdir -p /given/deep && echo of-a-stage >/given/deep/file\n\
+    FROM {busybox}\nRUN mkdir /in-the-way && echo kept >/in-the-way/file\nARG RUN=1\n\
+    RUN --mount=type=bind,target=/context,rw --mount=type=bind,from=other,source=/given,target=/in-the-way \
+    --mount=type=cache,target=/var/cache/kept --mount=type=tmpfs,target=/scratch --mount=type=secret,id=key,mode=0400 \
+    cat /context/c /in-the-way/deep/file /run/secrets/key && echo written >/context/new && touch /scratch/x && \
+    echo $RUN >>/var/cache/kept/log && cp /var/cache/kept/log /log && ln -s /etc/passwd /var/cache/link\n\
+    RUN <<END\ncat /in-the-way/file /log\nls /context /scratch /run/secrets 2>&1 | wc -l\nEND\n";
+
+#[test]
+fn what_is_mounted_without_mounts_leaves_no_trace() {
+    let (theirs, root) = (bench(MOUNTS), bench(MOUNTS));
+    let place = Place::Container(DOCKER_DEFAULT);
+    for bench in [&theirs, &root] {
+        bench.file("secret", "hidden\n");
+        bench.file(".dockerignore", "secret\nDockerfile\n");
+    }
+    place.own(&theirs);
+    for run in ["RUN=1", "RUN=2"] {
+        let secret = format!("id=key,src={}", theirs.path("context/secret").display());
+        let built = place.build(&theirs, &["--build-arg", run, "--secret", &secret]);
+        assert_eq!(built.code, 0, "{}", built.stderr);
+        let secret = format!("id=key,src={}", root.path("context/secret").display());
+        assert_equal(&Image::read(&theirs.path("layout")), &root.image(&["--build-arg", run, "--secret", &secret]));
+        fs_err::remove_dir_all(theirs.path("layout")).unwrap();
+        theirs.assert_clean();
+    }
+    let log = root.image(&["--build-arg", "RUN=2", "--secret", "id=key,src=/dev/null"]).text("log");
+    assert_eq!(log, "1\n2\n", "a cache outlives a build");
+}
+
 #[test]
 fn packages_installed_without_mounts_are_those_of_root() {
     let (theirs, root) = (bench(PACKAGES), bench(PACKAGES));

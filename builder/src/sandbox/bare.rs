@@ -4,6 +4,7 @@
 //! rbuild does this itself, before it spawns the init and after everything of the step is dead. Places are held by
 //! descriptors, and what is moved back is compared with what was put there, so that a step can exchange neither.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
@@ -55,6 +56,14 @@ pub(super) fn check(root: &Root, process: &Process, mounts: &[Mount]) -> Result<
     let layers = mounts.iter().any(|mount| matches!(mount, Mount::Layers { .. }));
     if !root.lowers.is_empty() || layers {
         return Err(SandboxError::Lacking { what: "stack layers" });
+    }
+    let sources = mounts.iter().filter_map(|mount| match mount {
+        Mount::Bind { source, .. } => Some(source),
+        Mount::Tmpfs { .. } | Mount::Layers { .. } | Mount::File { .. } => None,
+    });
+    let mut seen = HashSet::new();
+    if !sources.into_iter().all(|source| seen.insert(source)) {
+        return Err(SandboxError::Lacking { what: "show a step one directory in two places" });
     }
     if process.settings.shm_size.is_some() {
         return Err(SandboxError::Lacking { what: "limit `/dev/shm` (`--shm-size`)" });

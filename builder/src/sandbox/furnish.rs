@@ -25,7 +25,7 @@ use super::system;
 use super::target::{Kind, Targets, attach, open_beneath};
 
 /// What of `/proc` a step must not see, as Docker has it.
-const MASKED_PROC: &[&str] = &[
+pub(super) const MASKED_PROC: &[&str] = &[
     "acpi",
     "asound",
     "interrupts",
@@ -40,7 +40,7 @@ const MASKED_PROC: &[&str] = &[
 /// What of `/proc` a step must not write, as Docker has it.
 pub(super) const READ_ONLY_PROC: &[&str] = &["bus", "fs", "irq", "sys", "sysrq-trigger"];
 /// What of `/sys` a step must not see, as Docker has it.
-const MASKED_SYS: &[&str] = &["firmware", "devices/virtual/powercap"];
+pub(super) const MASKED_SYS: &[&str] = &["firmware", "devices/virtual/powercap"];
 
 /// The size of `/dev/shm` that Docker gives, in bytes.
 const SHM_SIZE: u64 = 64 << 20;

@@ -103,6 +103,9 @@ impl Injector {
         let Some(seen) = Seen::of(path.to_bytes(), links) else { return Ok(None) };
         self.caller.become_one(thread)?;
         let place = seen.place(thread)?;
+        if place.is_masked() {
+            return Err(Errno::NOENT);
+        }
         let path = CString::new(place.path()).map_err(|_| Errno::INVAL)?;
         Ok(Some(Request { notification, path, place }))
     }

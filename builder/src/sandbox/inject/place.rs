@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 
-use super::super::furnish::READ_ONLY_PROC;
+use super::super::furnish::{MASKED_PROC, MASKED_SYS, READ_ONLY_PROC};
 use super::Links;
 use super::caller;
 
@@ -87,10 +87,19 @@ impl Place {
 
     /// Whether it is a setting of the kernel, which no step may write.
     pub(super) fn is_protected(&self) -> bool {
-        let inside = |directory: &str| {
-            self.path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        inside("/sys") || READ_ONLY_PROC.iter().any(|name| inside(&format!("/proc/{name}")))
+        self.is_in("/sys", &[""]) || self.is_in("/proc/", READ_ONLY_PROC)
+    }
+
+    /// Whether no step may see it.
+    pub(super) fn is_masked(&self) -> bool {
+        self.is_in("/proc/", MASKED_PROC) || self.is_in("/sys/", MASKED_SYS)
+    }
+
+    /// Whether it is one of `names` in `directory`, or below one.
+    fn is_in(&self, directory: &str, names: &[&str]) -> bool {
+        let path = self.path.strip_prefix(directory);
+        let rest = |name: &&str| path.and_then(|path| path.strip_prefix(*name));
+        names.iter().filter_map(rest).any(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     /// The text of a link that shows another process to each.
@@ -150,6 +159,8 @@ mod tests {
     fn settings_of_the_kernel_are_protected() {
         let protected = |path: &str| Place { path: path.to_owned(), process: None }.is_protected();
         assert!(protected("/proc/sys/kernel/core_pattern") && protected("/proc/sysrq-trigger") && protected("/sys/x"));
+        let masked = |path: &str| Place { path: path.to_owned(), process: None }.is_masked();
+        assert!(masked("/proc/kcore") && masked("/sys/firmware/efi") && !masked("/proc/keyserver"));
         assert!(!protected("/proc/7/oom_score_adj") && !protected("/proc/sysvipc/msg") && !protected("/dev/pts/0"));
     }
 
