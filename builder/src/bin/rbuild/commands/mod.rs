@@ -53,6 +53,7 @@ fn make_home(home: &Path) -> Result<(), Failure> {
 /// Chooses the rung and steps onto it; no thread may run yet.
 fn enter(isolation: &str) -> Result<Sandbox, Failure> {
     let requested = Some(isolation).filter(|name| *name != "auto");
-    make_home(&home()?)?;
-    sandbox::enter(requested).map_err(|error| Failure::Environment(error.into()))
+    let home = home()?;
+    make_home(&home)?;
+    sandbox::enter(requested, &home).map_err(|error| Failure::Environment(error.into()))
 }
