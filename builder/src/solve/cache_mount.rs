@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
-use rustix::fs::{FlockOperation, Gid, Mode, Uid};
+use rustix::fs::{FlockOperation, Mode};
 use rustix::io::Errno;
 use snapshot::digest::sha256;
 use snapshot::path::remove_tree;
-use snapshot::{ChangeSink, Entry, Flavour, Kind, TreeWriter};
+use snapshot::{ChangeSink, Entry, Kind, TreeWriter};
 
 use crate::dockerfile::Sharing;
 use crate::graph::CacheOp;
@@ -155,8 +155,7 @@ pub(super) fn fill(world: &World<'_>, cache: &CacheOp, from: Option<&Tree>, new:
         copy(world, cache, tree, new)?;
     }
     let mode = cache.mode.or(from.is_none().then_some(MODE));
-    let ids = (cache.uid.map(Uid::from_raw), cache.gid.map(Gid::from_raw));
-    rustix::fs::chown(new, ids.0, ids.1).map_err(failed("give to its owner"))?;
+    world.store.snapshots().give(new, cache.uid, cache.gid).map_err(failed("give to its owner"))?;
     let set = mode.map_or(Ok(()), |mode| rustix::fs::chmod(new, Mode::from_raw_mode(mode)));
     set.map_err(failed("set the mode of"))
 }
@@ -164,7 +163,7 @@ pub(super) fn fill(world: &World<'_>, cache: &CacheOp, from: Option<&Tree>, new:
 fn copy(world: &World<'_>, cache: &CacheOp, tree: &Tree, new: &Path) -> Result<(), Cause> {
     let view = tree.view(world)?;
     let source = super::mounts::find(&view, &cache.source)?;
-    let mut writer = TreeWriter::new(new, Flavour::Plain)?;
+    let mut writer = TreeWriter::new(new, world.store.snapshots().flavour())?;
     let root = Path::new(".");
     if let Some(found) = view.lookup(&source) {
         let entry: Entry = found.entry.into_owned();
