@@ -34,6 +34,7 @@ mod capabilities;
 mod describe;
 mod devices;
 mod doctor;
+mod emulate;
 mod error;
 mod extra;
 mod filesystem;
@@ -47,7 +48,6 @@ mod program;
 mod reap;
 mod rootfs;
 mod run;
-#[expect(dead_code, unused_imports, reason = "the rungs that filter calls use it next")]
 mod seccomp;
 mod settings;
 mod spec;
