@@ -57,7 +57,6 @@ pub fn doctor(work_dir: &Path) -> Diagnosis {
     }
     for planned in Planned::ALL {
         let tried = match planned {
-            Planned::Single => "make a user namespace with one id, and in it the namespaces and the root of a step",
             Planned::Chroot => "change the root and take other ids",
         };
         probes.push(probe(planned.name(), false, tried, planned.attempt(&place)));
@@ -76,6 +75,7 @@ fn words(rung: Rung) -> &'static str {
     match rung {
         Rung::Root => "make the namespaces and the root of a step with the privileges at hand",
         Rung::Range => "make a user namespace with a range of ids, and in it the namespaces and the root of a step",
+        Rung::Single => "make a user namespace with one id, and in it the namespaces, the root and a filter of a step",
     }
 }
 

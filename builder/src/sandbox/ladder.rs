@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::cancel::Cancel;
 use super::describe::{Executor, ExitStatus, Mount, Process, Root, Stream};
 use super::doctor::{Obstacle, explain};
+use super::emulate::RootEmulation;
 use super::error::SandboxError;
 use super::probe::{Place, in_child, rehearse, rehearse_any};
 use super::spec::{Attempt, Failure, Ground, Processes, Spec};
@@ -21,17 +22,20 @@ pub enum Rung {
     Root,
     /// A user namespace with a range of ids.
     Range,
+    /// A user namespace with one id, and root emulated.
+    Single,
 }
 
 impl Rung {
     /// Every rung, from the top.
-    pub(super) const ALL: [Self; 2] = [Self::Root, Self::Range];
+    pub(super) const ALL: [Self; 3] = [Self::Root, Self::Range, Self::Single];
 
     /// The name that the user chooses it by.
     pub fn name(self) -> &'static str {
         match self {
             Self::Root => "root",
             Self::Range => "range",
+            Self::Single => "single",
         }
     }
 
@@ -53,6 +57,19 @@ impl Rung {
                 "owners, groups and modes of the image are real; a device node cannot be made",
                 "root of a step has no privilege outside of its user namespace",
             ),
+            Self::Single => (
+                match ground.emulation.unwrap_or_default() {
+                    RootEmulation::Full => {
+                        "owners, groups, modes and device nodes of the image are exact; inside a step they are emulated, so \
+                         what users other than root may not read or write is not enforced there"
+                    }
+                    RootEmulation::Filter => {
+                        "every file that a step makes is root's: changes of owners and ids succeed and change nothing"
+                    }
+                    RootEmulation::None => "every file that a step makes is root's: changes of owners and ids fail",
+                },
+                "root of a step has no privilege outside of its user namespace",
+            ),
         };
         vec!["every step has its own mounts, IPC and host name", processes, owners, privilege]
     }
@@ -62,12 +79,13 @@ impl Rung {
         match self {
             Self::Root => {
                 let user_xattr = !in_initial_namespace().map_err(Refusal::Rehearsal)?;
-                let ground = Ground { user_xattr, processes: Processes::Own };
+                let ground = Ground { user_xattr, processes: Processes::Own, emulation: None };
                 rehearse(place, ground).map_err(Refusal::Rehearsal).map(|ground| (None, ground))
             }
-            Self::Range => {
-                Namespace::make(Ids::Range, || rehearse_any(place)).map(|(namespace, ground)| (Some(namespace), ground))
-            }
+            Self::Range => Namespace::make(Ids::Range, || rehearse_any(place, None))
+                .map(|(namespace, ground)| (Some(namespace), ground)),
+            Self::Single => Namespace::make(Ids::Single, || rehearse_any(place, Some(RootEmulation::Full)))
+                .map(|(namespace, ground)| (Some(namespace), ground)),
         }
     }
 }
@@ -76,18 +94,15 @@ impl Rung {
 /// true answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Planned {
-    /// A user namespace with one id, and owners recorded.
-    Single,
     /// chroot with real ids, where nothing can be mounted.
     Chroot,
 }
 
 impl Planned {
-    pub(super) const ALL: [Self; 2] = [Self::Single, Self::Chroot];
+    pub(super) const ALL: [Self; 1] = [Self::Chroot];
 
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Single => "single",
             Self::Chroot => "chroot",
         }
     }
@@ -95,7 +110,6 @@ impl Planned {
     /// Tells whether the machine would allow it.
     pub(super) fn attempt(self, place: &Place) -> Result<(), Refusal> {
         match self {
-            Self::Single => Namespace::make(Ids::Single, || rehearse_any(place)).map(drop),
             Self::Chroot => in_child(|| {
                 rustix::process::chroot("/").attempt(|| "change the root".to_owned())?;
                 let (uid, gid) = (nix::unistd::Uid::from_raw(1), nix::unistd::Gid::from_raw(1));
@@ -117,22 +131,23 @@ pub struct Sandbox {
     program: Mutex<Option<Arc<File>>>,
 }
 
-/// Chooses the highest rung that works here, or the one that is `requested` by name, and enters it.
+/// Chooses the highest rung that works here, or the one that is `requested` by name, and enters it. `emulation` is for a
+/// rung that has a single id, and refused on any other.
 ///
 /// Must be called while the process has one thread: it forks, and the kernel lets no other process join a user namespace.
-pub fn enter(requested: Option<&str>) -> Result<Sandbox, SandboxError> {
+pub fn enter(requested: Option<&str>, emulation: Option<RootEmulation>) -> Result<Sandbox, SandboxError> {
     let threads = fs_err::read_dir("/proc/self/task").attempt(|| "count the threads of rbuild".to_owned())?.count();
     if threads > 1 {
         return Err(SandboxError::Threads { count: threads });
     }
-    let Some(name) = requested else { return enter_highest() };
+    let Some(name) = requested else { return enter_highest(emulation) };
     if let Some(planned) = Planned::ALL.into_iter().find(|planned| planned.name() == name) {
         return Err(SandboxError::NotImplemented { name: planned.name() });
     }
     let rung = Rung::ALL.into_iter().find(|rung| rung.name() == name);
     let rung = rung.ok_or_else(|| SandboxError::UnknownRung { name: name.to_owned() })?;
     match rung.attempt(&Place::Memory) {
-        Ok((namespace, ground)) => Sandbox::new(rung, namespace, ground),
+        Ok((namespace, ground)) => Sandbox::new(rung, namespace, ground, emulation),
         Err(refusal) => {
             let Obstacle { sentence, remedies, .. } = explain(rung.name(), &refusal);
             Err(SandboxError::Unavailable { name: rung.name(), obstacle: sentence, remedy: remedies.join("; or: ") })
@@ -140,11 +155,11 @@ pub fn enter(requested: Option<&str>) -> Result<Sandbox, SandboxError> {
     }
 }
 
-fn enter_highest() -> Result<Sandbox, SandboxError> {
+fn enter_highest(emulation: Option<RootEmulation>) -> Result<Sandbox, SandboxError> {
     let mut last = None;
     for rung in Rung::ALL {
         match rung.attempt(&Place::Memory) {
-            Ok((namespace, ground)) => return Sandbox::new(rung, namespace, ground),
+            Ok((namespace, ground)) => return Sandbox::new(rung, namespace, ground, emulation),
             Err(refusal) => last = Some(explain(rung.name(), &refusal)),
         }
     }
@@ -164,7 +179,18 @@ pub(super) fn in_initial_namespace() -> Result<bool, Failure> {
 }
 
 impl Sandbox {
-    fn new(rung: Rung, namespace: Option<Namespace>, ground: Ground) -> Result<Self, SandboxError> {
+    fn new(
+        rung: Rung,
+        namespace: Option<Namespace>,
+        mut ground: Ground,
+        emulation: Option<RootEmulation>,
+    ) -> Result<Self, SandboxError> {
+        if let Some(emulation) = emulation {
+            if ground.emulation.is_none() {
+                return Err(SandboxError::NothingToEmulate { emulation: emulation.name(), rung: rung.name() });
+            }
+            ground.emulation = Some(emulation);
+        }
         if let Some(namespace) = namespace {
             namespace.join()?;
         }
@@ -179,6 +205,11 @@ impl Sandbox {
     /// Tells whether overlayfs must keep its marks in `user.overlay.*` attributes: outside the initial user namespace.
     pub fn user_xattr(&self) -> bool {
         self.ground.user_xattr
+    }
+
+    /// How root, who has a single id, gets others; nothing where ids are real.
+    pub fn emulation(&self) -> Option<RootEmulation> {
+        self.ground.emulation
     }
 
     /// What it guarantees on this machine, one sentence each.

@@ -39,7 +39,8 @@ use self::record::Records;
 use super::seccomp::{Abi, Call, Handler, Notification, Reply};
 
 pub(super) use self::identity::begin;
-pub(super) use self::rules::{RootEmulation, program};
+pub use self::rules::RootEmulation;
+pub(super) use self::rules::program;
 
 /// Answers the calls of one step.
 #[derive(Debug)]

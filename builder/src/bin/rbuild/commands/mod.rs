@@ -5,6 +5,7 @@ pub(crate) mod debug;
 mod doctor;
 mod grants;
 mod images;
+pub(crate) mod isolation;
 mod prune;
 pub(crate) mod settings;
 
@@ -12,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use builder::sandbox::{self, Sandbox};
 
 use crate::args::{Cli, Command};
 use crate::report::Failure;
@@ -38,11 +38,4 @@ fn home() -> Result<PathBuf, Failure> {
 
 fn make_home(home: &Path) -> Result<(), Failure> {
     fs_err::create_dir_all(home).context("cannot make the state directory").map_err(Failure::Environment)
-}
-
-/// Chooses the rung and steps onto it; no thread may run yet.
-fn enter(isolation: &str) -> Result<Sandbox, Failure> {
-    let requested = Some(isolation).filter(|name| *name != "auto");
-    make_home(&home()?)?;
-    sandbox::enter(requested).map_err(|error| Failure::Environment(error.into()))
 }
