@@ -59,7 +59,7 @@ pub fn doctor(work_dir: &Path) -> Diagnosis {
         let tried = match planned {
             Planned::Chroot => "change the root and take other ids",
         };
-        probes.push(probe(planned.name(), false, tried, planned.attempt(&place)));
+        probes.push(probe(planned.name(), false, tried, planned.attempt()));
     }
     let obstacle = probes.iter().find_map(|probe| probe.outcome.as_ref().err().cloned());
     let rung = chosen.map(|(rung, _)| rung);

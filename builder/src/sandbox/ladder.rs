@@ -108,7 +108,7 @@ impl Planned {
     }
 
     /// Tells whether the machine would allow it.
-    pub(super) fn attempt(self, place: &Place) -> Result<(), Refusal> {
+    pub(super) fn attempt(self) -> Result<(), Refusal> {
         match self {
             Self::Chroot => in_child(|| {
                 rustix::process::chroot("/").attempt(|| "change the root".to_owned())?;
@@ -163,7 +163,7 @@ fn enter_highest(emulation: Option<RootEmulation>) -> Result<Sandbox, SandboxErr
             Err(refusal) => last = Some(explain(rung.name(), &refusal)),
         }
     }
-    let planned = Planned::ALL.into_iter().find(|planned| planned.attempt(&Place::Memory).is_ok());
+    let planned = Planned::ALL.into_iter().find(|planned| planned.attempt().is_ok());
     let Obstacle { sentence, remedies, .. } = last.unwrap_or_default();
     let remedy = remedies.join("; or: ");
     Err(match planned {

@@ -28,10 +28,8 @@ impl Emulation {
         let setuid = mode.contains(Mode::SUID);
         // Without the permission to execute the bit means something else (inode(7)).
         let setgid = mode.contains(Mode::SGID | Mode::XGRP);
-        let owner = match setuid || setgid {
-            true if !is_script(&place) => Some(self.records.find(&place).unwrap_or(Owner::ROOT)),
-            _ => None,
-        };
+        let heeded = (setuid || setgid) && !is_script(&place);
+        let owner = heeded.then(|| self.records.find(&place).unwrap_or(Owner::ROOT));
         let uid = owner.filter(|_| setuid).map(|owner| owner.uid);
         let gid = owner.filter(|_| setgid).map(|owner| owner.gid);
         self.change(caller, |who| {

@@ -25,35 +25,34 @@ fn narrow(id: u32, short: bool) -> u32 {
 
 impl Emulation {
     pub(super) fn ids(&mut self, caller: &Caller<'_>) -> Result<Reply, Errno> {
-        use Call::*;
         let (call, short) = without_width(caller.call);
         let id = |number| widen(caller.word(number), short);
         let three = || Change::Three([id(0), id(1), id(2)]);
         match call {
-            Getuid | Geteuid | Getgid | Getegid | Getresuid | Getresgid | Getgroups => {
+            Call::Getuid | Call::Geteuid | Call::Getgid | Call::Getegid | Call::Getresuid | Call::Getresgid | Call::Getgroups => {
                 return self.get(caller, call, short);
             }
-            Setuid => self.change(caller, |who| who.change_uid(Change::One(id(0))))?,
-            Setgid => self.change(caller, |who| who.change_gid(Change::One(id(0))))?,
-            Setreuid => self.change(caller, |who| who.change_uid(Change::Two(id(0), id(1))))?,
-            Setregid => self.change(caller, |who| who.change_gid(Change::Two(id(0), id(1))))?,
-            Setresuid => self.change(caller, |who| who.change_uid(three()))?,
-            Setresgid => self.change(caller, |who| who.change_gid(three()))?,
-            Setfsuid => {
+            Call::Setuid => self.change(caller, |who| who.change_uid(Change::One(id(0))))?,
+            Call::Setgid => self.change(caller, |who| who.change_gid(Change::One(id(0))))?,
+            Call::Setreuid => self.change(caller, |who| who.change_uid(Change::Two(id(0), id(1))))?,
+            Call::Setregid => self.change(caller, |who| who.change_gid(Change::Two(id(0), id(1))))?,
+            Call::Setresuid => self.change(caller, |who| who.change_uid(three()))?,
+            Call::Setresgid => self.change(caller, |who| who.change_gid(three()))?,
+            Call::Setfsuid => {
                 let old = self.credentials(caller).uid.file_system;
                 self.change(caller, |who| who.change_uid(Change::FileSystem(id(0))))?;
                 return Ok(Reply::Value(narrow(old, short).into()));
             }
-            Setfsgid => {
+            Call::Setfsgid => {
                 let old = self.credentials(caller).gid.file_system;
                 self.change(caller, |who| who.change_gid(Change::FileSystem(id(0))))?;
                 return Ok(Reply::Value(narrow(old, short).into()));
             }
-            Setgroups => {
+            Call::Setgroups => {
                 let groups = read_groups(caller, short)?;
                 self.change(caller, |who| who.set_groups(groups))?;
             }
-            Prctl => {
+            Call::Prctl => {
                 let keep = caller.argument(1) == 1;
                 self.change(caller, |who| {
                     who.set_keep(keep);
@@ -61,7 +60,7 @@ impl Emulation {
                 })?;
                 return Ok(Reply::Continue);
             }
-            Capset => {
+            Call::Capset => {
                 self.set_capabilities(caller)?;
                 return Ok(Reply::Continue);
             }
@@ -71,15 +70,14 @@ impl Emulation {
     }
 
     fn get(&self, caller: &Caller<'_>, call: Call, short: bool) -> Result<Reply, Errno> {
-        use Call::*;
         let who = self.credentials(caller);
         let id = match call {
-            Getuid => who.uid.real,
-            Geteuid => who.uid.effective,
-            Getgid => who.gid.real,
-            Getegid => who.gid.effective,
-            Getresuid => return write_three(caller, who.uid, short),
-            Getresgid => return write_three(caller, who.gid, short),
+            Call::Getuid => who.uid.real,
+            Call::Geteuid => who.uid.effective,
+            Call::Getgid => who.gid.real,
+            Call::Getegid => who.gid.effective,
+            Call::Getresuid => return write_three(caller, who.uid, short),
+            Call::Getresgid => return write_three(caller, who.gid, short),
             _ => return write_groups(caller, &who.groups, short),
         };
         Ok(Reply::Value(narrow(id, short).into()))
@@ -139,24 +137,23 @@ fn read_groups(caller: &Caller<'_>, short: bool) -> Result<Vec<u32>, Errno> {
 
 /// The call, and whether it is the form with ids of 16 bits.
 fn without_width(call: Call) -> (Call, bool) {
-    use Call::*;
     let wide = match call {
-        Getuid16 => Getuid,
-        Geteuid16 => Geteuid,
-        Getgid16 => Getgid,
-        Getegid16 => Getegid,
-        Getresuid16 => Getresuid,
-        Getresgid16 => Getresgid,
-        Getgroups16 => Getgroups,
-        Setuid16 => Setuid,
-        Setgid16 => Setgid,
-        Setreuid16 => Setreuid,
-        Setregid16 => Setregid,
-        Setresuid16 => Setresuid,
-        Setresgid16 => Setresgid,
-        Setfsuid16 => Setfsuid,
-        Setfsgid16 => Setfsgid,
-        Setgroups16 => Setgroups,
+        Call::Getuid16 => Call::Getuid,
+        Call::Geteuid16 => Call::Geteuid,
+        Call::Getgid16 => Call::Getgid,
+        Call::Getegid16 => Call::Getegid,
+        Call::Getresuid16 => Call::Getresuid,
+        Call::Getresgid16 => Call::Getresgid,
+        Call::Getgroups16 => Call::Getgroups,
+        Call::Setuid16 => Call::Setuid,
+        Call::Setgid16 => Call::Setgid,
+        Call::Setreuid16 => Call::Setreuid,
+        Call::Setregid16 => Call::Setregid,
+        Call::Setresuid16 => Call::Setresuid,
+        Call::Setresgid16 => Call::Setresgid,
+        Call::Setfsuid16 => Call::Setfsuid,
+        Call::Setfsgid16 => Call::Setfsgid,
+        Call::Setgroups16 => Call::Setgroups,
         wide => return (wide, false),
     };
     (wide, true)

@@ -10,6 +10,7 @@
 //!   ownership.rs    chown                                          record.rs: the owner of a file, beside it
 //!   create.rs       files, directories, links, devices             place.rs: a path of the step, as seen from here
 //!   execute.rs      programs that are setuid or setgid
+//!   peer.rs         who is at the other end of a socket
 //! ```
 //!
 //! Whatever needs no lie the kernel does itself. It is consistent, not strict: the kernel takes every process of the step
@@ -22,6 +23,7 @@ mod execute;
 mod identity;
 mod ids;
 mod ownership;
+mod peer;
 mod place;
 mod record;
 mod rules;
@@ -56,17 +58,17 @@ impl Emulation {
     }
 
     fn dispatch(&mut self, caller: &Caller<'_>) -> Result<Reply, Errno> {
-        use Call::*;
         match caller.call {
-            Stat | Lstat | Fstat | Fstatat | Statx | StatOld | LstatOld | FstatOld => self.status(caller),
-            Chown | Lchown | Fchown | Fchownat | Chown16 | Lchown16 | Fchown16 => self.chown(caller),
-            Open | Openat | Openat2 | Creat => self.open(caller),
-            Mkdir | Mkdirat => self.make_directory(caller),
-            Symlink | Symlinkat => self.make_link(caller),
-            Mknod | Mknodat => self.make_node(caller),
-            Execve | Execveat => self.execute(caller),
-            Chroot => self.change_root(caller),
-            Setrlimit | Prlimit64 => Ok(Reply::Value(0)),
+            Call::Stat | Call::Lstat | Call::Fstat | Call::Fstatat | Call::Statx | Call::StatOld | Call::LstatOld | Call::FstatOld => self.status(caller),
+            Call::Chown | Call::Lchown | Call::Fchown | Call::Fchownat | Call::Chown16 | Call::Lchown16 | Call::Fchown16 => self.chown(caller),
+            Call::Open | Call::Openat | Call::Openat2 | Call::Creat => self.open(caller),
+            Call::Mkdir | Call::Mkdirat => self.make_directory(caller),
+            Call::Symlink | Call::Symlinkat => self.make_link(caller),
+            Call::Mknod | Call::Mknodat => self.make_node(caller),
+            Call::Execve | Call::Execveat => self.execute(caller),
+            Call::Chroot => self.change_root(caller),
+            Call::Getsockopt => self.peer(caller),
+            Call::Setrlimit | Call::Prlimit64 => Ok(Reply::Value(0)),
             _ => self.ids(caller),
         }
     }

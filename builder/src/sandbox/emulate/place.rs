@@ -9,8 +9,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 
-use super::super::seccomp::Notification;
-
 /// A file of the step.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -69,8 +67,8 @@ impl Place {
     /// The directory that `path` is in, or would be.
     pub(super) fn of_parent(namer: Namer, directory: i32, path: &CStr) -> Result<Self, Errno> {
         let bytes = path.to_bytes();
-        let named = bytes.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1);
-        let parent = match bytes[..named].iter().rposition(|&byte| byte == b'/') {
+        let end = bytes.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1);
+        let parent = match bytes[..end].iter().rposition(|&byte| byte == b'/') {
             None if bytes.first() == Some(&b'/') => b"/".as_slice(),
             None => b".",
             Some(slash) => &bytes[..=slash],
@@ -129,13 +127,6 @@ fn absolute(thread: i32, path: &[u8]) -> Vec<u8> {
         }
     }
     path.to_owned()
-}
-
-impl Namer {
-    /// The caller of a call.
-    pub(super) fn of(notification: &Notification<'_>, changed_root: bool) -> Self {
-        Self { thread: notification.thread(), changed_root }
-    }
 }
 
 #[cfg(test)]

@@ -121,6 +121,8 @@ fn full(_: Abi) -> Vec<Rule> {
         Rule::when(Call::Prctl, is(0, libc::PR_SET_KEEPCAPS.cast_unsigned()), Action::Notify),
         Rule::when(Call::Setrlimit, is(0, identity::LIMIT), Action::Notify),
     ]);
+    let peer = is(2, libc::SO_PEERCRED.cast_unsigned());
+    rules.push(Rule::when(Call::Getsockopt, peer, Action::Notify));
     // prlimit(2) with a new limit has an address as its third argument.
     let reads = Condition { argument: 2, mask: u32::MAX, test: Test::Is(0) };
     let limit = is(1, identity::LIMIT);

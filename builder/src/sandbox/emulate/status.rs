@@ -53,7 +53,8 @@ fn answer_stat(caller: &Caller<'_>, place: &Place, owner: Owner, address: u64) -
 
 fn answer_statx(caller: &Caller<'_>, place: &Place, owner: Owner, address: u64) -> Result<Reply, Errno> {
     let nofollow = if place.follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
-    let flags = AtFlags::from_bits_retain(caller.word(2)) - AtFlags::EMPTY_PATH - AtFlags::SYMLINK_NOFOLLOW | nofollow;
+    let asked = AtFlags::from_bits_retain(caller.word(2)) - AtFlags::EMPTY_PATH - AtFlags::SYMLINK_NOFOLLOW;
+    let flags = asked | nofollow;
     let mask = StatxFlags::from_bits_retain(caller.word(3));
     let mut found = rustix::fs::statx(rustix::fs::CWD, &*place.path, flags, mask)?;
     (found.stx_uid, found.stx_gid) = (owner.uid, owner.gid);
