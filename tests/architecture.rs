@@ -76,8 +76,17 @@ fn sandbox_and_context_know_no_dockerfile() {
 
 #[test]
 fn few_places_speak_to_registries() {
-    let allowed =
-        ["bases.rs", "solve/", "export/", "build.rs", "app/transfer.rs", "app/archive/", "app/run.rs", "src/bin/"];
+    let allowed = [
+        "bases.rs",
+        "solve/",
+        "export/",
+        "transfer/",
+        "build.rs",
+        "app/transfer.rs",
+        "app/archive/",
+        "app/run.rs",
+        "src/bin/",
+    ];
     forbid("builder/src", &["registry::Client", "registry::Options"], &allowed, "it is not one of the places");
 }
 

@@ -160,21 +160,6 @@ fn a_step_finds_no_network_when_it_asks_for_none() {
 }
 
 #[test]
-fn the_network_of_a_build_is_that_of_its_steps() {
-    let bench = Bench::with("FROM {busybox}\nRUN ls /sys/class/net >/net\n");
-    assert_eq!(bench.image(&["--network=none"]).text("net"), "lo\n");
-    // /dev/net/tun is not for everybody; what a plain user is told without it is a test of the sandbox.
-    if fs_err::File::open("/dev/net/tun").is_ok() {
-        assert_eq!(bench.image(&["--network=private", "--no-cache"]).text("net"), "lo\ntap0\n");
-    }
-    let bench = Bench::with("FROM {busybox}\nRUN --network=host true\n");
-    let told = "`RUN --network=host` wants the network of the machine";
-    let run = bench.try_build(&["--network=private"]);
-    assert_eq!(run.code, 1);
-    assert!(run.stderr.contains(told), "{}", run.stderr);
-}
-
-#[test]
 fn a_fixed_time_makes_equal_images() {
     let digests: Vec<String> = (0..2)
         .map(|_| {

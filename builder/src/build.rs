@@ -19,9 +19,14 @@ use crate::graph::references::{Request, StepNetwork, select};
 use crate::graph::{Graph, GraphError, lower};
 use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
+use crate::prune::{self, Limit};
 use crate::remote::Remotes;
-use crate::sandbox::{Cancel, Sandbox};
+use crate::sandbox::{Cancel, RootEmulation, Sandbox, Settings};
+use crate::solve::whole::Wholes;
 use crate::solve::{self, SolveError, World};
+
+/// How often a build begins again because it found a damaged file in the store: each time there is one less.
+const RETRIES: usize = 8;
 
 /// What to build.
 #[derive(Debug, Clone)]
@@ -48,6 +53,8 @@ pub struct Build {
     pub jobs: Option<usize>,
     /// What its steps may have.
     pub grants: Grants,
+    /// What each of its steps has.
+    pub settings: Settings,
     /// The time of everything that the build makes, RFC 3339; the clock's when absent.
     pub epoch: Option<String>,
 }
@@ -63,6 +70,8 @@ pub struct Machine<'a> {
     pub registry: &'a registry::Options,
     /// Ends the build.
     pub cancel: &'a Cancel,
+    /// How large the store may be afterwards.
+    pub keep_storage: Limit,
 }
 
 /// Why a build failed.
@@ -110,7 +119,12 @@ pub enum BuildError {
 
 /// The store as the sandbox's rung needs it.
 pub fn open_store(home: &std::path::Path, sandbox: &Sandbox) -> Result<Store, snapshot::Error> {
-    Store::open(home, if sandbox.user_xattr() { Flavour::UserXattr } else { Flavour::Trusted })
+    let flavour = match (sandbox.emulation(), sandbox.user_xattr()) {
+        (Some(_), _) => Flavour::Single,
+        (None, true) => Flavour::UserXattr,
+        (None, false) => Flavour::Trusted,
+    };
+    Store::open(home, flavour)
 }
 
 /// What a build begins with, and all of a check.
@@ -188,15 +202,20 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
         reporter.warn(&format!("the build arg `{name}` has no effect in this version of rbuild"));
     }
 
+    let lease = store.lease(&format!("building `{name}`"))?;
     let context = LocalContext::open(&build.context, build.ignore.clone())?;
     let remotes = Remotes::default();
     let contexts = named_contexts(&contexts, &build.request, store, &remotes)?;
     let memo_path = store.path().join("context-digests");
     let memo = Memo::load(&memo_path);
-    let options =
-        solve::Options { secrets_in_layers: build.grants.secrets_in_layers && !needles.is_empty(), ..options(build) };
+    let options = solve::Options {
+        secrets_in_layers: build.grants.secrets_in_layers && !needles.is_empty(),
+        ..options(build, machine.sandbox.emulation())
+    };
+    let wholes = Wholes::default();
     let world = World {
         store,
+        wholes: &wholes,
         client,
         executor: machine.sandbox,
         context: &context,
@@ -209,19 +228,45 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
         grants: &build.grants,
         needles: Some(&needles).filter(|needles| !needles.is_empty() && !options.secrets_in_layers),
     };
-    let solved = solve::solve(&graph, &world);
+    let mut made = make(build, &graph, &world);
+    for damaged in 1..=RETRIES {
+        if made.is_ok() || store.blobs().damaged() < damaged {
+            break;
+        }
+        reporter.warn("a damaged file was removed from the store: what it was for is made again");
+        made = make(build, &graph, &world);
+    }
     memo.save(&memo_path)?;
-    let tree = solved?;
+    drop(lease);
+    tidy(store, machine.keep_storage, reporter);
+    made
+}
 
+/// Keeps the store within its limit. A build that is done does not fail for it.
+fn tidy(store: &Store, limit: Limit, reporter: &Reporter<'_>) {
+    match prune::keep_within(store, limit) {
+        Ok(pruned) => {
+            for name in pruned.forgotten {
+                reporter.warn(&format!("the image `{name}` is no more: the store was above its limit ({limit})"));
+            }
+        }
+        Err(error) => reporter.warn(&format!("cannot keep the store within its limit ({limit}): {error}")),
+    }
+}
+
+/// Solves and exports.
+fn make(build: &Build, graph: &Graph, world: &World<'_>) -> Result<Image, BuildError> {
+    let tree = solve::solve(graph, world)?;
+    let options = world.options;
     let made: Vec<Option<&str>> = tree.layers().iter().map(|layer| layer.created()).collect();
-    let layers = if options.export_layers { tree.blobs(&world).map_err(ExportError::from)? } else { Vec::new() };
-    let image = assemble(graph.config, layers, &made, build.epoch.as_deref());
+    let layers = if options.export_layers { tree.blobs(world).map_err(ExportError::from)? } else { Vec::new() };
+    let image = assemble(graph.config.clone(), layers, &made, build.epoch.as_deref());
     let exported = Exported { image: &image, tree: &tree, tags: &build.tags };
     if options.export_layers {
-        export::store(&world, &exported)?;
+        export::store(world, &exported)?;
     }
     for output in &build.outputs {
-        export::export(&world, output, &exported)?;
+        export::export(world, output, &exported)?;
     }
     Ok(image)
 }
@@ -244,13 +289,15 @@ fn named_contexts(
     Ok(opened)
 }
 
-fn options(build: &Build) -> solve::Options {
+fn options(build: &Build, emulation: Option<RootEmulation>) -> solve::Options {
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     solve::Options {
         jobs: build.jobs.unwrap_or(processors),
         no_cache: build.no_cache,
         secrets_in_layers: false,
+        settings: build.settings.clone(),
         private_network: build.request.network == StepNetwork::Private,
+        emulation,
         compression: build.compression,
         epoch: build.epoch.clone(),
         export_layers: build.outputs.is_empty()

@@ -35,3 +35,5 @@ pub mod sandbox;
 pub mod scratch;
 pub mod secrets;
 pub mod solve;
+pub mod transfer;
+pub mod verify;

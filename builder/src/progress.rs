@@ -115,8 +115,7 @@ impl<'a> Reporter<'a> {
         let number = self.next();
         let lines = span.map(|span| (span.start, span.end));
         self.sink.emit(Event::Started { step: number, name: self.shown(name), lines });
-        let redactors = self.needles.map(|needles| Mutex::new([Redactor::new(needles), Redactor::new(needles)]));
-        Step { sink: self.sink, number, begun: Instant::now(), needles: self.needles, redactors }
+        Step { sink: self.sink, number, begun: Instant::now(), needles: self.needles, redactors: Mutex::default() }
     }
 
     /// Tells of a step that the cache had.
@@ -146,7 +145,7 @@ pub struct Step<'a> {
     begun: Instant,
     needles: Option<&'a Needles>,
     /// One for each of its two outputs.
-    redactors: Option<Mutex<[Redactor<'a>; 2]>>,
+    redactors: Mutex<[Redactor; 2]>,
 }
 
 impl std::fmt::Debug for Step<'_> {
@@ -158,9 +157,9 @@ impl std::fmt::Debug for Step<'_> {
 impl Step<'_> {
     /// Passes on what the step wrote.
     pub fn output(&self, stderr: bool, bytes: &[u8]) {
-        let Some(redactors) = &self.redactors else { return self.emit(stderr, bytes.to_vec()) };
-        let mut redactors = redactors.lock().unwrap_or_else(PoisonError::into_inner);
-        self.emit(stderr, redactors[usize::from(stderr)].push(bytes));
+        let Some(needles) = self.needles else { return self.emit(stderr, bytes.to_vec()) };
+        let mut redactors = self.redactors.lock().unwrap_or_else(PoisonError::into_inner);
+        self.emit(stderr, redactors[usize::from(stderr)].push(needles, bytes));
     }
 
     fn emit(&self, stderr: bool, bytes: Vec<u8>) {
@@ -171,8 +170,7 @@ impl Step<'_> {
 
     /// Shows what was held back.
     fn flush(&self) {
-        let Some(redactors) = &self.redactors else { return };
-        let mut redactors = redactors.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut redactors = self.redactors.lock().unwrap_or_else(PoisonError::into_inner);
         for (stderr, redactor) in [false, true].into_iter().zip(redactors.iter_mut()) {
             self.emit(stderr, redactor.finish());
         }
@@ -201,8 +199,8 @@ impl Step<'_> {
 /// A text without the secrets in it.
 fn hidden(needles: Option<&Needles>, text: &str) -> String {
     let Some(needles) = needles else { return text.to_owned() };
-    let mut redactor = Redactor::new(needles);
-    let mut shown = redactor.push(text.as_bytes());
+    let mut redactor = Redactor::default();
+    let mut shown = redactor.push(needles, text.as_bytes());
     shown.extend(redactor.finish());
     String::from_utf8_lossy(&shown).into_owned()
 }

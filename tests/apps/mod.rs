@@ -104,11 +104,19 @@ fn shown(text: &str) -> String {
     shown
 }
 
-fn word(word: &str) -> String {
-    let is_id = |text: &str| text.len() == 11 && text.bytes().all(|byte| byte.is_ascii_uppercase());
+fn word(text: &str) -> String {
+    let word = text.trim_end_matches("...");
+    let end = &text[word.len()..];
+    let is_id = |text: &str| {
+        text.len() == 11 && text.starts_with(['B', 'R']) && text.bytes().all(|byte| byte.is_ascii_uppercase())
+    };
     let seconds = word.strip_suffix('s').unwrap_or(word);
+    // `R…,` in a description.
+    if let Some(word) = text.strip_suffix(',').filter(|word| is_id(word)) {
+        return format!("{}XXXXXXXXXX,", &word[..1]);
+    }
     if is_id(word) {
-        return format!("{}XXXXXXXXXX", &word[..1]);
+        return format!("{}XXXXXXXXXX{end}", &word[..1]);
     }
     if let Some((before, id)) = word.rsplit_once('.').filter(|(_, id)| is_id(id)) {
         return format!("{before}.{}XXXXXXXXXX", &id[..1]);
@@ -119,7 +127,7 @@ fn word(word: &str) -> String {
     if seconds.contains('.') && seconds.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
         return "0.0".to_owned();
     }
-    word.to_owned()
+    text.to_owned()
 }
 
 /// Everything below a directory that has one of the texts in it, decompressed where it is gzip.

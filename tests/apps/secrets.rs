@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{App, files_with, has};
-use crate::common::{peer, registry};
+use crate::common::{Run, peer, registry};
 
 const PASSWORD: &str = "correct/horse+battery";
 
@@ -15,7 +15,13 @@ fn app(dockerfile: &str) -> App {
     let app = App::with("services:\n  web: {}\n");
     app.file("Dockerfile", dockerfile);
     app.file("../token", "tok-en:with\"quotes\n");
-    app.run(&["registries", "add", "private.example", "robot", PASSWORD]);
+    // On standard input: arguments can be seen, and a test looks at all of them.
+    let password = app.bench.path("password");
+    fs_err::write(&password, PASSWORD).unwrap();
+    let mut add = app.command(&["registries", "add", "private.example", "robot", "--password-stdin"]);
+    let run = Run::of(add.stdin(fs_err::File::open(&password).unwrap().into_parts().0));
+    assert_eq!((run.code, run.stdout.as_str()), (0, "Adding registry... OK\n"), "{}", run.stderr);
+    fs_err::remove_file(password).unwrap();
     app
 }
 

@@ -28,6 +28,7 @@ use crate::graph::platform::Platform;
 use crate::graph::references::{Request, StepNetwork};
 use crate::image::Image;
 use crate::progress::{Progress, Reporter};
+use crate::sandbox::Settings;
 use crate::solve::{Cause, scheduler};
 
 /// The stage that `--development` builds.
@@ -63,6 +64,8 @@ pub struct Options {
     pub platform: Platform,
     /// What of the network steps see.
     pub network: StepNetwork,
+    /// What else every step has.
+    pub settings: Settings,
     /// Look nothing up in the cache.
     pub no_cache: bool,
     /// Steps at a time; as many as there are processors when absent.
@@ -169,6 +172,7 @@ pub fn build(app: &AppBuild<'_>, machine: &Machine<'_>, progress: &dyn Progress)
     }
     let client = &build::client(machine.registry)?;
     let store = &build::open_store(machine.home, machine.sandbox).map_err(BuildError::from)?;
+    let _lease = store.lease("building an app").map_err(BuildError::from)?;
     let shared = Shared { machine, client, store, reporter };
 
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
@@ -261,6 +265,7 @@ fn prepare(app: &AppBuild<'_>, target: &Target, declared: &mut BTreeSet<String>)
         compression: app.options.compression,
         no_cache: app.options.no_cache,
         jobs: None,
+        settings: app.options.settings.clone(),
         grants: app.grants.clone(),
         epoch: app.options.epoch.clone(),
     })

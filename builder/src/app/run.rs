@@ -21,7 +21,8 @@ use crate::graph::platform::Platform;
 use crate::graph::{Graph, Op, PinnedImage, Vertex, VertexId};
 use crate::progress::{Progress, Reporter};
 use crate::remote::Remotes;
-use crate::sandbox::{Executor, Network, Process, Root, SandboxError, Stream};
+use crate::sandbox::{Network, Process, SandboxError, Settings, Stream};
+use crate::solve::whole::Wholes;
 use crate::solve::{self, Cause, SolveError, World};
 
 /// What to start.
@@ -99,6 +100,7 @@ pub fn run(
 ) -> Result<i32, RunError> {
     let client = &crate::build::client(machine.registry)?;
     let store = &crate::build::open_store(machine.home, machine.sandbox).map_err(BuildError::from)?;
+    let _lease = store.lease(&format!("running the service `{}`", run.image.service))?;
     let image = pin(run.image, client, store)?;
     let process = process(run, &image.config)?;
     let nothing = tempfile::tempdir()?;
@@ -118,12 +120,15 @@ pub fn run(
         no_cache: false,
         secrets_in_layers: false,
         private_network: false,
+        settings: Settings::default(),
+        emulation: machine.sandbox.emulation(),
         compression: snapshot::Compression::default(),
         epoch: None,
         export_layers: false,
     };
     let world = World {
         store,
+        wholes: &Wholes::default(),
         client,
         executor: machine.sandbox,
         context: &LocalContext::open(nothing.path(), Ignore::default())?,
@@ -137,14 +142,10 @@ pub fn run(
         needles: None,
     };
     let tree = solve::solve(&graph, &world).map_err(|error| RunError::Unpack(Box::new(error)))?;
-    let mut lowers = tree.dirs(&world).map_err(|cause| RunError::Tree(Box::new(cause)))?;
-    lowers.reverse();
-    let active = store.snapshots().prepare()?;
-    if let Some(top) = lowers.first() {
-        active.adopt_root_of(top)?;
-    }
-    let root = Root { lowers, upper: active.upper().to_owned(), work: active.work().to_owned() };
-    Ok(machine.sandbox.run(&root, &process, &[], machine.cancel, output)?.code)
+    solve::try_out(&world, &tree, &process, output).map_err(|cause| match cause {
+        Cause::Sandbox(error) => RunError::Sandbox(error),
+        cause => RunError::Tree(Box::new(cause)),
+    })
 }
 
 /// The image for this machine, its config read.
@@ -218,6 +219,7 @@ fn process(run: &Run<'_>, image: &ImageConfig) -> Result<Process, RunError> {
         user: config.user.clone(),
         hostname: run.image.service.clone(),
         network: Network::Host,
+        settings: Settings::default(),
         stdin: None,
     })
 }

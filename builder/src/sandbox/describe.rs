@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::cancel::Cancel;
 use super::error::SandboxError;
+use super::settings::Settings;
 
 /// The directories of one root file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct Process {
     pub hostname: String,
     /// What of the network the step sees.
     pub network: Network,
+    /// What it has as every step of its build.
+    pub settings: Settings,
     /// The bytes of standard input; `None` is `/dev/null`.
     pub stdin: Option<Vec<u8>>,
 }
@@ -146,6 +149,8 @@ pub struct ExitStatus {
     /// Its exit code; 128 + n after signal n; 127 when the program was not found and 126 when it could not be
     /// executed, as Docker has it.
     pub code: i32,
+    /// While the process ran, the kernel killed one on this machine for want of memory, and this one did not end well.
+    pub out_of_memory: bool,
 }
 
 impl ExitStatus {
@@ -157,6 +162,11 @@ impl ExitStatus {
 
 /// Runs steps.
 pub trait Executor: Sync {
+    /// Tells whether it can stack layers. Otherwise a root must be a whole tree (no lowers), no mount may be of
+    /// [layers](Mount::Layers), and the sources of binds, which are moved into the tree and back, must be on its file
+    /// system and in use by nobody else.
+    fn stacks_layers(&self) -> bool;
+
     /// Runs `process` in `root` and hands over its output as it comes. Returns when the process has ended, everything
     /// that it started is dead, and nothing is mounted. A command that fails is not an `Err`.
     fn run(

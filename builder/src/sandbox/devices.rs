@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, makedev, mkdirat, mknodat, openat, symlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, makedev, mkdirat, mknodat, openat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::open_tree;
 
@@ -56,8 +56,28 @@ fn of_host(name: &str) -> io::Result<OwnedFd> {
     Ok(copy)
 }
 
+/// Makes the content of `/dev` in the directory `dev`, where nothing can be mounted: nodes, links, and directories that
+/// are as empty as those of the step's own file systems would be.
+pub(super) fn make(dev: &OwnedFd) -> Result<(), Failure> {
+    let mode = |name: &str, mode: u32| rustix::fs::chmodat(dev, name, Mode::from_raw_mode(mode), AtFlags::empty());
+    for &(name, major, minor) in DEVICES {
+        mknodat(dev, name, FileType::CharacterDevice, Mode::empty(), makedev(major, minor))
+            .and_then(|()| mode(name, 0o666))
+            .attempt(|| format!("make the device `/dev/{name}`"))?;
+    }
+    for (name, to) in LINKS {
+        symlinkat(*to, dev, *name).attempt(|| format!("link `/dev/{name}`"))?;
+    }
+    for (name, bits) in [("pts", 0o755), ("shm", 0o1777), ("mqueue", 0o1777)] {
+        mkdirat(dev, name, Mode::RWXU)
+            .and_then(|()| mode(name, bits))
+            .attempt(|| format!("make the directory `/dev/{name}`"))?;
+    }
+    Ok(())
+}
+
 /// Mounts `/dev` with `devices`; returns the mount of `/dev/null`.
-pub(super) fn place(devices: Vec<Device>, targets: &mut Targets) -> Result<OwnedFd, Failure> {
+pub(super) fn place(devices: Vec<Device>, shm_size: u64, targets: &mut Targets) -> Result<OwnedFd, Failure> {
     let dev = filesystem::new("tmpfs", &[("mode", "0755"), ("size", "65536k")], NOSUID | NODEV)
         .attempt(|| "make the file system of `/dev`".to_owned())?;
     targets.place(&dev, Path::new("/dev"), Kind::Directory)?;
@@ -78,7 +98,7 @@ pub(super) fn place(devices: Vec<Device>, targets: &mut Targets) -> Result<Owned
     place_directory(
         &dev,
         "shm",
-        filesystem::new("tmpfs", &[("mode", "1777"), ("size", "65536k")], NOSUID | NODEV | NOEXEC),
+        filesystem::new("tmpfs", &[("mode", "1777"), ("size", &shm_size.to_string())], NOSUID | NODEV | NOEXEC),
     )?;
     match filesystem::new("mqueue", &[], NOSUID | NODEV | NOEXEC) {
         Err(Errno::NODEV) => {} // a kernel without POSIX message queues

@@ -9,7 +9,9 @@ use rustix::fs::{Statx, StatxTimestamp};
 use serde::{Deserialize, Serialize};
 
 use super::describe::{Content, Mount, Network, Process, Root};
+use super::emulate::RootEmulation;
 use super::error::SandboxError;
+use super::settings::Settings;
 
 /// The name that makes a process the init of a step.
 pub(super) const INIT: &str = "rbuild-init";
@@ -28,6 +30,7 @@ pub(super) struct Spec {
     pub(super) user: String,
     pub(super) hostname: String,
     pub(super) network: Network,
+    pub(super) settings: Settings,
     pub(super) mounts: Vec<ExtraMount>,
     pub(super) ground: Ground,
 }
@@ -38,6 +41,10 @@ pub(super) struct Ground {
     /// Where overlayfs keeps its marks; see `Sandbox::user_xattr`.
     pub(super) user_xattr: bool,
     pub(super) processes: Processes,
+    /// Whether anything can be mounted; otherwise there are no namespaces either.
+    pub(super) mounts: bool,
+    /// How root, who has a single id there, gets others; nothing where ids are real.
+    pub(super) emulation: Option<RootEmulation>,
 }
 
 /// Which processes a step sees.
@@ -73,6 +80,7 @@ impl Spec {
             user: process.user.clone(),
             hostname: process.hostname.clone(),
             network: process.network,
+            settings: process.settings.clone(),
             mounts: mounts.iter().map(ExtraMount::from).collect(),
             ground,
         }

@@ -13,8 +13,9 @@ use rustix::io::Errno;
 
 use crate::accounts::{Accounts, User};
 
+use super::emulate::RootEmulation;
 use super::spec::{Attempt, Failure, Spec};
-use super::system;
+use super::{settings, system};
 
 /// The `PATH` of a step whose environment has none, as Docker has it.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -35,8 +36,14 @@ pub(super) fn execute(spec: &Spec, stdin: Option<&File>) -> Result<u8, Failure> 
     enter_directory(Path::new(&spec.cwd))?;
     let user = accounts()?.user(&spec.user);
     let user = user.map_err(|error| Failure::of_step(format!("become the user `{}`", spec.user), &error))?;
-    own_outputs(&user).attempt(|| "give the outputs to the step's user".to_owned())?;
-    become_user(&user)?;
+    if spec.ground.emulation.is_none() {
+        own_outputs(&user).attempt(|| "give the outputs to the step's user".to_owned())?;
+    }
+    settings::limit(&spec.settings)?;
+    // Without emulation a single id is root's already, and can be nobody else's.
+    if spec.ground.emulation != Some(RootEmulation::None) || (user.uid, user.gid) != (0, 0) {
+        become_user(&user)?;
+    }
     system::default_signals();
     system::close_on_exec().attempt(|| "close descriptors".to_owned())?;
     let mut env = spec.env.clone();

@@ -85,7 +85,8 @@ impl ChangeSink for Search<'_> {
 
 /// A reader that looks at what passes.
 pub struct Watched<'n, 'r> {
-    scanner: Scanner<'n>,
+    scanner: Scanner,
+    needles: &'n Needles,
     inner: &'r mut dyn Read,
     /// The secret that was seen first.
     pub found: Option<String>,
@@ -100,7 +101,7 @@ impl std::fmt::Debug for Watched<'_, '_> {
 impl<'n, 'r> Watched<'n, 'r> {
     /// Watches what is read of `inner`.
     pub fn new(needles: &'n Needles, inner: &'r mut dyn Read) -> Self {
-        Self { scanner: Scanner::new(needles), inner, found: None }
+        Self { scanner: Scanner::default(), needles, inner, found: None }
     }
 }
 
@@ -109,7 +110,7 @@ impl Read for Watched<'_, '_> {
         let limit = buffer.len().min(BUFFER);
         let count = self.inner.read(&mut buffer[..limit])?;
         let found = &mut self.found;
-        self.scanner.scan(&buffer[..count], &mut |hit| {
+        self.scanner.scan(self.needles, &buffer[..count], &mut |hit| {
             found.get_or_insert(hit.secret);
         });
         if self.found.is_some() { Err(io::Error::other("a secret was found")) } else { Ok(count) }

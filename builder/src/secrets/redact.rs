@@ -4,27 +4,22 @@ use super::needles::Needles;
 use super::scan::{Hit, Scanner};
 
 /// Replaces secrets by their names; holds back only what may be the beginning of one.
-#[derive(Debug)]
-pub struct Redactor<'n> {
-    scanner: Scanner<'n>,
+#[derive(Debug, Default)]
+pub struct Redactor {
+    scanner: Scanner,
     held: Vec<u8>,
     /// The number of the first byte held.
     from: u64,
     hits: Vec<Hit>,
 }
 
-impl<'n> Redactor<'n> {
-    /// Begins at the beginning of a stream.
-    pub fn new(needles: &'n Needles) -> Self {
-        Self { scanner: Scanner::new(needles), held: Vec::new(), from: 0, hits: Vec::new() }
-    }
-
+impl Redactor {
     /// Takes the next bytes and returns those that may be seen by now.
-    pub fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub fn push(&mut self, needles: &Needles, bytes: &[u8]) -> Vec<u8> {
         let hits = &mut self.hits;
-        self.scanner.scan(bytes, &mut |hit| hits.push(hit));
+        self.scanner.scan(needles, bytes, &mut |hit| hits.push(hit));
         self.held.extend_from_slice(bytes);
-        self.release(self.scanner.undecided().unwrap_or(self.scanner.position()))
+        self.release(self.scanner.undecided(needles).unwrap_or(self.scanner.position()))
     }
 
     /// Returns what was held back.
@@ -75,9 +70,9 @@ mod tests {
     fn check(secrets: &[(&str, &str)], text: &str, shown: &str) {
         let needles = Needles::new(secrets.iter().map(|(name, value)| (*name, value.as_bytes())));
         for cut in 0..=text.len() {
-            let mut redactor = Redactor::new(&needles);
-            let mut bytes = redactor.push(&text.as_bytes()[..cut]);
-            bytes.extend(redactor.push(&text.as_bytes()[cut..]));
+            let mut redactor = Redactor::default();
+            let mut bytes = redactor.push(&needles, &text.as_bytes()[..cut]);
+            bytes.extend(redactor.push(&needles, &text.as_bytes()[cut..]));
             bytes.extend(redactor.finish());
             assert_eq!(String::from_utf8_lossy(&bytes), shown, "cut at {cut}");
         }
@@ -97,9 +92,9 @@ mod tests {
     #[test]
     fn a_line_is_not_held_back() {
         let needles = Needles::new([("TOKEN", &b"hunter22"[..])]);
-        let mut redactor = Redactor::new(&needles);
-        assert_eq!(redactor.push(b"compiling\n"), b"compiling\n");
-        assert_eq!(redactor.push(b"hunt"), b"");
-        assert_eq!(redactor.push(b"ing\n"), b"hunting\n");
+        let mut redactor = Redactor::default();
+        assert_eq!(redactor.push(&needles, b"compiling\n"), b"compiling\n");
+        assert_eq!(redactor.push(&needles, b"hunt"), b"");
+        assert_eq!(redactor.push(&needles, b"ing\n"), b"hunting\n");
     }
 }

@@ -16,10 +16,9 @@ pub struct Hit {
     pub secret: String,
 }
 
-/// The state of a search.
-#[derive(Debug)]
-pub struct Scanner<'n> {
-    needles: &'n Needles,
+/// The state of a search; it begins at the beginning of a stream and looks for the same needles all along.
+#[derive(Debug, Default)]
+pub struct Scanner {
     /// The bytes so far.
     position: u64,
     /// The last bytes that are no line breaks, the latest lowest.
@@ -42,41 +41,27 @@ struct Live {
     start: u64,
 }
 
-impl<'n> Scanner<'n> {
-    /// Begins at the beginning of a stream.
-    pub fn new(needles: &'n Needles) -> Self {
-        Self {
-            needles,
-            position: 0,
-            head: 0,
-            places: [0; SHORTEST],
-            latest: 0,
-            known: 0,
-            broken: false,
-            live: Vec::new(),
-        }
-    }
-
+impl Scanner {
     /// The number of bytes that were seen.
     pub fn position(&self) -> u64 {
         self.position
     }
 
     /// Takes the next bytes and tells every secret that ends in them.
-    pub fn scan(&mut self, bytes: &[u8], found: &mut dyn FnMut(Hit)) {
+    pub fn scan(&mut self, needles: &Needles, bytes: &[u8], found: &mut dyn FnMut(Hit)) {
         for byte in bytes {
             self.broken = matches!(byte, b'\r' | b'\n');
             if !self.broken {
-                self.byte(*byte, found);
+                self.byte(needles, *byte, found);
             }
             self.position += 1;
         }
     }
 
     #[inline]
-    fn byte(&mut self, byte: u8, found: &mut dyn FnMut(Hit)) {
+    fn byte(&mut self, needles: &Needles, byte: u8, found: &mut dyn FnMut(Hit)) {
         if !self.live.is_empty() {
-            self.go_on(byte, found);
+            self.go_on(needles, byte, found);
         }
         self.head = ((self.head << 8) | u64::from(byte)) & HEAD;
         self.latest = if self.latest + 1 == SHORTEST { 0 } else { self.latest + 1 };
@@ -85,7 +70,6 @@ impl<'n> Scanner<'n> {
         if self.known < SHORTEST {
             return;
         }
-        let needles = self.needles;
         for &needle in needles.beginning_with(self.head) {
             let start = self.place(SHORTEST - 1);
             if needles.text(needle).len() == SHORTEST {
@@ -96,8 +80,8 @@ impl<'n> Scanner<'n> {
         }
     }
 
-    fn go_on(&mut self, byte: u8, found: &mut dyn FnMut(Hit)) {
-        let (needles, end) = (self.needles, self.position + 1);
+    fn go_on(&mut self, needles: &Needles, byte: u8, found: &mut dyn FnMut(Hit)) {
+        let end = self.position + 1;
         self.live.retain_mut(|live| {
             let text = needles.text(live.needle);
             if text[live.matched] != byte {
@@ -118,14 +102,13 @@ impl<'n> Scanner<'n> {
     }
 
     /// The first byte that may still turn out to belong to a secret; none when there is no such.
-    pub fn undecided(&self) -> Option<u64> {
+    pub fn undecided(&self, needles: &Needles) -> Option<u64> {
         let begun = self.live.iter().map(|live| live.start).min();
         let bytes = self.head.to_be_bytes();
         // The longest end that a secret begins with. A line is not held back for a letter or two, which many secrets
         // begin with and which tell nothing.
         let least = if self.broken { 3 } else { 1 };
-        let tail =
-            (least..=self.known.min(SHORTEST - 1)).rev().find(|tail| self.needles.begins_with(&bytes[8 - tail..]));
+        let tail = (least..=self.known.min(SHORTEST - 1)).rev().find(|tail| needles.begins_with(&bytes[8 - tail..]));
         begun.into_iter().chain(tail.map(|tail| self.place(tail - 1))).min()
     }
 }
@@ -136,10 +119,10 @@ mod tests {
 
     fn hits(secret: &[u8], pieces: &[&[u8]]) -> Vec<(u64, u64)> {
         let needles = Needles::new([("s", secret)]);
-        let mut scanner = Scanner::new(&needles);
+        let mut scanner = Scanner::default();
         let mut hits = Vec::new();
         for piece in pieces {
-            scanner.scan(piece, &mut |hit| hits.push((hit.start, hit.end)));
+            scanner.scan(&needles, piece, &mut |hit| hits.push((hit.start, hit.end)));
         }
         hits
     }
@@ -178,9 +161,9 @@ mod tests {
     fn what_may_become_a_secret_is_told() {
         let needles = Needles::new([("s", &b"hunter22"[..])]);
         let undecided = |text: &str| {
-            let mut scanner = Scanner::new(&needles);
-            scanner.scan(text.as_bytes(), &mut |_| ());
-            scanner.undecided()
+            let mut scanner = Scanner::default();
+            scanner.scan(&needles, text.as_bytes(), &mut |_| ());
+            scanner.undecided(&needles)
         };
         assert_eq!(undecided("hello u\n"), None);
         assert_eq!(undecided("hello u"), Some(6));

@@ -20,12 +20,13 @@ pub mod scheduler;
 mod select;
 mod source;
 pub mod tree;
+pub mod whole;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::mpsc;
 
-use snapshot::{Compression, Store};
+use snapshot::{Compression, NamedLock, Store};
 
 use crate::context::{LocalContext, Memo};
 use crate::contexts::NamedTree;
@@ -33,21 +34,25 @@ use crate::grants::Grants;
 use crate::graph::{CopyOp, Graph, Op, Vertex, VertexId};
 use crate::progress::Reporter;
 use crate::remote::Remotes;
-use crate::sandbox::{Cancel, Executor};
+use crate::sandbox::{Cancel, Executor, RootEmulation, Settings};
 use crate::secrets::Needles;
 
 pub use error::{Cause, SolveError};
 use key::CacheKey;
 use plan::Plan;
 use run::Trees;
+pub(crate) use run::try_out;
 pub(crate) use source::fetch;
 use tree::Tree;
+use whole::Wholes;
 
 /// What solving works with.
 #[derive(Clone, Copy)]
 pub struct World<'a> {
     /// Layers, snapshots, records.
     pub store: &'a Store,
+    /// The trees of stages, where layers cannot be stacked.
+    pub wholes: &'a Wholes,
     /// The registries.
     pub client: &'a registry::Client,
     /// What runs commands.
@@ -98,6 +103,10 @@ pub struct Options {
     pub secrets_in_layers: bool,
     /// Whether steps have a network of their own.
     pub private_network: bool,
+    /// What else every step has.
+    pub settings: Settings,
+    /// How root of a step has ids that a single one cannot be; nothing where they are what they seem.
+    pub emulation: Option<RootEmulation>,
     /// How new layers are compressed.
     pub compression: Compression,
     /// When layers count as made, RFC 3339; the time they were made when absent.
@@ -159,6 +168,14 @@ struct Needs {
     directory: bool,
 }
 
+/// Whose task a step is.
+enum Claim {
+    /// Somebody else has made it by now.
+    Found,
+    /// Ours; others wait as long as the lock is held.
+    Ours(Option<NamedLock>),
+}
+
 struct Solver<'a> {
     graph: &'a Graph,
     trees: &'a [Tree],
@@ -197,6 +214,13 @@ impl Solver<'_> {
 
     fn execute(&self, id: usize) -> Result<(), SolveError> {
         let vertex = &self.graph.vertices[id];
+        let _lock = match self.claim(id).map_err(|cause| SolveError::new(vertex, cause))? {
+            Claim::Found => {
+                self.world.reporter.cached(&vertex.name);
+                return Ok(());
+            }
+            Claim::Ours(lock) => lock,
+        };
         let step = self.world.reporter.start(&vertex.name, Some(vertex.span));
         let result = self.perform(VertexId(id), vertex, &step);
         if matches!(result, Err(Cause::Cancelled)) {
@@ -209,6 +233,18 @@ impl Solver<'_> {
             drop(self.finished.send(self.trees[id].clone()));
         }
         Ok(())
+    }
+
+    /// Waits while somebody else, here or in another process, makes what `id` makes; then it is found.
+    fn claim(&self, id: usize) -> Result<Claim, Cause> {
+        let Some(key) = self.trees[id].step() else { return Ok(Claim::Ours(None)) };
+        if self.world.options.no_cache {
+            return Ok(Claim::Ours(None));
+        }
+        let lock = self.world.store.lock(&key.hex(), &|| self.world.cancel.is_cancelled())?;
+        let lock = lock.ok_or(Cause::Cancelled)?;
+        let layer = self.plan.layer[id] && !matches!(self.graph.vertices[id].op, Op::Run(_));
+        Ok(if self.trees[id].recall(self.world, layer) { Claim::Found } else { Claim::Ours(Some(lock)) })
     }
 
     fn needs(&self, id: VertexId) -> Needs {

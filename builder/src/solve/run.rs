@@ -1,9 +1,9 @@
-//! `RUN`: a command in a sandbox on an overlay of the layers below.
+//! `RUN`: a command in a sandbox, on an overlay of the layers below or on a whole tree of them.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use snapshot::diff;
+use snapshot::{Active, Whole, diff};
 
 use crate::dockerfile::Network;
 use crate::graph::{RunOp, Script};
@@ -11,10 +11,10 @@ use crate::progress::Step;
 use crate::sandbox::{Content, Mount, Process, Root, SandboxError, Stream};
 use crate::secrets::Search;
 
-use super::World;
 use super::error::Cause;
 use super::mounts::Prepared;
 use super::tree::Tree;
+use super::{Options, World};
 
 /// What a step finds as its host name, as under BuildKit.
 const HOSTNAME: &str = "buildkitsandbox";
@@ -36,37 +36,72 @@ pub(super) fn run(
     trees: &Trees<'_>,
     (instruction, step): (&str, &Step<'_>),
 ) -> Result<(), Cause> {
-    let mut lowers = trees.base.dirs(world)?;
-    lowers.reverse();
     let active = world.store.snapshots().prepare()?;
-    if let Some(top) = lowers.first() {
-        active.adopt_root_of(top)?;
-    }
-    let root = Root { lowers, upper: active.upper().to_owned(), work: active.work().to_owned() };
+    let (root, whole) = root(world, trees.base, &active)?;
     let mut prepared = Prepared::new(world, op, trees.all)?;
     prepared.mounts.extend(op.script.as_ref().map(script));
     for name in &op.secret_env {
         let value = world.grants.secrets.get(name).map(|secret| OsString::from_vec(secret.0.clone()));
         prepared.env.extend(value.map(|value| (name.into(), value)));
     }
-    let process = process(op, &prepared.env, world.options.private_network);
+    let process = process(op, &prepared.env, world.options);
     let mut output = |stream: Stream, bytes: &[u8]| step.output(stream == Stream::Stderr, bytes);
     let ended = world.executor.run(&root, &process, &prepared.mounts, world.cancel, &mut output);
     prepared.release();
     let status = ended.map_err(|error| match error {
         SandboxError::Cancelled => Cause::Cancelled,
         SandboxError::InvalidStep { reason } => Cause::Step { reason },
+        SandboxError::TimedOut { after } => Cause::TimedOut { command: shorten(instruction), after },
         other => Cause::Sandbox(other),
     })?;
     if status.code != 0 {
-        return Err(Cause::Exit { command: shorten(instruction), code: status.code });
+        let (command, code) = (shorten(instruction), status.code);
+        let failed =
+            if status.out_of_memory { Cause::OutOfMemory { command, code } } else { Cause::Exit { command, code } };
+        return Err(failed);
+    }
+    if let Some(whole) = whole {
+        world.wholes.settle(whole, trees.own, active.upper())?;
     }
     if let Some(needles) = world.needles {
-        diff::changes(active.upper(), &trees.base.view(world)?, &mut Search(needles))?;
+        let flavour = world.store.snapshots().flavour();
+        diff::changes(active.upper(), flavour, &trees.base.view(world)?, &mut Search(needles))?;
     }
     let top = trees.own.top();
     top.keep_snapshot(active.commit(top.id())?);
     trees.own.remember(world, instruction)
+}
+
+/// Runs a process on a tree and throws away what it changes; returns its exit code.
+pub(crate) fn try_out(
+    world: &World<'_>,
+    tree: &Tree,
+    process: &Process,
+    output: &mut dyn FnMut(Stream, &[u8]),
+) -> Result<i32, Cause> {
+    let active = world.store.snapshots().prepare()?;
+    let (root, _whole) = root(world, tree, &active)?;
+    Ok(world.executor.run(&root, process, &[], world.cancel, output)?.code)
+}
+
+/// The root of a process on `base`, and the tree that it is where layers cannot be stacked.
+fn root(world: &World<'_>, base: &Tree, active: &Active) -> Result<(Root, Option<Whole>), Cause> {
+    if world.executor.stacks_layers() {
+        return Ok((stacked(world, base, active)?, None));
+    }
+    let whole = world.wholes.take(world, base)?;
+    let (upper, work) = (whole.path().to_owned(), active.work().to_owned());
+    Ok((Root { lowers: Vec::new(), upper, work }, Some(whole)))
+}
+
+/// An overlay over the layers of `base`, written to `active`.
+fn stacked(world: &World<'_>, base: &Tree, active: &Active) -> Result<Root, Cause> {
+    let mut lowers = base.dirs(world)?;
+    lowers.reverse();
+    if let Some(top) = lowers.first() {
+        active.adopt_root_of(top)?;
+    }
+    Ok(Root { lowers, upper: active.upper().to_owned(), work: active.work().to_owned() })
 }
 
 /// The beginning of a long command: the excerpt of the Dockerfile shows the rest.
@@ -77,7 +112,7 @@ fn shorten(instruction: &str) -> String {
 }
 
 /// Describes the process; `secrets` are variables that stand in place of others of the same name.
-fn process(op: &RunOp, secrets: &[(OsString, OsString)], private: bool) -> Process {
+fn process(op: &RunOp, secrets: &[(OsString, OsString)], options: &Options) -> Process {
     let known = op.proxy_env.iter().chain(&op.env).map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let env = known.filter(|(name, _)| secrets.iter().all(|(secret, _)| secret != name)).chain(secrets.iter().cloned());
     Process {
@@ -87,10 +122,11 @@ fn process(op: &RunOp, secrets: &[(OsString, OsString)], private: bool) -> Proce
         user: op.user.clone(),
         hostname: HOSTNAME.into(),
         network: match op.network {
-            Network::Default if private => crate::sandbox::Network::Private,
+            Network::Default if options.private_network => crate::sandbox::Network::Private,
             Network::Default | Network::Host => crate::sandbox::Network::Host,
             Network::None => crate::sandbox::Network::None,
         },
+        settings: options.settings.clone(),
         stdin: None,
     }
 }

@@ -160,6 +160,14 @@ impl Tree {
         self.layers.last().map(|layer| &layer.id)
     }
 
+    /// The key of the step on top; none of an image's tree.
+    pub(super) fn step(&self) -> Option<&CacheKey> {
+        match &self.layers.last()?.origin {
+            Origin::Step(key) => Some(key),
+            Origin::Image { .. } => None,
+        }
+    }
+
     /// The layer of the vertex itself.
     pub(super) fn top(&self) -> &TreeLayer {
         self.layers.last().expect("a step's tree has the step's layer")
@@ -243,7 +251,7 @@ impl Tree {
                     return Ok(index);
                 }
                 let mut writer = IndexWriter::default();
-                diff::changes(&snapshot.dir, &below, &mut writer)?;
+                diff::changes(&snapshot.dir, world.store.snapshots().flavour(), &below, &mut writer)?;
                 layer.keep_index(world, Arc::new(writer.finish()))?;
             }
             _ => self.unpack(position, world)?,
@@ -269,7 +277,7 @@ impl Tree {
             .get()
             .or(layer.otherwise.get())
             .expect("a step that is neither a directory nor a blob is run again");
-        let blob = world.store.blobs().open(known.blob.digest())?;
+        let blob = world.store.blobs().open_verified(known.blob.digest())?;
         let mut tar = layer::decompress(blob, layer::Limits::default().bytes)?;
         let snapshots = world.store.snapshots();
         let unpacked = snapshot::unpack(&mut tar, snapshots.prepare()?, snapshots.flavour())?;
@@ -304,7 +312,7 @@ impl Tree {
         } else {
             let snapshot = top.snapshot(world).expect("a step that is neither a directory nor a blob is run again");
             let mut writer = world.store.layer_writer(compression)?;
-            diff::changes(&snapshot.dir, &below.view(world)?, &mut writer)?;
+            diff::changes(&snapshot.dir, world.store.snapshots().flavour(), &below.view(world)?, &mut writer)?;
             let (layer, index) = writer.finish()?;
             top.keep_index(world, Arc::new(index))?;
             layer

@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use crate::commands::{copy, inspect};
 use builder::export::{Output, OutputSpec};
 use builder::grants::{AgentSpec, SecretSpec};
 use builder::graph::platform::Platform;
 use builder::graph::references::StepNetwork;
+use builder::prune::Limit;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Builds OCI images from Dockerfiles: no daemon, no setuid helper, one binary.
@@ -61,8 +63,21 @@ pub(crate) enum Command {
     Registries(crate::commands::app::racks::RegistriesArgs),
     /// List the images in the store
     Images(ImagesArgs),
-    /// Remove cached steps and every layer that no named image needs
-    Prune(PruneArgs),
+    /// Copy an image, with all its platforms, between registries, OCI layouts, archives and the store
+    Copy(copy::CopyArgs),
+    /// Push an image of the store
+    Push(copy::PushArgs),
+    /// Pull an image into the store
+    Pull(copy::PullArgs),
+    /// Say what an image is made of
+    Inspect(inspect::InspectArgs),
+    /// List the tags of a repository
+    Tags(inspect::TagsArgs),
+    /// What the store takes up, what may go, and whether it is whole
+    #[command(subcommand)]
+    Cache(crate::commands::cache::CacheCommand),
+    /// The same as `rbuild cache prune`
+    Prune(crate::commands::cache::PruneArgs),
     /// Say what this machine lets rbuild do, and what would let it do more
     Doctor(DoctorArgs),
     /// Look inside
@@ -129,15 +144,19 @@ pub(crate) struct BuildArgs {
     /// Ask the registry for every base image (rbuild always does)
     #[arg(long)]
     pub(crate) pull: bool,
+    /// How large the store may be when the build is done: bytes (`20GiB`) or a share of the disk; the longest unused goes
+    #[arg(long, value_name = "SIZE", default_value_t = Limit::default())]
+    pub(crate) keep_storage: Limit,
     /// Steps to run at a time [default: the number of processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
     /// The network of the steps that do not say it themselves; `private` needs `slirp4netns`
     #[arg(long, value_name = "MODE", default_value = "default")]
     pub(crate) network: NetworkMode,
-    /// How to isolate steps: `rbuild doctor` says what this machine gives
-    #[arg(long, value_name = "RUNG", default_value = "auto")]
-    pub(crate) isolation: String,
+    #[command(flatten)]
+    pub(crate) settings: crate::commands::settings::SettingsArgs,
+    #[command(flatten)]
+    pub(crate) isolation: crate::commands::isolation::IsolationArgs,
     /// Write the digest of the image's config to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
@@ -198,14 +217,6 @@ pub(crate) struct ImagesArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// `rbuild prune`.
-#[derive(Debug, Args)]
-pub(crate) struct PruneArgs {
-    /// Remove the named images and the content of cache mounts too
-    #[arg(short, long)]
-    pub(crate) all: bool,
 }
 
 /// `rbuild doctor`.

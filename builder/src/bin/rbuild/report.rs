@@ -33,6 +33,8 @@ pub(crate) enum Failure {
     Environment(anyhow::Error),
     /// A sandbox that `rbuild debug run` could not make: nothing that the process itself could end with.
     Sandbox(anyhow::Error),
+    /// A registry refused, or could not be reached.
+    Registry(anyhow::Error),
     /// Anything else.
     Other(anyhow::Error),
     /// A command about an app, in the words and with the code of Convox.
@@ -71,6 +73,7 @@ pub(crate) fn failure(failure: &Failure) -> ExitCode {
         Failure::Usage(message) => (format!("error: {message}\n"), code::USAGE),
         Failure::Environment(error) => (chain(error.as_ref()), code::ENVIRONMENT),
         Failure::Sandbox(error) => (chain(error.as_ref()), code::SANDBOX),
+        Failure::Registry(error) => (chain(error.as_ref()), code::REGISTRY),
         Failure::Other(error) => (chain(error.as_ref()), code::BUILD),
         Failure::App(error) => (format!("ERROR: {error:#}\n"), code::BUILD),
         Failure::Build { error, dockerfile } => build(error, dockerfile),
@@ -166,7 +169,11 @@ fn step_hint(cause: &Cause) -> (Option<&'static str>, u8) {
     match cause {
         Cause::Exit { code: 126, .. } => (Some("126 means: found, but not executable"), code::BUILD),
         Cause::Exit { code: 127, .. } => (Some("127 means: the command was not found in the image"), code::BUILD),
-        Cause::Exit { code: 137, .. } => (Some("137 means: killed by SIGKILL, often for want of memory"), code::BUILD),
+        Cause::Exit { code: 137, .. } => (Some("137 means: killed by SIGKILL"), code::BUILD),
+        Cause::OutOfMemory { .. } => {
+            (Some("give the machine or the container more memory, or build with fewer `--jobs`"), code::BUILD)
+        }
+        Cause::TimedOut { .. } => (Some("`--timeout` says how long a step may take"), code::BUILD),
         Cause::Exit { .. } => (Some("re-run with `--progress=plain` to see the whole log of this step"), code::BUILD),
         Cause::Context(ContextError::Missing { .. }) => {
             (Some("paths are relative to the build context, not to the Dockerfile"), code::BUILD)

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::args::{BuildArgs, Mode};
-use crate::commands::{app, grants};
+use crate::commands::{app, grants, registries};
 use crate::report::{self, Dockerfile, Failure};
 use crate::{signals, ui};
 
@@ -35,11 +35,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
     if let Location::Git(git) = &mut location {
         git.keep_git_dir |= build.request.build_args.get(KEEP_GIT_DIR).is_some_and(|value| value == "1");
     }
-    let credentials = registry::Credentials::from_files(paths::credential_files());
-    let registry = registry::Options {
-        credentials: credentials.map_err(|error| Failure::Other(error.into()))?,
-        ..registry::Options::default()
-    };
+    let registry = registries::options()?;
     let (mut main, sandbox) = main_context(args, &location)?;
     build.dockerfile = std::mem::take(&mut main.dockerfile);
     build.dockerfile_name.clone_from(&main.name);
@@ -51,13 +47,14 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
         return check(&build, &registry, dockerfile);
     }
     let home = super::home()?;
-    let sandbox = sandbox.map_or_else(|| super::enter(&args.isolation), Ok)?;
+    let sandbox = sandbox.map_or_else(|| args.isolation.enter(), Ok)?;
     let cancel = Cancel::new().context("cannot prepare to cancel steps").map_err(Failure::Environment)?;
     signals::cancel_on_signals(cancel.clone()).context("cannot take signals").map_err(Failure::Environment)?;
 
     let mode = if args.quiet { Mode::Quiet } else { args.progress };
     let display = ui::display(mode);
-    let machine = Machine { home: &home, sandbox: &sandbox, registry: &registry, cancel: &cancel };
+    let keep_storage = args.keep_storage;
+    let machine = Machine { home: &home, sandbox: &sandbox, registry: &registry, cancel: &cancel, keep_storage };
     let result = build::build(&build, &machine, display.as_ref());
     display.finish(result.is_ok());
     let image = result.map_err(|error| Failure::Build { error: Box::new(error), dockerfile })?;
@@ -85,7 +82,7 @@ fn main_context(args: &BuildArgs, location: &Location) -> Result<(MainContext, O
     if let Location::Directory(directory) = location {
         return Ok((contexts::open_local(directory, file, &mut stdin).map_err(failed)?, None));
     }
-    let (home, sandbox) = (super::home()?, super::enter(&args.isolation)?);
+    let (home, sandbox) = (super::home()?, args.isolation.enter()?);
     let store = build::open_store(&home, &sandbox).context("cannot use the store")?;
     Ok((contexts::open(location, file, &mut stdin, &store).map_err(failed)?, Some(sandbox)))
 }
@@ -134,6 +131,7 @@ pub(crate) fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
         compression,
         no_cache: args.no_cache,
         jobs: args.jobs.map(usize::from),
+        settings: args.settings.read(args.network)?,
         grants,
         epoch: epoch.map(|seconds| epoch_time(&seconds)).transpose()?,
     })

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use builder::build::BuildError;
-use builder::sandbox::{Cancel, Executor, Mount, Network, Process, Root, Stream, doctor, enter};
+use builder::sandbox::{Cancel, Executor, Mount, Network, Process, Root, Settings, Stream, doctor, enter};
 
 use crate::args::DebugCommand;
 use crate::report::{Dockerfile, Failure};
@@ -87,7 +87,7 @@ fn ast(file: &Path) -> Result<(), Failure> {
 
 impl Run {
     fn run(&self) -> anyhow::Result<ExitCode> {
-        let sandbox = enter(self.rung.as_deref())?;
+        let sandbox = enter(self.rung.as_deref(), None, self.upper.parent().unwrap_or(Path::new("/")))?;
         let cancel = Cancel::new()?;
         let root = Root { lowers: self.lower.clone(), upper: self.upper.clone(), work: self.work.clone() };
         let (process, mounts) = (self.process()?, self.mounts()?);
@@ -148,6 +148,7 @@ impl Run {
                 (_, true) => Network::Private,
                 _ => Network::Host,
             },
+            settings: Settings::default(),
             stdin: self.stdin.clone().map(String::into_bytes),
         })
     }

@@ -90,6 +90,16 @@ pub(crate) fn table<const N: usize>(rows: &[[String; N]]) {
     print(&text);
 }
 
+/// Whether a person looks at standard output.
+pub(crate) fn is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
+/// Whether a person types what standard input gives.
+pub(crate) fn stdin_is_terminal() -> bool {
+    std::io::stdin().is_terminal()
+}
+
 /// Standard output as a stream; unlike [`print`] it tells when nobody reads.
 pub(crate) struct Output;
 

@@ -19,10 +19,10 @@ use builder::paths;
 use builder::progress::Reporter;
 use clap::Args;
 use registry::Reference;
-use snapshot::Store;
+use snapshot::{Lease, Store};
 
-use super::builds::{complete, stdin_is_terminal};
-use super::{Outcome, Place, Voice, app_failure, is_terminal, latest, refuse, registry_options};
+use super::builds::complete;
+use super::{Outcome, Place, Voice, app_failure, latest, refuse, registry_options};
 use crate::args::Mode;
 use crate::report::Failure;
 use crate::ui;
@@ -48,21 +48,24 @@ pub(crate) struct ImportImage {
 
 /// What moving images needs.
 struct Tools {
+    /// Holds what is read and written; let go before the store is.
+    _lease: Lease,
     store: Store,
     client: registry::Client,
 }
 
 impl Tools {
     fn new(options: &registry::Options) -> Result<Self, Failure> {
-        let sandbox = crate::commands::enter("auto")?;
+        let sandbox = crate::commands::enter()?;
         let store = building::open_store(&crate::commands::home()?, &sandbox);
         let store = store.context("cannot use the store").map_err(Failure::App)?;
-        Ok(Self { store, client: building::client(options).map_err(app_failure)? })
+        let lease = store.lease("moving images of an app").context("cannot use the store").map_err(Failure::App)?;
+        Ok(Self { _lease: lease, store, client: building::client(options).map_err(app_failure)? })
     }
 }
 
 pub(crate) fn export(place: &Place, id: &str, file: Option<&Path>) -> Outcome {
-    if file.is_none() && is_terminal() {
+    if file.is_none() && ui::is_terminal() {
         return Err(refuse("pipe this command into a file or specify --file"));
     }
     let (rack, records, _) = place.open()?;
@@ -89,7 +92,7 @@ pub(crate) fn export(place: &Place, id: &str, file: Option<&Path>) -> Outcome {
 }
 
 pub(crate) fn import(place: &Place, file: Option<&Path>, id: bool) -> Outcome {
-    if file.is_none() && stdin_is_terminal() {
+    if file.is_none() && ui::stdin_is_terminal() {
         return Err(refuse("pipe a file into this command or specify --file"));
     }
     let (rack, records, app) = place.open()?;

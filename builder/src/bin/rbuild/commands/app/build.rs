@@ -22,7 +22,7 @@ use clap::Args;
 
 use super::racks::BUILD_ARCH;
 use super::releases::promote;
-use super::{Outcome, Place, Voice, app_failure, archives, latest, refuse, registry_options};
+use super::{Outcome, Place, RackName, Voice, app_failure, archives, latest, refuse, registry_options};
 use crate::args::{BuildArgs, Mode};
 use crate::commands::{build as plain, grants};
 use crate::report::{self, Dockerfile, Failure};
@@ -35,8 +35,12 @@ const MANIFEST: &str = "convox.yml";
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Apps")]
 pub(crate) struct AppFlags {
-    #[command(flatten)]
-    pub(crate) place: Place,
+    /// The app [default: `.convox/app`, else the name of the directory]
+    #[arg(short, long, value_name = "APP")]
+    app: Option<String>,
+    /// The rack [default: $RBUILD_RACK, $CONVOX_RACK, `.rbuild/rack`, `.convox/rack`, else `local`]
+    #[arg(short, long, value_name = "RACK")]
+    rack: Option<String>,
     /// Set an ARG of every service, `NAME=VALUE`; `NAME` alone is one of the managed ones (`BUILD_APP`, `BUILD_AUTH`,
     /// `BUILD_DEVELOPMENT`, `BUILD_GENERATION`, `BUILD_GIT_SHA`, `BUILD_ID`, `BUILD_MANIFEST`, `BUILD_RACK`), else taken
     /// from the environment
@@ -73,10 +77,14 @@ pub(crate) struct DeployArgs {
 }
 
 impl AppFlags {
+    fn place(&self) -> Place {
+        Place { app: self.app.clone(), rack: RackName { rack: self.rack.clone() } }
+    }
+
     fn is_used(&self) -> bool {
-        let Self { place, build_args, description, development, external, manifest, wildcard_domain, id } = self;
-        place.app.is_some()
-            || place.rack.rack.is_some()
+        let Self { app, rack, build_args, description, development, external, manifest, wildcard_domain, id } = self;
+        app.is_some()
+            || rack.is_some()
             || !build_args.is_empty()
             || description.is_some()
             || manifest.is_some()
@@ -148,10 +156,10 @@ fn build(args: &BuildArgs, voice: Voice) -> Result<(Rack, Records, String), Fail
             "`{flag}` is for the build of one Dockerfile, not of an app: leave one of them out"
         )));
     }
-    let (rack, records, app) = args.app.place.open()?;
+    let (rack, records, app) = args.app.place().open()?;
     let environment = environment::parse(&latest(&records)?.env);
     // Before any thread and before anything is said: the machine may refuse.
-    let sandbox = crate::commands::enter(&args.isolation)?;
+    let sandbox = args.isolation.enter()?;
     let cancel = Cancel::new().context("cannot prepare to cancel steps").map_err(Failure::Environment)?;
     signals::cancel_on_signals(cancel.clone()).context("cannot take signals").map_err(Failure::Environment)?;
 
@@ -186,7 +194,13 @@ fn build(args: &BuildArgs, voice: Voice) -> Result<(Rack, Records, String), Fail
     };
     let registry = registry_options(&rack)?;
     let home = crate::commands::home()?;
-    let machine = Machine { home: &home, sandbox: &sandbox, registry: &registry, cancel: &cancel };
+    let machine = Machine {
+        home: &home,
+        sandbox: &sandbox,
+        registry: &registry,
+        cancel: &cancel,
+        keep_storage: args.keep_storage,
+    };
     let log = Mutex::new(running.log().map_err(app_failure)?);
     let display = ui::with_log(if args.quiet { Mode::Quiet } else { args.progress }, voice.aside, &log);
     warn(args, &source, &environment, display.as_ref());
@@ -220,6 +234,7 @@ fn options(args: &BuildArgs, records: &Records) -> Result<Options, Failure> {
     Ok(Options {
         platform,
         network: common.request.network,
+        settings: common.settings,
         no_cache: args.no_cache,
         jobs: common.jobs,
         compression: common.compression,

@@ -1,6 +1,6 @@
 //! `rbuild builds`: listing, information, logs.
 
-use std::io::{IsTerminal, Read, Seek};
+use std::io::{Read, Seek};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ fn list(args: &BuildsArgs) -> Outcome {
     loop {
         let mut builds = records.builds().map_err(app_failure)?;
         builds.truncate(args.limit);
-        if args.watch.is_some() && super::is_terminal() {
+        if args.watch.is_some() && ui::is_terminal() {
             ui::print("\u{1b}[2J\u{1b}[H");
         }
         if args.json {
@@ -179,9 +179,4 @@ pub(crate) fn complete(records: &Records, id: &str) -> Result<Build, Failure> {
         Status::Complete => Ok(build),
         other => Err(refuse(format!("the build {id} is {}: it has no images", other.as_str()))),
     }
-}
-
-/// Whether an archive would go to a terminal.
-pub(crate) fn stdin_is_terminal() -> bool {
-    std::io::stdin().is_terminal()
 }

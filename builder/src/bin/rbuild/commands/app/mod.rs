@@ -8,7 +8,7 @@ pub(crate) mod racks;
 pub(crate) mod releases;
 pub(crate) mod run;
 
-use std::io::{IsTerminal, Read};
+use std::io::Read;
 
 use anyhow::{Context, anyhow};
 use builder::app::rack::Rack;
@@ -145,9 +145,4 @@ pub(crate) fn password_from_stdin() -> Result<String, Failure> {
     std::io::stdin().read_to_string(&mut text).context("cannot read the password").map_err(Failure::App)?;
     let line = text.lines().next().unwrap_or_default().to_owned();
     if line.is_empty() { Err(refuse("there is no password on standard input")) } else { Ok(line) }
-}
-
-/// Whether a person looks at standard output.
-pub(crate) fn is_terminal() -> bool {
-    std::io::stdout().is_terminal()
 }

@@ -119,7 +119,7 @@ fn list(args: &ReleasesArgs, records: &Records) -> Outcome {
         let active = records.settings().map_err(app_failure)?.active;
         let mut releases = records.releases().map_err(app_failure)?;
         releases.truncate(args.limit);
-        if args.watch.is_some() && super::is_terminal() {
+        if args.watch.is_some() && ui::is_terminal() {
             ui::print("\u{1b}[2J\u{1b}[H");
         }
         if args.json {
@@ -148,7 +148,7 @@ fn masked(env: &str) -> String {
 
 fn info(records: &Records, id: &str, reveal: bool, json: bool) -> Outcome {
     let mut release = records.release(id).map_err(app_failure)?;
-    if !reveal && (json || super::is_terminal()) {
+    if !reveal && (json || ui::is_terminal()) {
         release.env = masked(&release.env);
     }
     if json {

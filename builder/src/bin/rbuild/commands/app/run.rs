@@ -9,11 +9,13 @@ use builder::app::interpolate::interpolate;
 use builder::app::manifest;
 use builder::app::run::{self, Run};
 use builder::build::Machine;
+use builder::prune::Limit;
 use builder::sandbox::{Cancel, Stream};
 use clap::Args;
 
 use super::{Place, app_failure, refuse, registry_options};
 use crate::args::Mode;
+use crate::commands::isolation::IsolationArgs;
 use crate::report::Failure;
 use crate::{signals, ui};
 
@@ -25,9 +27,8 @@ pub(crate) struct RunArgs {
     /// The release [default: the newest that has a build]
     #[arg(long, value_name = "RELEASE")]
     release: Option<String>,
-    /// How to isolate it: `rbuild doctor` says what this machine gives
-    #[arg(long, value_name = "RUNG", default_value = "auto")]
-    isolation: String,
+    #[command(flatten)]
+    isolation: IsolationArgs,
     /// The service
     service: String,
     /// What runs instead of the service's command
@@ -68,11 +69,17 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     variables.extend(defaults.filter_map(|variable| Some((variable.name.clone(), variable.default.clone()?))));
     variables.extend(app_environment);
 
-    let sandbox = crate::commands::enter(&args.isolation)?;
+    let sandbox = args.isolation.enter()?;
     let cancel = Cancel::new().context("cannot prepare to cancel the service").map_err(Failure::Environment)?;
     signals::cancel_on_signals(cancel.clone()).context("cannot take signals").map_err(Failure::Environment)?;
     let (home, registry) = (crate::commands::home()?, registry_options(&rack)?);
-    let machine = Machine { home: &home, sandbox: &sandbox, registry: &registry, cancel: &cancel };
+    let machine = Machine {
+        home: &home,
+        sandbox: &sandbox,
+        registry: &registry,
+        cancel: &cancel,
+        keep_storage: Limit::default(),
+    };
     let line = service.and_then(|service| service.command.as_deref()).filter(|_| args.command.is_empty());
     let run = Run { image, command: &args.command, line, environment: &variables };
     let display = ui::display(Mode::Quiet);

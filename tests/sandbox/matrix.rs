@@ -1,0 +1,252 @@
+//! One Dockerfile, many places: the image has the same entries, with the same owners and contents, as the one that root
+//! of the machine gets; or the refusal says what to change.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use crate::common::{Bench, Image, Listing, RBUILD, Run, peer};
+use crate::rootless::Rootless;
+
+use super::container::{Container, DOCKER};
+
+/// Root in a container as Docker makes it.
+const DOCKER_DEFAULT: Container = Container { user: 0, capabilities: DOCKER, no_new_privileges: false, seccomp: true };
+/// The same with `seccomp=unconfined`.
+const DOCKER_UNCONFINED: Container =
+    Container { user: 0, capabilities: DOCKER, no_new_privileges: false, seccomp: false };
+/// A pod of the profile "restricted" but for its system calls.
+const POD_UNCONFINED: Container = Container { user: 1000, capabilities: &[], no_new_privileges: true, seccomp: false };
+/// A pod of the profile "restricted".
+const POD: Container = Container { user: 1000, capabilities: &[], no_new_privileges: true, seccomp: true };
+
+/// A user of this machine without subordinate ids; not even the user database knows it.
+const NOBODY: u32 = 54321;
+
+/// Where rbuild runs.
+#[derive(Clone, Copy)]
+enum Place {
+    Container(Container),
+    User(u32),
+}
+
+impl Place {
+    /// Gives `bench` to who runs rbuild; before the first build.
+    fn own(self, bench: &Bench) {
+        let (Self::User(user) | Self::Container(Container { user, .. })) = self;
+        fs_err::set_permissions(bench.path(""), PermissionsExt::from_mode(0o755)).unwrap();
+        peer("chown", &["-R", &format!("{user}:{user}"), bench.path("").to_str().unwrap()]);
+    }
+
+    fn build(self, bench: &Bench, arguments: &[&str]) -> Run {
+        let output = format!("type=oci,tar=false,dest={}", bench.path("layout").display());
+        let all = [&["--progress", "plain", "-o", &output], arguments, &["."]].concat();
+        let Self::User(user) = self else {
+            let Self::Container(container) = self else { unreachable!("there are two places") };
+            return Run::of(&mut container.rbuild(bench, &all));
+        };
+        let program = bench.path("rbuild");
+        if !program.exists() {
+            // The program under test may lie where the user cannot reach it.
+            fs_err::copy(RBUILD, &program).unwrap();
+        }
+        let (uid, gid) = (format!("--reuid={user}"), format!("--regid={user}"));
+        let mut command = Command::new("setpriv");
+        command.args([&uid, &gid, "--clear-groups", "env", "-i"]);
+        command.arg(format!("RBUILD_HOME={}", bench.path("home").display()));
+        Run::of(command.arg(program).args(all).current_dir(bench.context()))
+    }
+}
+
+/// Files alone: no step runs.
+const COPIES: &str = "FROM scratch AS files\nCOPY --chown=7:8 --chmod=640 c /c\nWORKDIR /w\n\
+    FROM scratch\nCOPY --from=files --chown=9 / /all/\nCOPY c /\n";
+
+/// Every kind of file, with owners that a single id has not, changed again by later steps.
+const KINDS: &str = "FROM {debian} AS made\n\
+    RUN useradd -m -u 1000 app && mkdir /k && cd /k && echo x >f && ln f h && ln -s f l && mkfifo p && \
+    echo y >suid && chmod 4755 suid && mkdir -m 1777 sticky && echo z >owned && chown 1000:42 owned && chown -h 3:4 l && \
+    mkdir -p dir/deep && echo 1 >dir/one && echo 2 >dir/deep/two && cp -a /bin/true program && rm -r /var/mail\n\
+    RUN rm -r /k/sticky && mkdir /k/sticky && echo n >/k/sticky/n && cp /k/f /k/f2 && mv /k/dir /k/moved && \
+    mkdir /k/dir && echo 3 >/k/dir/three && chmod u-s /k/suid && echo more >>/k/owned && rm /etc/motd\n\
+    RUN true\n\
+    RUN su app -c 'id -u >/home/app/me; id -G >/home/app/groups' && setpriv --reuid 5 --regid 6 --clear-groups touch /tmp/five && \
+    tar -C / --mtime=@0 -cf /k/tar k/moved && ln /bin/cat /k/cat && chgrp app /usr/bin/tac\n\
+    USER app\nWORKDIR /home/app/w\nRUN id -u >me && touch mine && ls -l /proc/self/exe >/dev/null\nCOPY --chown=app:0 c /c\n\
+    FROM {busybox}\nCOPY --from=made /k /k\nCOPY --from=made --chown=12:13 /home /home\nRUN chown 77 /k/f && rm -r /k/dir\n";
+
+/// Programs that care for owners, users and what is mounted while they are installed.
+const PACKAGES: &str = "FROM {debian}\n\
+    RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+    nginx postgresql openssh-server sudo procps && ps -e >/dev/null && rm -rf /var/lib/apt/lists/*\n";
+
+fn bench(dockerfile: &str) -> Bench {
+    let bench = Bench::with(dockerfile);
+    bench.file("c", "c\n");
+    bench
+}
+
+/// The image of the last stage, and of the one before it.
+const STAGES: [&[&str]; 2] = [&[], &["--target", "0"]];
+
+/// Builds all images in a place and as root, and compares them.
+fn assert_equal_to_root(place: Place, dockerfile: &str) {
+    let (theirs, root) = (bench(dockerfile), bench(dockerfile));
+    place.own(&theirs);
+    for stage in STAGES {
+        let run = place.build(&theirs, stage);
+        assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+        assert_equal(&Image::read(&theirs.path("layout")), &root.image(stage));
+        fs_err::remove_dir_all(theirs.path("layout")).unwrap();
+    }
+}
+
+/// The lines of a listing that another does not have.
+fn only(these: &Listing, others: &Listing) -> Vec<String> {
+    these.iter().filter(|(path, line)| others.get(*path) != Some(line)).map(|(_, line)| line.clone()).collect()
+}
+
+/// A listing without what has another name each time: links named after the digest of a certificate that was just made.
+fn without_chance(listing: &Listing) -> Listing {
+    let of_digest = |path: &str| path.starts_with("etc/ssl/certs/") && path.ends_with(".0");
+    listing.iter().filter(|(path, _)| !of_digest(path)).map(|(path, line)| (path.clone(), line.clone())).collect()
+}
+
+/// Layer by layer the same entries; the same bytes in every file.
+fn assert_equal(theirs: &Image, root: &Image) {
+    assert_eq!(theirs.layers.len(), root.layers.len());
+    for (number, (theirs, root)) in theirs.layers.iter().zip(&root.layers).enumerate() {
+        let none: Vec<String> = Vec::new();
+        assert_eq!((only(theirs, root), only(root, theirs)), (none.clone(), none), "layer {number}: theirs, root's");
+    }
+    let other = |path: &&String| theirs.contents()[*path] != root.contents()[*path];
+    assert_eq!(root.contents().keys().filter(other).collect::<Vec<_>>(), [""; 0], "files with other contents");
+    assert_eq!(theirs.run(), root.run());
+}
+
+#[test]
+fn a_plain_user_with_subordinate_ids_gets_the_same_image() {
+    for dockerfile in [COPIES, KINDS] {
+        let rootless = Rootless::with(dockerfile);
+        rootless.bench.file("c", "c\n");
+        assert_equal(&rootless.image(), &bench(dockerfile).image(&[]));
+    }
+}
+
+#[test]
+fn root_of_a_container_without_a_filter_gets_the_same_image() {
+    for dockerfile in [COPIES, KINDS] {
+        assert_equal_to_root(Place::Container(DOCKER_UNCONFINED), dockerfile);
+    }
+}
+
+#[test]
+fn root_of_docker_s_default_container_gets_the_same_image() {
+    for dockerfile in [COPIES, KINDS] {
+        assert_equal_to_root(Place::Container(DOCKER_DEFAULT), dockerfile);
+    }
+}
+
+/// What programs look for beside their files, asked by a shell and by Python; as root and as a user.
+const LOOKS: &str = "FROM {python}\n\
+    RUN useradd -m app\n\
+    RUN [\"/bin/bash\", \"-ec\", \"cat <(echo substituted) && echo to-stdout >/dev/stdout && echo to-stderr >/dev/stderr && \
+    readlink /proc/self/exe && grep -c processor /proc/cpuinfo >/dev/null && cat /proc/self/mounts && [ -d /proc/$$ ] && \
+    ls /proc/self/fd && [ -e /sys/class/net/lo ] && stat -c %F /proc/self /dev/fd/0 /dev/stdin /proc/$$/cwd && echo from-stdin | cat /dev/stdin && \
+    readlink /proc/self/cwd && chmod 640 /proc/self/fd/3 3>/tmp/made && stat -c %a /tmp/made\"]\n\
+    RUN [\"python3\", \"-c\", \"import os, pty, multiprocessing as m; a, b = pty.openpty(); print(os.ttyname(b).startswith('/dev/pts/')); \
+    print(m.Pool(2).map(abs, [-1])); print(os.listdir('/proc/self/task') == [str(os.getpid())]); print(os.stat('/proc/self/fd/1').st_mode == os.fstat(1).st_mode)\"]\n\
+    USER app\n\
+    RUN [\"/bin/bash\", \"-ec\", \"cat <(echo substituted) && readlink /proc/self/exe && echo to-stdout >/dev/stdout && readlink /proc/self/root && \
+    (cat /proc/1/environ 2>/dev/null | wc -c) && ls -d /proc/self/fd/1\"]\n";
+
+#[test]
+fn steps_without_mounts_see_proc_and_terminals() {
+    let bench = bench(LOOKS);
+    let place = Place::Container(DOCKER_DEFAULT);
+    place.own(&bench);
+    let run = place.build(&bench, &[]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let said: Vec<&str> = run
+        .stderr
+        .lines()
+        .filter_map(|line| line.strip_prefix('#')?.split_once(' ')?.1.split_once(' '))
+        .filter(|(time, _)| time.parse::<f64>().is_ok())
+        .map(|(_, said)| said)
+        .collect();
+    let mounts = "rootfs / rootfs rw 0 0\nproc /proc proc ro 0 0\nsysfs /sys sysfs ro 0 0";
+    let expected = format!(
+        "substituted\nto-stdout\nto-stderr\n/usr/bin/readlink\n{mounts}\n0\n1\n2\n3\nsymbolic link\nsymbolic link\n\
+        symbolic link\nsymbolic link\nfrom-stdin\n/\n640\nTrue\n[1]\nTrue\nTrue\n\
+        substituted\n/usr/bin/readlink\nto-stdout\n/\n0\n/proc/self/fd/1"
+    );
+    assert_eq!(said.join("\n"), expected);
+}
+
+/// All kinds of mounts, in a build that is made twice.
+const MOUNTS: &str = "FROM {busybox} AS other\nRUN mkdir -p /given/deep && echo of-a-stage >/given/deep/file\n\
+    FROM {busybox}\nRUN mkdir /in-the-way && echo kept >/in-the-way/file\nARG RUN=1\n\
+    RUN --mount=type=bind,target=/context,rw --mount=type=bind,from=other,source=/given,target=/in-the-way \
+    --mount=type=cache,target=/var/cache/kept --mount=type=tmpfs,target=/scratch --mount=type=secret,id=key,mode=0400 \
+    cat /context/c /in-the-way/deep/file /run/secrets/key && echo written >/context/new && touch /scratch/x && \
+    echo $RUN >>/var/cache/kept/log && cp /var/cache/kept/log /log && ln -s /etc/passwd /var/cache/link\n\
+    RUN <<END\ncat /in-the-way/file /log\nls /context /scratch /run/secrets 2>&1 | wc -l\nEND\n";
+
+#[test]
+fn what_is_mounted_without_mounts_leaves_no_trace() {
+    let (theirs, root) = (bench(MOUNTS), bench(MOUNTS));
+    let place = Place::Container(DOCKER_DEFAULT);
+    for bench in [&theirs, &root] {
+        bench.file("secret", "hidden\n");
+        bench.file(".dockerignore", "secret\nDockerfile\n");
+    }
+    place.own(&theirs);
+    for run in ["RUN=1", "RUN=2"] {
+        let secret = format!("id=key,src={}", theirs.path("context/secret").display());
+        let built = place.build(&theirs, &["--build-arg", run, "--secret", &secret]);
+        assert_eq!(built.code, 0, "{}", built.stderr);
+        let secret = format!("id=key,src={}", root.path("context/secret").display());
+        assert_equal(&Image::read(&theirs.path("layout")), &root.image(&["--build-arg", run, "--secret", &secret]));
+        fs_err::remove_dir_all(theirs.path("layout")).unwrap();
+        theirs.assert_clean();
+    }
+    let log = root.image(&["--build-arg", "RUN=2", "--secret", "id=key,src=/dev/null"]).text("log");
+    assert_eq!(log, "1\n2\n", "a cache outlives a build");
+}
+
+#[test]
+fn packages_installed_without_mounts_are_those_of_root() {
+    let (theirs, root) = (bench(PACKAGES), bench(PACKAGES));
+    let place = Place::Container(DOCKER_DEFAULT);
+    place.own(&theirs);
+    let run = place.build(&theirs, &[]);
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    let entries = |image: &Image| image.layers.iter().map(|layer| without_chance(layer)).collect::<Vec<_>>();
+    let (theirs, root) = (entries(&Image::read(&theirs.path("layout"))), entries(&root.image(&[])));
+    for (theirs, root) in theirs.iter().zip(&root) {
+        assert_eq!((only(theirs, root), only(root, theirs)), (Vec::new(), Vec::new()));
+    }
+}
+
+#[test]
+fn a_user_with_one_id_is_told_what_is_missing() {
+    for place in [Place::User(NOBODY), Place::Container(POD_UNCONFINED)] {
+        assert_refused(place, &["allows the sandbox `single`", "usermod --add-subuids"]);
+    }
+}
+
+#[test]
+fn a_restricted_pod_is_told_what_to_change() {
+    let words = ["cannot make a user namespace", "seccompProfile: { type: Unconfined }", "hostUsers: false"];
+    assert_refused(Place::Container(POD), &words);
+}
+
+/// The build ends with the code for a machine that is not fit, and says all of `words`.
+fn assert_refused(place: Place, words: &[&str]) {
+    let bench = bench(KINDS);
+    place.own(&bench);
+    let run = place.build(&bench, &[]);
+    assert_eq!(run.code, 3, "{}", run.stderr);
+    for words in words {
+        assert!(run.stderr.contains(words), "{words}: {}", run.stderr);
+    }
+}
