@@ -58,7 +58,7 @@ fn what_a_step_says_of_a_secret_is_in_no_log_no_record_no_image() {
                     let arguments = fs_err::read(process.unwrap().path().join("cmdline")).unwrap_or_default();
                     seen.extend(has(&arguments, &texts).then(|| String::from_utf8_lossy(&arguments).into_owned()));
                 }
-                std::thread::sleep(std::time::Duration::from_millis(20));
+                std::thread::sleep(std::time::Duration::from_millis(50));
             }
             seen
         });
