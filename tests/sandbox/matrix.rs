@@ -7,17 +7,22 @@ use std::process::Command;
 use crate::common::{Bench, Image, Listing, RBUILD, Run, peer};
 use crate::rootless::Rootless;
 
-use super::container::{Container, DOCKER};
+use super::container::{ADMINISTRATOR, Container, DOCKER, Filter};
 
 /// Root in a container as Docker makes it.
-const DOCKER_DEFAULT: Container = Container { user: 0, capabilities: DOCKER, no_new_privileges: false, seccomp: true };
+const DOCKER_DEFAULT: Container =
+    Container { user: 0, capabilities: DOCKER, no_new_privileges: false, filter: Filter::Default };
 /// The same with `seccomp=unconfined`.
 const DOCKER_UNCONFINED: Container =
-    Container { user: 0, capabilities: DOCKER, no_new_privileges: false, seccomp: false };
+    Container { user: 0, capabilities: DOCKER, no_new_privileges: false, filter: Filter::Off };
+/// The same with `CAP_SYS_ADMIN` and the filter that goes with it.
+const DOCKER_ADMINISTRATOR: Container =
+    Container { user: 0, capabilities: ADMINISTRATOR, no_new_privileges: false, filter: Filter::Administrator };
 /// A pod of the profile "restricted" but for its system calls.
-const POD_UNCONFINED: Container = Container { user: 1000, capabilities: &[], no_new_privileges: true, seccomp: false };
+const POD_UNCONFINED: Container =
+    Container { user: 1000, capabilities: &[], no_new_privileges: true, filter: Filter::Off };
 /// A pod of the profile "restricted".
-const POD: Container = Container { user: 1000, capabilities: &[], no_new_privileges: true, seccomp: true };
+const POD: Container = Container { user: 1000, capabilities: &[], no_new_privileges: true, filter: Filter::Default };
 
 /// A user of this machine without subordinate ids; not even the user database knows it.
 const NOBODY: u32 = 54321;
@@ -137,6 +142,12 @@ fn root_of_a_container_without_a_filter_gets_the_same_image() {
     for dockerfile in [COPIES, KINDS] {
         assert_equal_to_root(Place::Container(DOCKER_UNCONFINED), dockerfile);
     }
+}
+
+/// There clone3 does not exist, and pivot_root and pidfd_getfd are not permitted.
+#[test]
+fn root_of_a_container_that_may_mount_gets_the_same_image() {
+    assert_equal_to_root(Place::Container(DOCKER_ADMINISTRATOR), KINDS);
 }
 
 #[test]
