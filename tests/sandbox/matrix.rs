@@ -224,6 +224,27 @@ fn what_is_mounted_without_mounts_leaves_no_trace() {
     assert_eq!(log, "1\n2\n", "a cache outlives a build");
 }
 
+/// CVE-2024-23651 and its like: what a step leaves in the place of a cache is not followed.
+#[test]
+fn a_link_in_the_place_of_a_cache_leads_nowhere() {
+    let steps = "FROM {busybox}\nARG RUN=1\nARG OUT=/\n\
+        RUN --mount=type=cache,target=/cache rm -r /cache && ln -s $OUT /cache && echo $RUN\n\
+        RUN --mount=type=cache,target=/cache echo x >/cache/new && ls /cache >/listed && [ ! -L /cache ]\n";
+    let bench = bench(steps);
+    let canary = bench.path("canary");
+    fs_err::create_dir(&canary).unwrap();
+    let place = Place::Container(DOCKER_DEFAULT);
+    place.own(&bench);
+    let out = format!("OUT={}", canary.display());
+    for run in ["RUN=1", "RUN=2"] {
+        let built = place.build(&bench, &["--build-arg", run, "--build-arg", &out]);
+        assert_eq!(built.code, 0, "{}", built.stderr);
+        assert_eq!(Image::read(&bench.path("layout")).text("listed"), "new\n");
+        fs_err::remove_dir_all(bench.path("layout")).unwrap();
+        assert_eq!(fs_err::read_dir(&canary).unwrap().count(), 0);
+    }
+}
+
 #[test]
 fn packages_installed_without_mounts_are_those_of_root() {
     let (theirs, root) = (bench(PACKAGES), bench(PACKAGES));
@@ -249,6 +270,35 @@ fn a_user_with_one_id_is_told_what_is_missing() {
 fn a_restricted_pod_is_told_what_to_change() {
     let words = ["cannot make a user namespace", "seccompProfile: { type: Unconfined }", "hostUsers: false"];
     assert_refused(Place::Container(POD), &words);
+}
+
+#[test]
+fn the_doctor_tells_what_each_place_gives_and_how_to_get_more() {
+    for (container, words) in [
+        (
+            DOCKER_DEFAULT,
+            &[
+                "isolation: chroot\n",
+                "ok      chroot",
+                "failed  range",
+                "no_new_privs",
+                "seccomp=unconfined",
+                "type: Unconfined",
+            ][..],
+        ),
+        (DOCKER_UNCONFINED, &["isolation: range\n", "ok      range", "systempaths=unconfined"]),
+        (DOCKER_ADMINISTRATOR, &["isolation: root\n"]),
+        (POD, &["isolation: none works here\n", "failed  chroot", "type: Unconfined", "hostUsers: false"]),
+    ] {
+        let bench = bench(KINDS);
+        Place::Container(container).own(&bench);
+        let told = Run::of(&mut container.rbuild(&bench, &["doctor"]));
+        for words in words {
+            assert!(told.stdout.contains(words), "{words}: {}{}", told.stdout, told.stderr);
+        }
+        println!("{}", told.stdout);
+        assert_eq!(told.code, if told.stdout.contains("none works") { 3 } else { 0 });
+    }
 }
 
 /// The build ends with the code for a machine that is not fit, and says all of `words`.
