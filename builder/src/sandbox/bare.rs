@@ -17,7 +17,7 @@ use rustix::fs::{
     openat2, renameat, statx,
 };
 use rustix::io::Errno;
-use rustix::process::Pid;
+use rustix::thread::CapabilitySet;
 
 use super::describe::{Mount, Network, Process, Root};
 use super::error::SandboxError;
@@ -26,6 +26,7 @@ use super::rootfs::open_directory;
 use super::seccomp::{Listener, install_with_listener};
 use super::settings::Settings;
 use super::spec::{Attempt, Failure, Made, Spec};
+use super::supervise::Started;
 use super::target::{Kind, Targets};
 use super::{capabilities, devices, furnish, inject, process_one, step, stubs, system};
 
@@ -232,13 +233,13 @@ fn kind_of(path: &Path) -> Result<Kind, Errno> {
 }
 
 /// Starts the step, and a thread that shows it what is outside of its root.
-pub(super) fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<Pid, Failure> {
+pub(super) fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<Started, Failure> {
     let mut injector = Injector::new(Path::new(&spec.upper)).attempt(|| "find the root".to_owned())?;
     let tree = open_directory(&spec.upper)?;
     process_one::own_null(&tree, "dev/null").attempt(|| "open `/dev/null`".to_owned())?;
     let (ours, theirs) = UnixStream::pair().attempt(|| "make a socket pair".to_owned())?;
     system::leave_keyring();
-    capabilities::confine()?;
+    capabilities::confine(CapabilitySet::empty())?;
     let step = process_one::fork(channel, || {
         enter(&tree)?;
         // The filter needs this: nobody here is the administrator of its namespace.

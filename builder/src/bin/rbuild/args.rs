@@ -128,9 +128,8 @@ pub(crate) struct BuildArgs {
     pub(crate) network: NetworkMode,
     #[command(flatten)]
     pub(crate) settings: crate::commands::settings::SettingsArgs,
-    /// How to isolate steps: `rbuild doctor` says what this machine gives
-    #[arg(long, value_name = "RUNG", default_value = "auto")]
-    pub(crate) isolation: String,
+    #[command(flatten)]
+    pub(crate) isolation: crate::commands::isolation::IsolationArgs,
     /// Write the digest of the image's config to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
