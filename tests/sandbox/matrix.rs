@@ -260,9 +260,16 @@ fn packages_installed_without_mounts_are_those_of_root() {
 }
 
 #[test]
-fn a_user_with_one_id_is_told_what_is_missing() {
-    for place in [Place::User(NOBODY), Place::Container(POD_UNCONFINED)] {
-        assert_refused(place, &["allows the sandbox `single`", "usermod --add-subuids"]);
+fn a_user_with_one_id_gets_the_same_image() {
+    for dockerfile in [COPIES, KINDS] {
+        assert_equal_to_root(Place::User(NOBODY), dockerfile);
+    }
+}
+
+#[test]
+fn a_pod_without_a_filter_gets_the_same_image() {
+    for dockerfile in [COPIES, KINDS] {
+        assert_equal_to_root(Place::Container(POD_UNCONFINED), dockerfile);
     }
 }
 
