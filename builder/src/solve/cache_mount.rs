@@ -53,9 +53,9 @@ impl Held {
     }
 }
 
-/// Where a mount's directories are. Steps that give a new directory another owner, mode or content have another
+/// What a mount's directories are called. Steps that give a new directory another owner, mode or content have another
 /// directory: they would not find what they ask for.
-pub(super) fn place(world: &World<'_>, cache: &CacheOp, from: Option<&Tree>) -> PathBuf {
+pub(super) fn name(cache: &CacheOp, from: Option<&Tree>) -> String {
     let number = |number: Option<u32>| number.map_or_else(String::new, |number| number.to_string());
     let content = from.and_then(Tree::id).map_or_else(String::new, |id| id.0.to_string());
     let fields = [
@@ -67,16 +67,17 @@ pub(super) fn place(world: &World<'_>, cache: &CacheOp, from: Option<&Tree>) -> 
         if cache.from.is_some() { cache.source.clone() } else { String::new() },
     ];
     let framed: Vec<String> = fields.iter().map(|field| format!("{}:{field}", field.len())).collect();
-    world.store.mounts().join(sha256(framed.concat().as_bytes()).digest())
+    sha256(framed.concat().as_bytes()).digest().to_owned()
 }
 
-/// Waits until the mount at `place` may be used, and makes its directory with `fill` if it is new.
+/// Waits until the mount `name` may be used, and makes its directory with `fill` if it is new.
 pub(super) fn hold(
     world: &World<'_>,
-    place: &Path,
+    name: &str,
     sharing: Sharing,
     fill: &dyn Fn(&Path) -> Result<(), Cause>,
 ) -> Result<Held, Cause> {
+    let place = &world.store.use_mount(name)?;
     if sharing != Sharing::Private {
         return Slot::open(place, 0)?.hold(world, sharing, fill);
     }

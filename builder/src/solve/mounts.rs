@@ -156,19 +156,19 @@ impl Prepared {
     /// The cache mounts by their number among all. Every step takes its locks in the order of their places, so that no
     /// two wait for each other; a directory that a step has twice is locked once.
     fn caches(&mut self, world: &World<'_>, op: &RunOp, trees: &[Tree]) -> Result<Vec<(usize, Mount)>, Cause> {
-        let mut places: BTreeMap<PathBuf, Vec<(usize, &CacheOp)>> = BTreeMap::new();
+        let mut places: BTreeMap<String, Vec<(usize, &CacheOp)>> = BTreeMap::new();
         for (number, mount) in op.mounts.iter().enumerate() {
             if let MountOp::Cache(cache) = mount {
-                let place = cache_mount::place(world, cache, from(cache, trees));
-                places.entry(place).or_default().push((number, cache));
+                let name = cache_mount::name(cache, from(cache, trees));
+                places.entry(name).or_default().push((number, cache));
             }
         }
         let mut mounts = Vec::new();
-        for (place, uses) in places {
+        for (name, uses) in places {
             let strictest = uses.iter().map(|(_, cache)| cache.sharing).max_by_key(|sharing| strictness(*sharing));
             let first = uses[0].1;
             let fill = |new: &Path| cache_mount::fill(world, first, from(first, trees), new);
-            let held = cache_mount::hold(world, &place, strictest.unwrap_or_default(), &fill)?;
+            let held = cache_mount::hold(world, &name, strictest.unwrap_or_default(), &fill)?;
             let source = real(held.directory())?;
             self.caches.push(held);
             mounts.extend(uses.into_iter().map(|(number, cache)| {

@@ -29,7 +29,13 @@ impl Emulation {
         let id = |number| widen(caller.word(number), short);
         let three = || Change::Three([id(0), id(1), id(2)]);
         match call {
-            Call::Getuid | Call::Geteuid | Call::Getgid | Call::Getegid | Call::Getresuid | Call::Getresgid | Call::Getgroups => {
+            Call::Getuid
+            | Call::Geteuid
+            | Call::Getgid
+            | Call::Getegid
+            | Call::Getresuid
+            | Call::Getresgid
+            | Call::Getgroups => {
                 return self.get(caller, call, short);
             }
             Call::Setuid => self.change(caller, |who| who.change_uid(Change::One(id(0))))?,

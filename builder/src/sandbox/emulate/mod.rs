@@ -59,8 +59,21 @@ impl Emulation {
 
     fn dispatch(&mut self, caller: &Caller<'_>) -> Result<Reply, Errno> {
         match caller.call {
-            Call::Stat | Call::Lstat | Call::Fstat | Call::Fstatat | Call::Statx | Call::StatOld | Call::LstatOld | Call::FstatOld => self.status(caller),
-            Call::Chown | Call::Lchown | Call::Fchown | Call::Fchownat | Call::Chown16 | Call::Lchown16 | Call::Fchown16 => self.chown(caller),
+            Call::Stat
+            | Call::Lstat
+            | Call::Fstat
+            | Call::Fstatat
+            | Call::Statx
+            | Call::StatOld
+            | Call::LstatOld
+            | Call::FstatOld => self.status(caller),
+            Call::Chown
+            | Call::Lchown
+            | Call::Fchown
+            | Call::Fchownat
+            | Call::Chown16
+            | Call::Lchown16
+            | Call::Fchown16 => self.chown(caller),
             Call::Open | Call::Openat | Call::Openat2 | Call::Creat => self.open(caller),
             Call::Mkdir | Call::Mkdirat => self.make_directory(caller),
             Call::Symlink | Call::Symlinkat => self.make_link(caller),

@@ -1,18 +1,22 @@
 //! One module a command.
 
 mod build;
+pub(crate) mod cache;
+pub(crate) mod copy;
 pub(crate) mod debug;
 mod doctor;
 mod grants;
 mod images;
+pub(crate) mod inspect;
 pub(crate) mod isolation;
-mod prune;
+mod registries;
 pub(crate) mod settings;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use builder::sandbox::Sandbox;
 
 use crate::args::{Cli, Command};
 use crate::report::Failure;
@@ -23,7 +27,14 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         None => build::run(&cli.build),
         Some(Command::Build(args)) => build::run(&args),
         Some(Command::Images(args)) => images::run(&args),
-        Some(Command::Prune(args)) => prune::run(&args),
+
+        Some(Command::Copy(args)) => copy::copy(&args),
+        Some(Command::Push(args)) => copy::push(&args),
+        Some(Command::Pull(args)) => copy::pull(&args),
+        Some(Command::Inspect(args)) => inspect::inspect(&args),
+        Some(Command::Tags(args)) => inspect::tags(&args),
+        Some(Command::Cache(command)) => return cache::run(&command),
+        Some(Command::Prune(args)) => cache::run_prune(&args),
         Some(Command::Doctor(_)) => doctor::run(),
         Some(Command::Debug(command)) => return debug::run(&command),
     }?;
@@ -38,4 +49,9 @@ fn home() -> Result<PathBuf, Failure> {
 
 fn make_home(home: &Path) -> Result<(), Failure> {
     fs_err::create_dir_all(home).context("cannot make the state directory").map_err(Failure::Environment)
+}
+
+/// Steps onto the rung with this name, or the highest.
+fn enter(isolation: &str) -> Result<Sandbox, Failure> {
+    isolation::enter(isolation, None)
 }
