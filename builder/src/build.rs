@@ -22,6 +22,7 @@ use crate::progress::{Progress, Reporter};
 use crate::prune::{self, Limit};
 use crate::remote::Remotes;
 use crate::sandbox::{Cancel, RootEmulation, Sandbox, Settings};
+use crate::solve::whole::Wholes;
 use crate::solve::{self, SolveError, World};
 
 /// How often a build begins again because it found a damaged file in the store: each time there is one less.
@@ -186,8 +187,10 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
     let memo_path = store.path().join("context-digests");
     let memo = Memo::load(&memo_path);
     let options = options(build, machine.sandbox.emulation());
+    let wholes = Wholes::default();
     let world = World {
         store: &store,
+        wholes: &wholes,
         client: &client,
         executor: machine.sandbox,
         context: &context,

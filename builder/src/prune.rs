@@ -197,16 +197,16 @@ impl<'a> Sweep<'a> {
 
     /// Removes what may go while these names stay.
     fn remove(&mut self, objects: &[&'a Object], names: &[Tag]) -> Result<(), Error> {
-        let mut named: HashSet<&str> = HashSet::new();
+        let mut kept: HashSet<&str> = HashSet::new();
         for tag in names {
-            named.extend([tag.manifest.digest().digest(), tag.config.digest().digest()]);
-            named.extend(tag.layers.iter().map(|layer| layer.blob.digest().digest()));
+            kept.extend([tag.manifest.digest().digest(), tag.config.digest().digest()]);
+            kept.extend(tag.layers.iter().map(|layer| layer.blob.digest().digest()));
         }
         let (mut victims, mut left) = (Vec::new(), self.total);
         for object in objects.iter().filter(|object| !self.removed.contains(object.path.as_path())) {
             let may_go = match object.kind {
                 ObjectKind::Tag => false,
-                ObjectKind::Blob | ObjectKind::Segments => !named.contains(object.name.as_str()),
+                ObjectKind::Blob | ObjectKind::Segments => !kept.contains(object.name.as_str()),
                 ObjectKind::Mount | ObjectKind::ContextDigests => self.policy.all || self.keep.is_some(),
                 ObjectKind::Snapshot | ObjectKind::Record | ObjectKind::Index => true,
             };

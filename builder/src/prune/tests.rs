@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 
 use snapshot::{Flavour, SnapshotId};
@@ -52,6 +53,7 @@ fn name(store: &Store, name: &str, layer: &snapshot::Layer, tagged: &str) {
         manifest: blob.clone(),
         config: blob,
         layers: vec![layer.clone()],
+        origins: BTreeMap::new(),
         tagged: tagged.to_owned(),
     };
     store.put_record("tags", &tags::key(name), &serde_json::to_vec(&tag).unwrap()).unwrap();

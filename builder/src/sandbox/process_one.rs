@@ -16,7 +16,7 @@ use super::rootfs::{self, Layers};
 use super::spec::{Attempt, Failure, Made, Processes, Report, Spec};
 use super::supervise::{self, Started};
 use super::target::Targets;
-use super::{step, system};
+use super::{bare, step, system};
 
 /// The life of process 1; returns its exit code. The stub holds the other end of `lifeline`.
 pub(super) fn process_one(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream, lifeline: &OwnedFd) -> u8 {
@@ -59,8 +59,11 @@ fn among_others(
     lifeline: &OwnedFd,
 ) -> Result<Option<Report>, Failure> {
     let subreaper = Subreaper::new().attempt(|| "become a subreaper".to_owned())?;
-    let made = furnish(spec)?;
-    let step = start(spec, stdin, channel)?;
+    let (made, step) = if spec.ground.mounts {
+        (furnish(spec)?, start(spec, stdin, channel)?)
+    } else {
+        (Made::default(), bare::start(spec, stdin, channel)?)
+    };
     let code = subreaper.until_ended(step.pid, lifeline).attempt(|| "wait for the step".to_owned());
     subreaper.kill_all().attempt(|| "kill what the step left".to_owned())?;
     step.check()?;
@@ -78,6 +81,17 @@ fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<
             if sent.is_ok() { 0 } else { BROKEN }
         },
     )
+}
+
+/// Forks a step that nothing is emulated for, and that confines itself.
+pub(super) fn fork(channel: &mut UnixStream, step: impl FnOnce() -> Result<u8, Failure>) -> Result<Started, Failure> {
+    let step = || {
+        step().unwrap_or_else(|failure| {
+            let sent = send(channel, &Report::Failed(failure));
+            if sent.is_ok() { 0 } else { BROKEN }
+        })
+    };
+    system::fork(step).map(Started::alone).attempt(|| "fork the step".to_owned())
 }
 
 /// Makes the root and goes there.
@@ -99,13 +113,13 @@ fn furnish(spec: &Spec) -> Result<Made, Failure> {
     let mut targets = Targets::new(root, layers.into_upper());
     furniture.place(&mut targets)?;
     let made = targets.finish()?;
-    own_null().attempt(|| "open `/dev/null`".to_owned())?;
+    own_null(CWD, "/dev/null").attempt(|| "open `/dev/null`".to_owned())?;
     Ok(made)
 }
 
 /// Exchanges the host's `/dev/null`, whose owner and mode root of a step could change, for the step's.
-fn own_null() -> io::Result<()> {
-    let null = openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+pub(super) fn own_null(directory: impl AsFd, path: &str) -> io::Result<()> {
+    let null = openat(directory, path, OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let found = fstat(&null)?;
     let device = (major(found.st_rdev), minor(found.st_rdev));
     if FileType::from_raw_mode(found.st_mode) != FileType::CharacterDevice || device != (1, 3) {

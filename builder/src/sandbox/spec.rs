@@ -41,6 +41,8 @@ pub(super) struct Ground {
     /// Where overlayfs keeps its marks; see `Sandbox::user_xattr`.
     pub(super) user_xattr: bool,
     pub(super) processes: Processes,
+    /// Whether anything can be mounted; otherwise there are no namespaces either.
+    pub(super) mounts: bool,
     /// How root, who has a single id there, gets others; nothing where ids are real.
     pub(super) emulation: Option<RootEmulation>,
 }

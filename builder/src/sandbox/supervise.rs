@@ -48,7 +48,7 @@ pub(super) fn start(
     let ours = ends.map(|(ours, _)| ours);
     if emulation != Some(RootEmulation::Full) {
         capabilities::confine(CapabilitySet::empty())?;
-        return Ok(Started { pid, root: None });
+        return Ok(Started::alone(pid));
     }
     // To read what belongs to programs that let nobody read them. No process of the step has it: none traces this one.
     capabilities::confine(CapabilitySet::SYS_PTRACE)?;
@@ -90,6 +90,11 @@ fn answer(listener: Listener, step: Pid) -> Result<JoinHandle<Result<(), Failure
 }
 
 impl Started {
+    /// A process that nobody answers for.
+    pub(super) fn alone(pid: Pid) -> Self {
+        Self { pid, root: None }
+    }
+
     /// Tells whether the emulation failed, after the step has ended.
     pub(super) fn check(self) -> Result<(), Failure> {
         match self.root {

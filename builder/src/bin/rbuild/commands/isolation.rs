@@ -16,20 +16,22 @@ pub(crate) struct IsolationArgs {
     root_emulation: Option<RootEmulation>,
 }
 
+impl Default for IsolationArgs {
+    fn default() -> Self {
+        Self { isolation: "auto".into(), root_emulation: None }
+    }
+}
+
 fn root_emulation(name: &str) -> Result<RootEmulation, String> {
     RootEmulation::of_name(name).ok_or_else(|| "there are `full`, `filter` and `none`".to_owned())
 }
 
 impl IsolationArgs {
-    /// Does [`enter`].
+    /// Chooses the rung and steps onto it; no thread may run yet.
     pub(crate) fn enter(&self) -> Result<Sandbox, Failure> {
-        enter(&self.isolation, self.root_emulation)
+        let home = super::home()?;
+        super::make_home(&home)?;
+        let requested = Some(self.isolation.as_str()).filter(|name| *name != "auto");
+        sandbox::enter(requested, self.root_emulation, &home).map_err(|error| Failure::Environment(error.into()))
     }
-}
-
-/// Chooses the rung and steps onto it; no thread may run yet.
-pub(super) fn enter(isolation: &str, emulation: Option<RootEmulation>) -> Result<Sandbox, Failure> {
-    super::make_home(&super::home()?)?;
-    let requested = Some(isolation).filter(|name| *name != "auto");
-    sandbox::enter(requested, emulation).map_err(|error| Failure::Environment(error.into()))
 }

@@ -51,7 +51,7 @@ fn make_home(home: &Path) -> Result<(), Failure> {
     fs_err::create_dir_all(home).context("cannot make the state directory").map_err(Failure::Environment)
 }
 
-/// Steps onto the rung with this name, or the highest.
-fn enter(isolation: &str) -> Result<Sandbox, Failure> {
-    isolation::enter(isolation, None)
+/// Steps onto the highest rung; no thread may run yet.
+fn enter() -> Result<Sandbox, Failure> {
+    isolation::IsolationArgs::default().enter()
 }
