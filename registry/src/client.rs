@@ -158,6 +158,23 @@ impl Client {
         self.put_manifest(&access, media_type, bytes)
     }
 
+    /// Proves the caller's identity to a registry (`host` or `host:port`): the credentials are known and taken.
+    ///
+    /// A registry that asks nobody who they are takes any.
+    pub fn sign_in(&self, registry: &str) -> Result<(), Error> {
+        let target = Target::registry(registry)?;
+        let action = Action::SignIn(target.registry.clone());
+        let base = self.transport.base(&target.authority, &action)?;
+        let mut url = base.clone();
+        url.set_path("/v2/");
+        let access = Access { action: action.clone(), target, base, scopes: Scopes::default() };
+        let request = Request::new(&action, Method::GET, url);
+        self.exchange(&access, &request, &mut |response| match response.status() {
+            StatusCode::OK => Ok(()),
+            _ => Err(response.refusal(&action)),
+        })
+    }
+
     /// Lists the tags of a repository, all pages of them.
     pub fn tags(&self, reference: &Reference) -> Result<Vec<String>, Error> {
         let access = self.access(reference, Scopes::pull, Action::ListTags)?;

@@ -189,6 +189,12 @@ pub enum Error {
         /// The failure; it names the path.
         source: io::Error,
     },
+    /// A credential file cannot be written.
+    #[error("cannot write the registry credentials")]
+    CredentialWrite {
+        /// The failure; it names the path.
+        source: io::Error,
+    },
     /// A credential file is not of the form of docker's `config.json`.
     #[error("`{}` is not a registry credential file: {problem}", path.display())]
     CredentialSyntax {
@@ -295,6 +301,8 @@ pub enum Action {
     Upload(String),
     /// PUT of a manifest.
     PushManifest(String),
+    /// Proof of an identity to a registry.
+    SignIn(String),
     /// GET of the tags of a repository.
     ListTags(String),
 }
@@ -308,6 +316,7 @@ impl fmt::Display for Action {
             Self::PushBlob { repository, digest } => write!(f, "push blob `{repository}@{digest}`"),
             Self::Upload(repository) => write!(f, "upload a blob to `{repository}`"),
             Self::PushManifest(reference) => write!(f, "push manifest `{reference}`"),
+            Self::SignIn(registry) => write!(f, "sign in to `{registry}`"),
             Self::ListTags(repository) => write!(f, "list tags of `{repository}`"),
         }
     }

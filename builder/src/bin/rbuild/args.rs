@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::commands::{copy, inspect};
+use crate::commands::{copy, inspect, login};
 use builder::export::{Output, OutputSpec};
 use builder::grants::{AgentSpec, SecretSpec};
 use builder::graph::platform::Platform;
@@ -50,6 +50,10 @@ pub(crate) enum Command {
     Inspect(inspect::InspectArgs),
     /// List the tags of a repository
     Tags(inspect::TagsArgs),
+    /// Keep the credentials for a registry
+    Login(login::LoginArgs),
+    /// Forget the credentials for a registry
+    Logout(login::LogoutArgs),
     /// Say what this machine lets rbuild do, and what would let it do more
     Doctor(DoctorArgs),
     /// Look inside

@@ -7,6 +7,7 @@ mod doctor;
 mod grants;
 mod images;
 pub(crate) mod inspect;
+pub(crate) mod login;
 mod prune;
 mod registries;
 pub(crate) mod settings;
@@ -31,6 +32,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Some(Command::Push(args)) => copy::push(&args),
         Some(Command::Pull(args)) => copy::pull(&args),
         Some(Command::Inspect(args)) => inspect::inspect(&args),
+        Some(Command::Login(args)) => login::login(&args),
+        Some(Command::Logout(args)) => login::logout(&args),
         Some(Command::Tags(args)) => inspect::tags(&args),
         Some(Command::Doctor(_)) => doctor::run(),
         Some(Command::Debug(command)) => return debug::run(&command),

@@ -7,7 +7,11 @@ use crate::report::Failure;
 
 /// The client's settings: credentials and rules of this user and machine.
 pub(crate) fn options() -> Result<Options, Failure> {
-    let credentials = Credentials::from_files(paths::credential_files());
+    let credentials =
+        Credentials::from_files(paths::credential_files()).and_then(|files| match paths::credential_text() {
+            Some((name, text)) => files.with_text(name, &text),
+            None => Ok(files),
+        });
     Ok(Options { credentials: credentials.map_err(|error| Failure::Other(error.into()))?, ..Options::default() })
 }
 
