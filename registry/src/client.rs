@@ -81,8 +81,8 @@ impl Client {
     /// The digest is computed from the bytes and compared with the reference's and with the one that the registry
     /// states. The media type that the registry states and the document's own must agree.
     pub fn manifest(&self, reference: &Reference) -> Result<Manifest, Error> {
-        let access = self.access(reference, Scopes::pull, |_| Action::PullManifest(reference.whole()))?;
-        self.fetch_manifest(&access, None)
+        let action = |_| Action::PullManifest(reference.whole());
+        self.anywhere(reference, action, &mut |access| self.fetch_manifest(access, None))
     }
 
     /// Follows a reference to the one image for a platform, through an index, or nested ones, where there are any.
@@ -90,7 +90,8 @@ impl Client {
     /// OCI and Docker schema 2 types are understood. An image that is in no index is taken whatever its platform: the
     /// config tells. In an index the best match wins ([`Error::NoPlatform`] if there is none).
     pub fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<Resolved, Error> {
-        resolve::resolve(self, reference, platform)
+        let action = |_| Action::PullManifest(reference.whole());
+        self.anywhere(reference, action, &mut |access| resolve::resolve(self, access, reference, platform))
     }
 
     /// Streams a blob into `out`, once and in order, and fails unless size and digest are the descriptor's.
@@ -100,8 +101,9 @@ impl Client {
     /// has to begin again with a new writer. `urls` of the descriptor are not followed.
     pub fn pull_blob(&self, reference: &Reference, descriptor: &Descriptor, out: &mut dyn Write) -> Result<(), Error> {
         let digest = descriptor.digest().clone();
-        let access = self.access(reference, Scopes::pull, |repository| Action::PullBlob { repository, digest })?;
-        pull::pull(self, &access, descriptor, out)
+        let action = |repository| Action::PullBlob { repository, digest: digest.clone() };
+        let mut progress = pull::Progress::new(descriptor, out, &action(reference.repository().to_owned()))?;
+        self.anywhere(reference, action, &mut |access| pull::pull(self, access, descriptor, &mut progress))
     }
 
     /// Says whether the repository has a blob.
@@ -124,7 +126,8 @@ impl Client {
         open: &dyn Fn() -> io::Result<Box<dyn Read + Send>>,
     ) -> Result<Pushed, Error> {
         let digest = descriptor.digest().clone();
-        let access = self.access(reference, Scopes::push, |repository| Action::PushBlob { repository, digest })?;
+        let access =
+            self.access(reference, Scopes::push, |repository| Action::PushBlob { repository, digest: digest.clone() })?;
         push::push(self, &access, descriptor, mount_from, open)
     }
 
@@ -137,7 +140,8 @@ impl Client {
         mount_from: Option<&str>,
     ) -> Result<Option<Pushed>, Error> {
         let digest = descriptor.digest().clone();
-        let access = self.access(reference, Scopes::push, |repository| Action::PushBlob { repository, digest })?;
+        let access =
+            self.access(reference, Scopes::push, |repository| Action::PushBlob { repository, digest: digest.clone() })?;
         Ok(match push::offer(self, &access, descriptor, mount_from)? {
             push::Offered::Done(pushed) => Some(pushed),
             push::Offered::Wanted(_) => None,
@@ -186,13 +190,45 @@ impl Client {
         &self,
         reference: &Reference,
         scopes: fn(&str) -> Scopes,
-        action: impl FnOnce(String) -> Action,
+        action: impl Fn(String) -> Action,
     ) -> Result<Access, Error> {
-        let target = Target::new(reference)?;
+        let mut places = self.transport.options.registries.places(Target::new(reference)?, false)?;
+        self.access_to(places.pop().expect("an image has its own place"), scopes, action)
+    }
+
+    fn access_to(
+        &self,
+        target: Target,
+        scopes: fn(&str) -> Scopes,
+        action: impl Fn(String) -> Action,
+    ) -> Result<Access, Error> {
         let action = action(target.name());
         let base = self.transport.base(&target.authority, &action)?;
         let scopes = scopes(&target.repository);
         Ok(Access { action, target, base, scopes })
+    }
+
+    /// Reads something where it is: from the mirrors of its registry, in their order, and then from the registry itself.
+    fn anywhere<T>(
+        &self,
+        reference: &Reference,
+        action: impl Fn(String) -> Action,
+        work: &mut dyn FnMut(&Access) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut places = self.transport.options.registries.places(Target::new(reference)?, true)?;
+        let own = places.pop().expect("an image has its own place");
+        let mut mirrors = Vec::new();
+        for place in places {
+            let name = place.name();
+            match self.access_to(place, Scopes::pull, &action).and_then(|access| work(&access)) {
+                Ok(value) => return Ok(value),
+                // What the caller's writer has of it cannot be taken back.
+                Err(error) if error.is_final() => return Err(error),
+                Err(error) => mirrors.push(format!("`{name}`: {}", error.brief())),
+            }
+        }
+        let result = self.access_to(own, Scopes::pull, &action).and_then(|access| work(&access));
+        result.map_err(|error| error.with_mirrors(mirrors))
     }
 
     /// Sends a request, again while the failure may pass, and reads its answer. Corrupt content counts once as a

@@ -27,6 +27,7 @@ mod options;
 mod origin;
 mod platform;
 pub mod reference;
+mod registries;
 mod retry;
 mod transport;
 
@@ -34,7 +35,8 @@ pub use client::{Client, Kind, Manifest, Pushed, Resolved, Upload, media_type};
 pub use credentials::Credentials;
 pub use error::{Action, Answer, AnswerError, Error, Exchange};
 pub use oci_spec::distribution::Reference;
-pub use options::{Options, Retry, Timeouts};
+pub use options::{Certificates, Options, Retry, Timeouts};
 pub use platform::rank;
+pub use registries::Registries;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -80,7 +80,7 @@ fn next(access: &Access, response: &Response) -> Result<Option<Url>, Error> {
     let url = url.map_err(|_| malformed(&access.action, "the address of the next page of tags is not a URL"))?;
     if url.origin() != access.base.origin() {
         return Err(Error::Forbidden {
-            exchange: Box::new(Exchange { action: access.action.clone(), url: shown(&response.url), attempts: 1 }),
+            exchange: Box::new(Exchange::new(&access.action, &response.url)),
             to: shown(&url),
             problem: "the next page of tags is on another host",
         });
