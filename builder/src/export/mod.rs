@@ -108,5 +108,5 @@ fn open_layer(world: &World<'_>, tree: &Tree, position: usize, layer: &Layer) ->
     if let Some((image, pulled)) = tree.layers()[position].image() {
         crate::solve::fetch(world, image, pulled)?;
     }
-    Ok(world.store.blobs().open(layer.blob.digest())?)
+    Ok(world.store.blobs().open_verified(layer.blob.digest())?)
 }

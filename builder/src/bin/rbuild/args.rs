@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use crate::commands::registries::RegistryArgs;
 use crate::commands::{copy, inspect, login};
 use builder::export::{Output, OutputSpec};
 use builder::grants::{AgentSpec, SecretSpec};
 use builder::graph::platform::Platform;
 use builder::graph::references::StepNetwork;
+use builder::prune::Limit;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Builds OCI images from Dockerfiles: no daemon, no setuid helper, one binary.
@@ -38,8 +40,6 @@ pub(crate) enum Command {
     Build(Box<BuildArgs>),
     /// List the images in the store
     Images(ImagesArgs),
-    /// Remove cached steps and every layer that no named image needs
-    Prune(PruneArgs),
     /// Copy an image, with all its platforms, between registries, OCI layouts, archives and the store
     Copy(copy::CopyArgs),
     /// Push an image of the store
@@ -54,6 +54,11 @@ pub(crate) enum Command {
     Login(login::LoginArgs),
     /// Forget the credentials for a registry
     Logout(login::LogoutArgs),
+    /// What the store takes up, what may go, and whether it is whole
+    #[command(subcommand)]
+    Cache(crate::commands::cache::CacheCommand),
+    /// The same as `rbuild cache prune`
+    Prune(crate::commands::cache::PruneArgs),
     /// Say what this machine lets rbuild do, and what would let it do more
     Doctor(DoctorArgs),
     /// Look inside
@@ -117,6 +122,9 @@ pub(crate) struct BuildArgs {
     /// Ask the registry for every base image (rbuild always does)
     #[arg(long)]
     pub(crate) pull: bool,
+    /// How large the store may be when the build is done: bytes (`20GiB`) or a share of the disk; the longest unused goes
+    #[arg(long, value_name = "SIZE", default_value_t = Limit::default())]
+    pub(crate) keep_storage: Limit,
     /// Steps to run at a time [default: the number of processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
@@ -134,6 +142,8 @@ pub(crate) struct BuildArgs {
     /// Write what was built to a file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) registries: RegistryArgs,
     /// How to show what happens
     #[arg(long, value_name = "MODE", default_value = "auto")]
     pub(crate) progress: Mode,
@@ -186,14 +196,6 @@ pub(crate) struct ImagesArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// `rbuild prune`.
-#[derive(Debug, Args)]
-pub(crate) struct PruneArgs {
-    /// Remove the named images and the content of cache mounts too
-    #[arg(short, long)]
-    pub(crate) all: bool,
 }
 
 /// `rbuild doctor`.

@@ -8,7 +8,7 @@ use clap::Args;
 use registry::credentials::edit::{self, Kept};
 use registry::{Client, Credentials, Options};
 
-use super::registries;
+use super::registries::{self, RegistryArgs};
 use crate::report::Failure;
 use crate::ui;
 
@@ -27,6 +27,8 @@ pub(crate) struct LoginArgs {
     /// Read the password from standard input (rbuild always does)
     #[arg(long)]
     password_stdin: bool,
+    #[command(flatten)]
+    registries: RegistryArgs,
 }
 
 /// `rbuild logout`.
@@ -40,7 +42,7 @@ pub(crate) struct LogoutArgs {
 pub(crate) fn login(args: &LoginArgs) -> Result<(), Failure> {
     let password = password()?;
     let credentials = Credentials::default().with_password(&args.registry, &args.username, &password);
-    let client = Client::new(Options { credentials, ..registries::options()? });
+    let client = Client::new(Options { credentials, ..registries::options(&args.registries)? });
     let client = client.map_err(|error| Failure::Other(error.into()))?;
     client.sign_in(&args.registry).map_err(|error| Failure::Registry(error.into()))?;
     let path = file()?;

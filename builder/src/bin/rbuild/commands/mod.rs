@@ -1,6 +1,7 @@
 //! One module a command.
 
 mod build;
+pub(crate) mod cache;
 pub(crate) mod copy;
 pub(crate) mod debug;
 mod doctor;
@@ -8,8 +9,7 @@ mod grants;
 mod images;
 pub(crate) mod inspect;
 pub(crate) mod login;
-mod prune;
-mod registries;
+pub(crate) mod registries;
 pub(crate) mod settings;
 
 use std::path::{Path, PathBuf};
@@ -27,7 +27,6 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         None => build::run(&cli.build),
         Some(Command::Build(args)) => build::run(&args),
         Some(Command::Images(args)) => images::run(&args),
-        Some(Command::Prune(args)) => prune::run(&args),
         Some(Command::Copy(args)) => copy::copy(&args),
         Some(Command::Push(args)) => copy::push(&args),
         Some(Command::Pull(args)) => copy::pull(&args),
@@ -35,6 +34,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Some(Command::Login(args)) => login::login(&args),
         Some(Command::Logout(args)) => login::logout(&args),
         Some(Command::Tags(args)) => inspect::tags(&args),
+        Some(Command::Cache(command)) => return cache::run(&command),
+        Some(Command::Prune(args)) => cache::run_prune(&args),
         Some(Command::Doctor(_)) => doctor::run(),
         Some(Command::Debug(command)) => return debug::run(&command),
     }?;
@@ -54,6 +55,7 @@ fn make_home(home: &Path) -> Result<(), Failure> {
 /// Chooses the rung and steps onto it; no thread may run yet.
 fn enter(isolation: &str) -> Result<Sandbox, Failure> {
     let requested = Some(isolation).filter(|name| *name != "auto");
-    make_home(&home()?)?;
-    sandbox::enter(requested).map_err(|error| Failure::Environment(error.into()))
+    let home = home()?;
+    make_home(&home)?;
+    sandbox::enter(requested, &home).map_err(|error| Failure::Environment(error.into()))
 }
