@@ -2,8 +2,10 @@
 
 mod content;
 mod manifest;
+mod pages;
 mod pull;
 mod push;
+mod referrers;
 mod resolve;
 mod session;
 mod stream;
@@ -155,7 +157,8 @@ impl Client {
 
     /// Puts a manifest or index under the reference's tag, or under its digest; at most 4 MiB.
     ///
-    /// Everything that the manifest names has to be in the repository already. A digest in the reference must be that
+    /// Everything that the manifest names has to be in the repository already. A manifest with a `subject` is listed
+    /// among its referrers, by the registry or, where it does not do so, by this client. A digest in the reference must be that
     /// of the bytes.
     pub fn push_manifest(&self, reference: &Reference, media_type: &str, bytes: &[u8]) -> Result<Digest, Error> {
         let access = self.access(reference, Scopes::push, |_| Action::PushManifest(reference.whole()))?;
@@ -177,6 +180,17 @@ impl Client {
             StatusCode::OK => Ok(()),
             _ => Err(response.refusal(&action)),
         })
+    }
+
+    /// Lists what refers to a manifest (signatures, attestations), by the referrers API or, without it, by the tag that
+    /// stands for it. A reference without a digest is resolved first.
+    pub fn referrers(&self, reference: &Reference) -> Result<Vec<Descriptor>, Error> {
+        let access = self.access(reference, Scopes::pull, |_| Action::ListReferrers(reference.whole()))?;
+        let subject = match &access.target.digest {
+            Some(digest) => digest.clone(),
+            None => self.fetch_manifest(&access, None)?.descriptor.digest().clone(),
+        };
+        referrers::referrers(self, &access, &subject)
     }
 
     /// Lists the tags of a repository, all pages of them.

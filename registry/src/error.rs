@@ -376,6 +376,8 @@ pub enum Action {
     PushManifest(String),
     /// Proof of an identity to a registry.
     SignIn(String),
+    /// GET of what refers to a manifest.
+    ListReferrers(String),
     /// GET of the tags of a repository.
     ListTags(String),
 }
@@ -390,6 +392,7 @@ impl fmt::Display for Action {
             Self::Upload(repository) => write!(f, "upload a blob to `{repository}`"),
             Self::PushManifest(reference) => write!(f, "push manifest `{reference}`"),
             Self::SignIn(registry) => write!(f, "sign in to `{registry}`"),
+            Self::ListReferrers(reference) => write!(f, "list what refers to `{reference}`"),
             Self::ListTags(repository) => write!(f, "list tags of `{repository}`"),
         }
     }

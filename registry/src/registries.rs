@@ -42,8 +42,8 @@ struct Mirror {
     location: String,
     #[serde(default)]
     insecure: bool,
-    #[serde(default)]
-    pull_from_mirror: Option<PullFrom>,
+    #[serde(default, rename = "pull-from-mirror")]
+    when: Option<PullFrom>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -126,7 +126,7 @@ impl Registries {
             return Err(Error::Blocked { name, prefix: rule.prefix.clone() });
         }
         let by_digest = target.digest.is_some();
-        let suits = |mirror: &&Mirror| match mirror.pull_from_mirror {
+        let suits = |mirror: &&Mirror| match mirror.when {
             Some(PullFrom::DigestOnly) => by_digest,
             Some(PullFrom::TagOnly) => !by_digest,
             Some(PullFrom::All) => true,
