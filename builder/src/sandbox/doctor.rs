@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::ladder::Rung;
 use super::probe::Place;
-use super::spec::{Failure, Processes};
+use super::spec::{Failure, Ground, Processes};
 use super::userns::Refusal;
 
 /// One rung that was tried.
@@ -57,7 +57,8 @@ pub fn doctor(work_dir: &Path) -> Diagnosis {
     }
     let rung = chosen.map(|(rung, _)| rung);
     let mut obstacles = obstacles(&probes, rung);
-    if let Some((rung, ground)) = chosen.filter(|(_, ground)| ground.mounts && ground.processes == Processes::Shared) {
+    let masked = |ground: &Ground| ground.mounts && ground.processes == Processes::Shared;
+    if let Some((rung, _)) = chosen.filter(|(_, ground)| masked(ground)) {
         let sentence =
             "parts of `/proc` are masked in this container, so a step cannot have a pid namespace".to_owned();
         obstacles.insert(0, (rung.name(), Obstacle { errno: None, sentence, remedies: unmask_proc() }));
