@@ -22,3 +22,4 @@ mod sandbox;
 mod server;
 mod settings;
 mod steps;
+mod store;
