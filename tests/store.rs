@@ -181,3 +181,104 @@ fn a_build_keeps_the_store_within_its_limit() {
     assert!(pruned.stdout.starts_with("freed 0 B"), "{}", pruned.stdout);
     assert_eq!(cache(&bench, &["prune", "--filter", "label=x"]).code, 2);
 }
+
+/// How often a step ran, by the logs of all builds.
+fn executions(runs: &[Run], instruction: &str) -> usize {
+    let number = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
+    let ran = |run: &Run| {
+        let named: Vec<String> = run.stderr.lines().filter(|line| line.contains(instruction)).map(number).collect();
+        run.stderr.lines().filter(|line| line.contains(" DONE ") && named.contains(&number(line))).count()
+    };
+    runs.iter().map(ran).sum()
+}
+
+/// Builds that share most of their steps, while everything that nobody holds is removed again and again.
+#[test]
+fn eight_builds_share_a_store_with_a_prune() {
+    const BUILDS: usize = 8;
+    let bench = bench();
+    // All builds wait in their last step for the last of them: a lease holds what another needs.
+    let dockerfile = |number: usize| {
+        let variant = number % 4;
+        crate::common::with_bases(&format!(
+            "FROM {{busybox}}\nRUN sleep 0.2; echo one >/one\nCOPY src /src\nRUN sleep 0.1; echo two{variant} >/two\n\
+             RUN echo three{number} >/three; sleep 4\n"
+        ))
+    };
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let (runs, prunes) = std::thread::scope(|scope| {
+        let builds: Vec<_> = (0..BUILDS)
+            .map(|number| {
+                bench.file(&format!("{number}.Dockerfile"), &dockerfile(number));
+                let (bench, file) = (&bench, format!("{number}.Dockerfile"));
+                scope.spawn(move || bench.build(&["-f", &file, "-t", &format!("image:{number}"), "--jobs", "1"]))
+            })
+            .collect();
+        let pruner = scope.spawn(|| {
+            let mut prunes = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let run = cache(&bench, &["prune"]);
+                assert_eq!(run.code, 0, "{}", run.stderr);
+                prunes += 1;
+            }
+            prunes
+        });
+        let runs: Vec<Run> = builds.into_iter().map(|build| build.join().unwrap()).collect();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        (runs, pruner.join().unwrap())
+    });
+    assert!(prunes > 3, "{prunes}");
+    assert_eq!((executions(&runs, "echo one"), executions(&runs, "COPY src")), (1, 1));
+    for variant in 0..4 {
+        assert_eq!(executions(&runs, &format!("echo two{variant}")), 1, "{variant}");
+    }
+    assert_whole(&bench);
+    bench.assert_clean();
+    assert_eq!(fs_err::read_dir(store(&bench).join("leases")).unwrap().count(), 0);
+}
+
+/// How many builds are killed: a few each time, more where `RBUILD_TEST_KILLS` says so.
+#[expect(clippy::disallowed_methods, reason = "whoever runs the tests says how long they may take")]
+fn kills() -> u64 {
+    std::env::var("RBUILD_TEST_KILLS").map_or(20, |text| text.parse().unwrap())
+}
+
+/// Moments that are the same each time: an xorshift generator.
+fn moments() -> impl Iterator<Item = std::time::Duration> {
+    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+    std::iter::from_fn(move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        Some(std::time::Duration::from_micros(state % 400_000))
+    })
+}
+
+#[test]
+fn a_killed_build_leaves_a_store_that_builds_the_same() {
+    let bench = bench();
+    let expected = layers(&bench, 0);
+    let mut killed = 0;
+    for (number, moment) in (1..=kills()).zip(moments()) {
+        // Now and then everything is made anew.
+        if number % 5 == 0 {
+            assert_eq!(cache(&bench, &["prune", "--all"]).code, 0);
+        }
+        let archive = bench.path("killed.tar");
+        let mut command = bench.rbuild();
+        command.args(["--progress", "quiet", "--build-arg", "SOURCE_DATE_EPOCH=0", "--build-arg"]);
+        command.arg(format!("N={number}")).arg("-o").arg(format!("type=oci,dest={}", archive.display()));
+        let mut child = command.arg(".").stdout(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(moment);
+        child.kill().unwrap();
+        killed += usize::from(child.wait().unwrap().code().is_none());
+        let number = usize::try_from(number).unwrap();
+        assert_eq!(layers(&bench, number), expected, "killed after {moment:?}");
+    }
+    assert!(killed > 0);
+    assert_whole(&bench);
+    bench.assert_clean();
+    for folder in ["leases", "locks"] {
+        assert_eq!(fs_err::read_dir(store(&bench).join(folder)).unwrap().count(), 0, "{folder}");
+    }
+}

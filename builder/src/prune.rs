@@ -165,7 +165,7 @@ struct Sweep<'a> {
 impl<'a> Sweep<'a> {
     /// Removes what may go, up to the first name; `true` when that was taken away, and its image may go now.
     fn remove(&mut self, objects: &[&'a Object]) -> Result<bool, Error> {
-        let named = self.named()?;
+        let kept = self.kept()?;
         let (mut victims, mut left) = (Vec::new(), self.total);
         for object in objects.iter().filter(|object| !self.done.contains(object.path.as_path())) {
             if self.keep.is_some_and(|keep| left <= keep) {
@@ -173,7 +173,7 @@ impl<'a> Sweep<'a> {
             }
             let thorough = self.policy.all || self.keep.is_some();
             let may_go = match object.kind {
-                ObjectKind::Blob | ObjectKind::Segments => !named.contains(&object.name),
+                ObjectKind::Blob | ObjectKind::Segments => !kept.contains(&object.name),
                 ObjectKind::Mount | ObjectKind::ContextDigests | ObjectKind::Tag => thorough,
                 ObjectKind::Snapshot | ObjectKind::Record | ObjectKind::Index => true,
             };
@@ -191,14 +191,14 @@ impl<'a> Sweep<'a> {
     }
 
     /// The blobs of the images that have names, in hexadecimal.
-    fn named(&self) -> Result<HashSet<String>, Error> {
-        let mut named = HashSet::new();
+    fn kept(&self) -> Result<HashSet<String>, Error> {
+        let mut kept = HashSet::new();
         for tag in tags::list(self.store)? {
             let layers = tag.layers.iter().map(|layer| layer.blob.digest());
             let digests = layers.chain([tag.manifest.digest(), tag.config.digest()]);
-            named.extend(digests.map(|digest| digest.digest().to_owned()));
+            kept.extend(digests.map(|digest| digest.digest().to_owned()));
         }
-        Ok(named)
+        Ok(kept)
     }
 
     /// Takes a name away, unless a running build has just given it.

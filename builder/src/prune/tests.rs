@@ -54,6 +54,7 @@ fn name(store: &Store, name: &str, layer: &snapshot::Layer, hours: u64) {
         manifest: blob.clone(),
         config: blob,
         layers: vec![layer.clone()],
+        origins: std::collections::BTreeMap::new(),
         tagged: String::new(),
     };
     store.put_record("tags", &tags::key(name), &serde_json::to_vec(&tag).unwrap()).unwrap();

@@ -178,7 +178,7 @@ fn disk_usage(path: &Path) -> u64 {
 #[test]
 fn the_inventory_is_all_that_is_on_the_disk() {
     let (_root, store) = store();
-    let (digest, _) = store.blobs().ingest(None, &mut &[1; 100_000][..]).unwrap();
+    let (digest, _) = store.blobs().ingest(None, &mut vec![1; 100_000].as_slice()).unwrap();
     store.put_index(&digest, &LayerIndex::default()).unwrap();
     store.put_record("steps", "a b", b"x").unwrap();
     store.put_record("tags", "t", b"x").unwrap();

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::commands::{copy, inspect};
 use builder::export::{Output, OutputSpec};
 use builder::grants::{AgentSpec, SecretSpec};
 use builder::graph::platform::Platform;
@@ -38,6 +39,16 @@ pub(crate) enum Command {
     Build(Box<BuildArgs>),
     /// List the images in the store
     Images(ImagesArgs),
+    /// Copy an image, with all its platforms, between registries, OCI layouts, archives and the store
+    Copy(copy::CopyArgs),
+    /// Push an image of the store
+    Push(copy::PushArgs),
+    /// Pull an image into the store
+    Pull(copy::PullArgs),
+    /// Say what an image is made of
+    Inspect(inspect::InspectArgs),
+    /// List the tags of a repository
+    Tags(inspect::TagsArgs),
     /// What the store takes up, what may go, and whether it is whole
     #[command(subcommand)]
     Cache(crate::commands::cache::CacheCommand),
@@ -117,9 +128,8 @@ pub(crate) struct BuildArgs {
     pub(crate) network: NetworkMode,
     #[command(flatten)]
     pub(crate) settings: crate::commands::settings::SettingsArgs,
-    /// How to isolate steps: `rbuild doctor` says what this machine gives
-    #[arg(long, value_name = "RUNG", default_value = "auto")]
-    pub(crate) isolation: String,
+    #[command(flatten)]
+    pub(crate) isolation: crate::commands::isolation::IsolationArgs,
     /// Write the digest of the image's config to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
