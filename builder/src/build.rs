@@ -19,9 +19,14 @@ use crate::graph::references::{Request, StepNetwork, select};
 use crate::graph::{Graph, GraphError, lower};
 use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
+use crate::prune::{self, Limit};
 use crate::remote::Remotes;
 use crate::sandbox::{Cancel, Sandbox, Settings};
+use crate::solve::whole::Wholes;
 use crate::solve::{self, SolveError, World};
+
+/// How often a build begins again because it found a damaged file in the store: each time there is one less.
+const RETRIES: usize = 8;
 
 /// What to build.
 #[derive(Debug, Clone)]
@@ -65,6 +70,8 @@ pub struct Machine<'a> {
     pub registry: &'a registry::Options,
     /// Ends the build.
     pub cancel: &'a Cancel,
+    /// How large the store may be afterwards.
+    pub keep_storage: Limit,
 }
 
 /// Why a build failed.
@@ -168,14 +175,17 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
     }
 
     let store = open_store(machine.home, machine.sandbox)?;
+    let lease = store.lease(&format!("building `{name}`"))?;
     let context = LocalContext::open(&build.context, build.ignore.clone())?;
     let remotes = Remotes::default();
     let contexts = named_contexts(&contexts, &build.request, &store, &remotes)?;
     let memo_path = store.path().join("context-digests");
     let memo = Memo::load(&memo_path);
     let options = options(build);
+    let wholes = Wholes::default();
     let world = World {
         store: &store,
+        wholes: &wholes,
         client: &client,
         executor: machine.sandbox,
         context: &context,
@@ -187,19 +197,45 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
         options: &options,
         grants: &build.grants,
     };
-    let solved = solve::solve(&graph, &world);
+    let mut made = make(build, &graph, &world);
+    for damaged in 1..=RETRIES {
+        if made.is_ok() || store.blobs().damaged() < damaged {
+            break;
+        }
+        reporter.warn("a damaged file was removed from the store: what it was for is made again".to_owned());
+        made = make(build, &graph, &world);
+    }
     memo.save(&memo_path)?;
-    let tree = solved?;
+    drop(lease);
+    tidy(&store, machine.keep_storage, &reporter);
+    made
+}
 
+/// Keeps the store within its limit. A build that is done does not fail for it.
+fn tidy(store: &Store, limit: Limit, reporter: &Reporter<'_>) {
+    match prune::keep_within(store, limit) {
+        Ok(pruned) => {
+            for name in pruned.forgotten {
+                reporter.warn(format!("the image `{name}` is no more: the store was above its limit ({limit})"));
+            }
+        }
+        Err(error) => reporter.warn(format!("cannot keep the store within its limit ({limit}): {error}")),
+    }
+}
+
+/// Solves and exports.
+fn make(build: &Build, graph: &Graph, world: &World<'_>) -> Result<Image, BuildError> {
+    let tree = solve::solve(graph, world)?;
+    let options = world.options;
     let made: Vec<Option<&str>> = tree.layers().iter().map(|layer| layer.created()).collect();
-    let layers = if options.export_layers { tree.blobs(&world).map_err(ExportError::from)? } else { Vec::new() };
-    let image = assemble(graph.config, layers, &made, build.epoch.as_deref());
+    let layers = if options.export_layers { tree.blobs(world).map_err(ExportError::from)? } else { Vec::new() };
+    let image = assemble(graph.config.clone(), layers, &made, build.epoch.as_deref());
     let exported = Exported { image: &image, tree: &tree, tags: &build.tags };
     if options.export_layers {
-        export::store(&world, &exported)?;
+        export::store(world, &exported)?;
     }
     for output in &build.outputs {
-        export::export(&world, output, &exported)?;
+        export::export(world, output, &exported)?;
     }
     Ok(image)
 }

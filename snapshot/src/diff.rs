@@ -261,7 +261,7 @@ pub(crate) fn describe(
 
 /// Whether two entries are the same to a layer, whose times have no fractions of a second. A symbolic link's mode
 /// means nothing.
-fn same(upper: &Entry, lower: &Entry) -> bool {
+pub(crate) fn same(upper: &Entry, lower: &Entry) -> bool {
     let whole = |entry: &Entry| {
         let mut metadata = entry.metadata.clone();
         metadata.mtime.nanoseconds = 0;

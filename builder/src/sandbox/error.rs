@@ -18,6 +18,12 @@ pub enum SandboxError {
         /// The rung's name.
         name: &'static str,
     },
+    /// The step needs what the rung cannot give.
+    #[error("the sandbox `chroot` cannot {what}")]
+    Lacking {
+        /// What that is, as words that follow "cannot".
+        what: &'static str,
+    },
     /// The step took longer than it may, and was ended.
     #[error("the step took longer than {} seconds", after.as_secs_f64())]
     TimedOut {

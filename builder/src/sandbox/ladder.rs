@@ -3,13 +3,16 @@
 //! A rung is chosen because a rehearsal of a step worked in it, for no other reason.
 
 use std::fs::File;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::bare::{self, Placed};
 use super::cancel::Cancel;
 use super::describe::{Executor, ExitStatus, Mount, Process, Root, Stream};
 use super::doctor::{Obstacle, explain};
 use super::error::SandboxError;
-use super::probe::{Place, in_child, rehearse, rehearse_any};
+use super::probe::{Place, rehearse, rehearse_any};
+use super::recall::Memory;
 use super::spec::{Attempt, Failure, Ground, Processes, Spec};
 use super::userns::{Ids, Namespace, Refusal};
 use super::{program, run};
@@ -21,22 +24,30 @@ pub enum Rung {
     Root,
     /// A user namespace with a range of ids.
     Range,
+    /// Another root and real ids, and no namespace.
+    Chroot,
 }
 
 impl Rung {
     /// Every rung, from the top.
-    pub(super) const ALL: [Self; 2] = [Self::Root, Self::Range];
+    pub(super) const ALL: [Self; 3] = [Self::Root, Self::Range, Self::Chroot];
 
     /// The name that the user chooses it by.
     pub fn name(self) -> &'static str {
         match self {
             Self::Root => "root",
             Self::Range => "range",
+            Self::Chroot => "chroot",
         }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rung| rung.name() == name)
     }
 
     /// What it guarantees, one sentence each.
     pub(super) fn guarantees(self, ground: Ground) -> Vec<&'static str> {
+        const NAMESPACES: &str = "every step has its own mounts, IPC and host name";
         let processes = match ground.processes {
             Processes::Own => "a step sees and signals its own processes alone, and all of them die with rbuild",
             Processes::Shared => {
@@ -44,29 +55,51 @@ impl Rung {
                  leaves running is killed"
             }
         };
-        let (owners, privilege) = match self {
+        let (namespaces, owners, privilege) = match self {
             Self::Root => (
+                NAMESPACES,
                 "owners, groups, modes and device nodes of the image are real",
                 "root of a step is root of rbuild's user namespace, with Docker's default capabilities and no more",
             ),
             Self::Range => (
+                NAMESPACES,
                 "owners, groups and modes of the image are real; a device node cannot be made",
                 "root of a step has no privilege outside of its user namespace",
             ),
+            Self::Chroot => (
+                "a step has a root of its own and shares everything else with this container: nothing but the container \
+                 confines it, and it can leave its root",
+                "owners, groups, modes and device nodes of the image are real",
+                "what is mounted into a step is moved into its tree: a read-only bind can be written, a tmpfs has no \
+                 limit, a secret is a file on the disk until the step ends",
+            ),
         };
-        vec!["every step has its own mounts, IPC and host name", processes, owners, privilege]
+        vec![namespaces, processes, owners, privilege]
     }
 
-    /// Shows in children that it works, up to a process that waits in the namespace that it needs.
-    pub(super) fn attempt(self, place: &Place) -> Result<(Option<Namespace>, Ground), Refusal> {
+    /// Makes the namespace that it needs, and takes everything else for shown.
+    fn again(self, ground: Ground) -> Result<Option<Namespace>, Refusal> {
+        match self {
+            Self::Root | Self::Chroot => Ok(None),
+            Self::Range => Namespace::make(Ids::Range, || Ok(ground)).map(|(namespace, _)| Some(namespace)),
+        }
+    }
+
+    /// Shows in children that it works, up to a process that waits in the namespace that it needs. `directory` is where
+    /// trees will be.
+    pub(super) fn attempt(self, place: &Place, directory: &Path) -> Result<(Option<Namespace>, Ground), Refusal> {
         match self {
             Self::Root => {
                 let user_xattr = !in_initial_namespace().map_err(Refusal::Rehearsal)?;
-                let ground = Ground { user_xattr, processes: Processes::Own };
+                let ground = Ground { user_xattr, processes: Processes::Own, mounts: true };
                 rehearse(place, ground).map_err(Refusal::Rehearsal).map(|ground| (None, ground))
             }
             Self::Range => {
                 Namespace::make(Ids::Range, || rehearse_any(place)).map(|(namespace, ground)| (Some(namespace), ground))
+            }
+            Self::Chroot => {
+                let ground = Ground { user_xattr: true, processes: Processes::Shared, mounts: false };
+                bare::rehearse(directory).map_err(Refusal::Rehearsal).map(|()| (None, ground))
             }
         }
     }
@@ -78,17 +111,14 @@ impl Rung {
 pub(super) enum Planned {
     /// A user namespace with one id, and owners recorded.
     Single,
-    /// chroot with real ids, where nothing can be mounted.
-    Chroot,
 }
 
 impl Planned {
-    pub(super) const ALL: [Self; 2] = [Self::Single, Self::Chroot];
+    pub(super) const ALL: [Self; 1] = [Self::Single];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Single => "single",
-            Self::Chroot => "chroot",
         }
     }
 
@@ -96,14 +126,6 @@ impl Planned {
     pub(super) fn attempt(self, place: &Place) -> Result<(), Refusal> {
         match self {
             Self::Single => Namespace::make(Ids::Single, || rehearse_any(place)).map(drop),
-            Self::Chroot => in_child(|| {
-                rustix::process::chroot("/").attempt(|| "change the root".to_owned())?;
-                let (uid, gid) = (nix::unistd::Uid::from_raw(1), nix::unistd::Gid::from_raw(1));
-                nix::unistd::setgroups(&[]).attempt(|| "leave all groups".to_owned())?;
-                nix::unistd::setresgid(gid, gid, gid).attempt(|| "take another group id".to_owned())?;
-                nix::unistd::setresuid(uid, uid, uid).attempt(|| "take another user id".to_owned())
-            })
-            .map_err(Refusal::Rehearsal),
         }
     }
 }
@@ -119,19 +141,18 @@ pub struct Sandbox {
 
 /// Chooses the highest rung that works here, or the one that is `requested` by name, and enters it.
 ///
-/// Must be called while the process has one thread: it forks, and the kernel lets no other process join a user namespace.
-pub fn enter(requested: Option<&str>) -> Result<Sandbox, SandboxError> {
+/// `directory` is where the trees of steps will be. Must be called while the process has one thread: it forks, and the kernel lets no other process join a user namespace.
+pub fn enter(requested: Option<&str>, directory: &Path) -> Result<Sandbox, SandboxError> {
     let threads = fs_err::read_dir("/proc/self/task").attempt(|| "count the threads of rbuild".to_owned())?.count();
     if threads > 1 {
         return Err(SandboxError::Threads { count: threads });
     }
-    let Some(name) = requested else { return enter_highest() };
+    let Some(name) = requested else { return enter_highest(directory) };
     if let Some(planned) = Planned::ALL.into_iter().find(|planned| planned.name() == name) {
         return Err(SandboxError::NotImplemented { name: planned.name() });
     }
-    let rung = Rung::ALL.into_iter().find(|rung| rung.name() == name);
-    let rung = rung.ok_or_else(|| SandboxError::UnknownRung { name: name.to_owned() })?;
-    match rung.attempt(&Place::Memory) {
+    let rung = Rung::named(name).ok_or_else(|| SandboxError::UnknownRung { name: name.to_owned() })?;
+    match rung.attempt(&Place::Memory, directory) {
         Ok((namespace, ground)) => Sandbox::new(rung, namespace, ground),
         Err(refusal) => {
             let Obstacle { sentence, remedies, .. } = explain(rung.name(), &refusal);
@@ -140,11 +161,23 @@ pub fn enter(requested: Option<&str>) -> Result<Sandbox, SandboxError> {
     }
 }
 
-fn enter_highest() -> Result<Sandbox, SandboxError> {
+fn enter_highest(directory: &Path) -> Result<Sandbox, SandboxError> {
+    let memory = Memory::new(directory);
+    let recalled = memory.recall().and_then(|(name, ground)| Some((Rung::named(&name)?, ground)));
+    if let Some((rung, ground)) = recalled
+        && let Ok(namespace) = rung.again(ground)
+    {
+        return Sandbox::new(rung, namespace, ground);
+    }
     let mut last = None;
     for rung in Rung::ALL {
-        match rung.attempt(&Place::Memory) {
-            Ok((namespace, ground)) => return Sandbox::new(rung, namespace, ground),
+        match rung.attempt(&Place::Memory, directory) {
+            Ok((namespace, ground)) => {
+                memory.keep(rung.name(), ground);
+                return Sandbox::new(rung, namespace, ground);
+            }
+            // What keeps an ordinary user from changing the root is not what there is something to be done about.
+            Err(_) if rung == Rung::Chroot => {}
             Err(refusal) => last = Some(explain(rung.name(), &refusal)),
         }
     }
@@ -197,6 +230,10 @@ impl Sandbox {
 }
 
 impl Executor for Sandbox {
+    fn stacks_layers(&self) -> bool {
+        self.ground.mounts
+    }
+
     fn run(
         &self,
         root: &Root,
@@ -206,7 +243,16 @@ impl Executor for Sandbox {
         output: &mut dyn FnMut(Stream, &[u8]),
     ) -> Result<ExitStatus, SandboxError> {
         run::check(root, process, mounts)?;
-        let spec = Spec::new(root, process, mounts, self.ground);
-        run::run(&*self.program()?, &spec, process.stdin.as_deref(), cancel, output)
+        let program = self.program()?;
+        if self.ground.mounts {
+            let spec = Spec::new(root, process, mounts, self.ground);
+            return run::run(&program, &spec, process.stdin.as_deref(), cancel, output);
+        }
+        bare::check(root, process, mounts)?;
+        let placed = Placed::new(root, &process.settings, mounts)?;
+        let spec = Spec::new(root, process, &[], self.ground);
+        let ended = run::run(&program, &spec, process.stdin.as_deref(), cancel, output);
+        placed.restore(root)?;
+        ended
     }
 }

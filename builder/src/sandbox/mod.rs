@@ -29,6 +29,7 @@
     reason = "fork, mount_setattr, prctl and ioctl have no safe wrapper; every block says why it is sound"
 )]
 
+mod bare;
 mod cancel;
 mod capabilities;
 mod describe;
@@ -39,12 +40,14 @@ mod extra;
 mod filesystem;
 mod furnish;
 mod init;
+mod inject;
 mod ladder;
 mod network;
 mod probe;
 mod process_one;
 mod program;
 mod reap;
+mod recall;
 mod rootfs;
 mod run;
 #[expect(dead_code, unused_imports, reason = "the rungs that filter calls use it next")]

@@ -50,8 +50,8 @@ pub(super) fn in_child<T: Serialize + DeserializeOwned>(
 /// Rehearses a step with processes of its own, or else among those of rbuild. Only for a user namespace of its own: that
 /// is what keeps a step from tracing the processes that it sees.
 pub(super) fn rehearse_any(place: &Place) -> Result<Ground, Failure> {
-    let own = Ground { user_xattr: true, processes: Processes::Own };
-    let shared = Ground { user_xattr: true, processes: Processes::Shared };
+    let own = Ground { user_xattr: true, processes: Processes::Own, mounts: true };
+    let shared = Ground { user_xattr: true, processes: Processes::Shared, mounts: true };
     // The first failure counts: what stands in the way of more is what is worth telling.
     rehearse(place, own).or_else(|failure| rehearse(place, shared).map_err(|_| failure))
 }

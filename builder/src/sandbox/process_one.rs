@@ -15,7 +15,7 @@ use super::reap::{self, Subreaper};
 use super::rootfs::{self, Layers};
 use super::spec::{Attempt, Failure, Made, Processes, Report, Spec};
 use super::target::Targets;
-use super::{capabilities, step, system};
+use super::{bare, capabilities, step, system};
 
 /// The life of process 1; returns its exit code. The stub holds the other end of `lifeline`.
 pub(super) fn process_one(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream, lifeline: &OwnedFd) -> u8 {
@@ -57,16 +57,27 @@ fn among_others(
     lifeline: &OwnedFd,
 ) -> Result<Option<Report>, Failure> {
     let subreaper = Subreaper::new().attempt(|| "become a subreaper".to_owned())?;
-    let made = furnish(spec)?;
-    let step = start(spec, stdin, channel)?;
+    let (made, step) = if spec.ground.mounts {
+        (furnish(spec)?, start(spec, stdin, channel)?)
+    } else {
+        (Made::default(), bare::start(spec, stdin, channel)?)
+    };
     let code = subreaper.until_ended(step, lifeline).attempt(|| "wait for the step".to_owned());
     subreaper.kill_all().attempt(|| "kill what the step left".to_owned())?;
     Ok(code?.map(|code| Report::Ended { code, made }))
 }
 
 fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<rustix::process::Pid, Failure> {
+    fork(channel, || step::execute(spec, stdin))
+}
+
+/// Forks the step, which reports when it cannot be what it has to be.
+pub(super) fn fork(
+    channel: &mut UnixStream,
+    step: impl FnOnce() -> Result<u8, Failure>,
+) -> Result<rustix::process::Pid, Failure> {
     let step = || {
-        step::execute(spec, stdin).unwrap_or_else(|failure| {
+        step().unwrap_or_else(|failure| {
             let sent = send(channel, &Report::Failed(failure));
             if sent.is_ok() { 0 } else { BROKEN }
         })
@@ -94,14 +105,14 @@ fn furnish(spec: &Spec) -> Result<Made, Failure> {
     let mut targets = Targets::new(root, layers.into_upper());
     furniture.place(&mut targets)?;
     let made = targets.finish()?;
-    own_null().attempt(|| "open `/dev/null`".to_owned())?;
+    own_null(CWD, "/dev/null").attempt(|| "open `/dev/null`".to_owned())?;
     capabilities::confine()?;
     Ok(made)
 }
 
 /// Exchanges the host's `/dev/null`, whose owner and mode root of a step could change, for the step's.
-fn own_null() -> io::Result<()> {
-    let null = openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+pub(super) fn own_null(directory: impl AsFd, path: &str) -> io::Result<()> {
+    let null = openat(directory, path, OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let found = fstat(&null)?;
     let device = (major(found.st_rdev), minor(found.st_rdev));
     if FileType::from_raw_mode(found.st_mode) != FileType::CharacterDevice || device != (1, 3) {

@@ -40,6 +40,8 @@ pub(super) struct Ground {
     /// Where overlayfs keeps its marks; see `Sandbox::user_xattr`.
     pub(super) user_xattr: bool,
     pub(super) processes: Processes,
+    /// Whether anything can be mounted; otherwise there are no namespaces either.
+    pub(super) mounts: bool,
 }
 
 /// Which processes a step sees.

@@ -20,6 +20,7 @@ pub mod scheduler;
 mod select;
 mod source;
 pub mod tree;
+pub mod whole;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -41,12 +42,15 @@ use plan::Plan;
 use run::Trees;
 pub(crate) use source::fetch;
 use tree::Tree;
+use whole::Wholes;
 
 /// What solving works with.
 #[derive(Clone, Copy)]
 pub struct World<'a> {
     /// Layers, snapshots, records.
     pub store: &'a Store,
+    /// The trees of stages, where layers cannot be stacked.
+    pub wholes: &'a Wholes,
     /// The registries.
     pub client: &'a registry::Client,
     /// What runs commands.

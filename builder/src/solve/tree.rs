@@ -277,7 +277,7 @@ impl Tree {
             .get()
             .or(layer.otherwise.get())
             .expect("a step that is neither a directory nor a blob is run again");
-        let blob = world.store.blobs().open(known.blob.digest())?;
+        let blob = world.store.blobs().open_verified(known.blob.digest())?;
         let mut tar = layer::decompress(blob, layer::Limits::default().bytes)?;
         let snapshots = world.store.snapshots();
         let unpacked = snapshot::unpack(&mut tar, snapshots.prepare()?, snapshots.flavour())?;

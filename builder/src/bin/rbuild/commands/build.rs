@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::args::{BuildArgs, Mode};
-use crate::commands::grants;
+use crate::commands::{grants, registries};
 use crate::report::{self, Dockerfile, Failure};
 use crate::{signals, ui};
 
@@ -32,11 +32,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
     if let Location::Git(git) = &mut location {
         git.keep_git_dir |= build.request.build_args.get(KEEP_GIT_DIR).is_some_and(|value| value == "1");
     }
-    let credentials = registry::Credentials::from_files(paths::credential_files());
-    let registry = registry::Options {
-        credentials: credentials.map_err(|error| Failure::Other(error.into()))?,
-        ..registry::Options::default()
-    };
+    let registry = registries::options()?;
     let (mut main, sandbox) = main_context(args, &location)?;
     build.dockerfile = std::mem::take(&mut main.dockerfile);
     build.dockerfile_name.clone_from(&main.name);
@@ -54,7 +50,8 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
 
     let mode = if args.quiet { Mode::Quiet } else { args.progress };
     let display = ui::display(mode);
-    let machine = Machine { home: &home, sandbox: &sandbox, registry: &registry, cancel: &cancel };
+    let keep_storage = args.keep_storage;
+    let machine = Machine { home: &home, sandbox: &sandbox, registry: &registry, cancel: &cancel, keep_storage };
     let result = build::build(&build, &machine, display.as_ref());
     display.finish(result.is_ok());
     let image = result.map_err(|error| Failure::Build { error: Box::new(error), dockerfile })?;

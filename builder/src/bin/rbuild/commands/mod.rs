@@ -1,11 +1,14 @@
 //! One module a command.
 
 mod build;
+pub(crate) mod cache;
+pub(crate) mod copy;
 pub(crate) mod debug;
 mod doctor;
 mod grants;
 mod images;
-mod prune;
+pub(crate) mod inspect;
+mod registries;
 pub(crate) mod settings;
 
 use std::path::{Path, PathBuf};
@@ -23,7 +26,14 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         None => build::run(&cli.build),
         Some(Command::Build(args)) => build::run(&args),
         Some(Command::Images(args)) => images::run(&args),
-        Some(Command::Prune(args)) => prune::run(&args),
+
+        Some(Command::Copy(args)) => copy::copy(&args),
+        Some(Command::Push(args)) => copy::push(&args),
+        Some(Command::Pull(args)) => copy::pull(&args),
+        Some(Command::Inspect(args)) => inspect::inspect(&args),
+        Some(Command::Tags(args)) => inspect::tags(&args),
+        Some(Command::Cache(command)) => return cache::run(&command),
+        Some(Command::Prune(args)) => cache::run_prune(&args),
         Some(Command::Doctor(_)) => doctor::run(),
         Some(Command::Debug(command)) => return debug::run(&command),
     }?;
@@ -43,6 +53,7 @@ fn make_home(home: &Path) -> Result<(), Failure> {
 /// Chooses the rung and steps onto it; no thread may run yet.
 fn enter(isolation: &str) -> Result<Sandbox, Failure> {
     let requested = Some(isolation).filter(|name| *name != "auto");
-    make_home(&home()?)?;
-    sandbox::enter(requested).map_err(|error| Failure::Environment(error.into()))
+    let home = home()?;
+    make_home(&home)?;
+    sandbox::enter(requested, &home).map_err(|error| Failure::Environment(error.into()))
 }
