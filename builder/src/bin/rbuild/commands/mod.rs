@@ -9,8 +9,8 @@ mod grants;
 mod images;
 pub(crate) mod inspect;
 pub(crate) mod isolation;
-mod registries;
 pub(crate) mod login;
+mod registries;
 pub(crate) mod registries;
 pub(crate) mod settings;
 
