@@ -81,7 +81,7 @@ pub(crate) struct BuildArgs {
     /// Push the image to the registry that each name names
     #[arg(long)]
     pub(crate) push: bool,
-    /// `type=oci|docker|local|tar|registry[,dest=PATH][,tar=false][,compression=KIND][,compression-level=N]`; `-` is
+    /// `type=oci|docker|local|tar|registry[,dest=PATH][,tar=false][,compression=KIND][,compression-level=N][,force-compression=true]`; `-` is
     /// standard output; may be given several times
     #[arg(short, long = "output", value_name = "SPEC", value_parser = |text: &str| text.parse::<OutputSpec>())]
     pub(crate) outputs: Vec<OutputSpec>,
@@ -223,7 +223,7 @@ impl BuildArgs {
     pub(crate) fn all_outputs(&self) -> Vec<OutputSpec> {
         let mut outputs = self.outputs.clone();
         if self.push && outputs.iter().all(|spec| spec.output != Output::Push) {
-            outputs.push(OutputSpec { output: Output::Push, compression: None });
+            outputs.push(OutputSpec { output: Output::Push, compression: None, force: false });
         }
         outputs
     }
