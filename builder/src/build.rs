@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
 use std::path::PathBuf;
 
-use snapshot::{Compression, Flavour, Store};
+use snapshot::{Flavour, Store};
 
 use crate::bases::{self, BaseError};
 use crate::checks::{self, Subject};
@@ -12,6 +12,7 @@ use crate::context::{ContextError, Ignore, LocalContext, Memo};
 use crate::contexts::{NamedTree, OpenError, open_named};
 use crate::dockerfile::lint::Finding;
 use crate::dockerfile::{self, CheckOptionError};
+use crate::export::compression::Chosen;
 use crate::export::{self, ExportError, Exported, Output};
 use crate::grants::Grants;
 use crate::graph::named::NamedContext;
@@ -21,7 +22,7 @@ use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
 use crate::prune::{self, Limit};
 use crate::remote::Remotes;
-use crate::sandbox::{Cancel, Sandbox, Settings};
+use crate::sandbox::{Cancel, RootEmulation, Sandbox, Settings};
 use crate::solve::whole::Wholes;
 use crate::solve::{self, SolveError, World};
 
@@ -45,8 +46,8 @@ pub struct Build {
     pub tags: Vec<registry::Reference>,
     /// Where the image goes besides the store.
     pub outputs: Vec<Output>,
-    /// How new layers are compressed.
-    pub compression: Compression,
+    /// How layers are compressed.
+    pub compression: Chosen,
     /// Look nothing up in the cache.
     pub no_cache: bool,
     /// Steps at a time; as many as there are processors when absent.
@@ -119,7 +120,12 @@ pub enum BuildError {
 
 /// The store as the sandbox's rung needs it.
 pub fn open_store(home: &std::path::Path, sandbox: &Sandbox) -> Result<Store, snapshot::Error> {
-    Store::open(home, if sandbox.user_xattr() { Flavour::UserXattr } else { Flavour::Trusted })
+    let flavour = match (sandbox.emulation(), sandbox.user_xattr()) {
+        (Some(_), _) => Flavour::Single,
+        (None, true) => Flavour::UserXattr,
+        (None, false) => Flavour::Trusted,
+    };
+    Store::open(home, flavour)
 }
 
 /// What a build begins with, and all of a check.
@@ -181,7 +187,7 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
     let contexts = named_contexts(&contexts, &build.request, &store, &remotes)?;
     let memo_path = store.path().join("context-digests");
     let memo = Memo::load(&memo_path);
-    let options = options(build);
+    let options = options(build, machine.sandbox.emulation());
     let wholes = Wholes::default();
     let world = World {
         store: &store,
@@ -216,7 +222,9 @@ fn tidy(store: &Store, limit: Limit, reporter: &Reporter<'_>) {
     match prune::keep_within(store, limit) {
         Ok(pruned) => {
             for name in pruned.forgotten {
-                reporter.warn(format!("the image `{name}` is no more: the store was above its limit ({limit})"));
+                reporter.warn(format!(
+                    "the image `{name}` is no more: it was the longest unused in a store above its limit ({limit})"
+                ));
             }
         }
         Err(error) => reporter.warn(format!("cannot keep the store within its limit ({limit}): {error}")),
@@ -258,14 +266,16 @@ fn named_contexts(
     Ok(opened)
 }
 
-fn options(build: &Build) -> solve::Options {
+fn options(build: &Build, emulation: Option<RootEmulation>) -> solve::Options {
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     solve::Options {
         jobs: build.jobs.unwrap_or(processors),
         no_cache: build.no_cache,
         settings: build.settings.clone(),
         private_network: build.request.network == StepNetwork::Private,
-        compression: build.compression,
+        emulation,
+        compression: build.compression.compression,
+        force_compression: build.compression.force,
         epoch: build.epoch.clone(),
         export_layers: build.outputs.is_empty()
             || build.outputs.iter().any(Output::wants_layers)

@@ -34,7 +34,7 @@ use crate::grants::Grants;
 use crate::graph::{CopyOp, Graph, Op, Vertex, VertexId};
 use crate::progress::Reporter;
 use crate::remote::Remotes;
-use crate::sandbox::{Cancel, Executor, Settings};
+use crate::sandbox::{Cancel, Executor, RootEmulation, Settings};
 
 pub use error::{Cause, SolveError};
 use key::CacheKey;
@@ -99,8 +99,12 @@ pub struct Options {
     pub private_network: bool,
     /// What else every step has.
     pub settings: Settings,
+    /// How root of a step has ids that a single one cannot be; nothing where they are what they seem.
+    pub emulation: Option<RootEmulation>,
     /// How new layers are compressed.
     pub compression: Compression,
+    /// Whether layers of images that are compressed otherwise are compressed anew.
+    pub force_compression: bool,
     /// When layers count as made, RFC 3339; the time they were made when absent.
     pub epoch: Option<String>,
     /// Whether the target's layers are needed as blobs: false for an output that is only a directory.

@@ -122,11 +122,12 @@ impl Prepared {
         let active = world.store.snapshots().prepare()?;
         let mut writer = TreeWriter::new(active.upper(), Flavour::Plain)?;
         let name = Path::new(&selected[0].name);
-        let before = world.context.digest(selected, &Ignore::default(), world.memo)?;
-        let after = world.context.copy(selected, &Ignore::default(), &mut |_, path: &Path, entry, content| {
-            let path = if selected[0].directory { relative(path) } else { name };
-            Ok::<(), Cause>(writer.entry(path, entry, content)?)
-        })?;
+        let before = world.context.first_digest(selected, &Ignore::default(), world.memo)?;
+        let after =
+            world.context.copy(selected, &Ignore::default(), world.memo, &mut |_, path: &Path, entry, content| {
+                let path = if selected[0].directory { relative(path) } else { name };
+                Ok::<(), Cause>(writer.entry(path, entry, content)?)
+            })?;
         writer.finish()?;
         if before != after {
             return Err(Cause::ContextChanged);
@@ -233,7 +234,7 @@ pub(super) fn find(view: &View, source: &str) -> Result<PathBuf, Cause> {
 /// own name, which is returned; the name of a directory is empty.
 pub(super) fn copy_part(world: &World<'_>, tree: &Tree, source: &Path, to: &Path) -> Result<PathBuf, Cause> {
     let view = tree.view(world)?;
-    let mut writer = TreeWriter::new(to, Flavour::Plain)?;
+    let mut writer = TreeWriter::new(to, world.store.snapshots().flavour())?;
     let mut put = |path: &Path, found: &Found<'_>| -> Result<(), Cause> {
         if matches!(found.entry.kind, Kind::File { .. }) {
             writer.copy_file(path, &found.entry, &tree.open(found, world)?)?;

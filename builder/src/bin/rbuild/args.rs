@@ -81,7 +81,7 @@ pub(crate) struct BuildArgs {
     /// Push the image to the registry that each name names
     #[arg(long)]
     pub(crate) push: bool,
-    /// `type=oci|docker|local|tar|registry[,dest=PATH][,tar=false][,compression=KIND][,compression-level=N]`; `-` is
+    /// `type=oci|docker|local|tar|registry[,dest=PATH][,tar=false][,compression=KIND][,compression-level=N][,force-compression=true]`; `-` is
     /// standard output; may be given several times
     #[arg(short, long = "output", value_name = "SPEC", value_parser = |text: &str| text.parse::<OutputSpec>())]
     pub(crate) outputs: Vec<OutputSpec>,
@@ -133,9 +133,8 @@ pub(crate) struct BuildArgs {
     pub(crate) network: NetworkMode,
     #[command(flatten)]
     pub(crate) settings: crate::commands::settings::SettingsArgs,
-    /// How to isolate steps: `rbuild doctor` says what this machine gives
-    #[arg(long, value_name = "RUNG", default_value = "auto")]
-    pub(crate) isolation: String,
+    #[command(flatten)]
+    pub(crate) isolation: crate::commands::isolation::IsolationArgs,
     /// Write the digest of the image's config to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
@@ -224,7 +223,7 @@ impl BuildArgs {
     pub(crate) fn all_outputs(&self) -> Vec<OutputSpec> {
         let mut outputs = self.outputs.clone();
         if self.push && outputs.iter().all(|spec| spec.output != Output::Push) {
-            outputs.push(OutputSpec { output: Output::Push, compression: None });
+            outputs.push(OutputSpec { output: Output::Push, compression: None, force: false });
         }
         outputs
     }

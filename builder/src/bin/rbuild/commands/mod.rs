@@ -8,7 +8,9 @@ mod doctor;
 mod grants;
 mod images;
 pub(crate) mod inspect;
+pub(crate) mod isolation;
 pub(crate) mod login;
+mod registries;
 pub(crate) mod registries;
 pub(crate) mod settings;
 
@@ -16,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use builder::sandbox::{self, Sandbox};
+use builder::sandbox::Sandbox;
 
 use crate::args::{Cli, Command};
 use crate::report::Failure;
@@ -52,10 +54,7 @@ fn make_home(home: &Path) -> Result<(), Failure> {
     fs_err::create_dir_all(home).context("cannot make the state directory").map_err(Failure::Environment)
 }
 
-/// Chooses the rung and steps onto it; no thread may run yet.
-fn enter(isolation: &str) -> Result<Sandbox, Failure> {
-    let requested = Some(isolation).filter(|name| *name != "auto");
-    let home = home()?;
-    make_home(&home)?;
-    sandbox::enter(requested, &home).map_err(|error| Failure::Environment(error.into()))
+/// Steps onto the highest rung; no thread may run yet.
+fn enter() -> Result<Sandbox, Failure> {
+    isolation::IsolationArgs::default().enter()
 }
