@@ -10,7 +10,6 @@ mod images;
 pub(crate) mod inspect;
 pub(crate) mod isolation;
 pub(crate) mod login;
-mod registries;
 pub(crate) mod registries;
 pub(crate) mod settings;
 
