@@ -13,6 +13,7 @@ mod contexts;
 mod copying;
 mod emulation;
 mod failures;
+mod interchange;
 mod interrupts;
 mod mounts;
 mod once;
