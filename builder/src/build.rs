@@ -22,7 +22,7 @@ use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
 use crate::prune::{self, Limit};
 use crate::remote::Remotes;
-use crate::sandbox::{Cancel, Sandbox, Settings};
+use crate::sandbox::{Cancel, RootEmulation, Sandbox, Settings};
 use crate::solve::whole::Wholes;
 use crate::solve::{self, SolveError, World};
 
@@ -120,7 +120,12 @@ pub enum BuildError {
 
 /// The store as the sandbox's rung needs it.
 pub fn open_store(home: &std::path::Path, sandbox: &Sandbox) -> Result<Store, snapshot::Error> {
-    Store::open(home, if sandbox.user_xattr() { Flavour::UserXattr } else { Flavour::Trusted })
+    let flavour = match (sandbox.emulation(), sandbox.user_xattr()) {
+        (Some(_), _) => Flavour::Single,
+        (None, true) => Flavour::UserXattr,
+        (None, false) => Flavour::Trusted,
+    };
+    Store::open(home, flavour)
 }
 
 /// What a build begins with, and all of a check.
@@ -182,7 +187,7 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
     let contexts = named_contexts(&contexts, &build.request, &store, &remotes)?;
     let memo_path = store.path().join("context-digests");
     let memo = Memo::load(&memo_path);
-    let options = options(build);
+    let options = options(build, machine.sandbox.emulation());
     let wholes = Wholes::default();
     let world = World {
         store: &store,
@@ -259,13 +264,14 @@ fn named_contexts(
     Ok(opened)
 }
 
-fn options(build: &Build) -> solve::Options {
+fn options(build: &Build, emulation: Option<RootEmulation>) -> solve::Options {
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     solve::Options {
         jobs: build.jobs.unwrap_or(processors),
         no_cache: build.no_cache,
         settings: build.settings.clone(),
         private_network: build.request.network == StepNetwork::Private,
+        emulation,
         compression: build.compression.compression,
         force_compression: build.compression.force,
         epoch: build.epoch.clone(),

@@ -17,15 +17,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use oci_spec::image::{Digest, DigestAlgorithm};
-use rustix::fs::Mode;
+use rustix::fs::{AtFlags, CWD, FileType, Mode};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::digest::sha256;
+use crate::owner::{self, Owner};
 use crate::path::remove_tree;
 use crate::store::{seal, uses::Uses};
 use crate::temp::{TempDirectory, create_directory, ensure_directory, random_path, sweep};
 use crate::tree::Flavour;
+use crate::xattr::Source;
 
 const TREE: &str = "fs";
 const WORK: &str = "work";
@@ -72,6 +75,7 @@ impl Snapshots {
         let directory = root.join(match flavour {
             Flavour::Trusted => "snapshots-trusted",
             Flavour::UserXattr => "snapshots-userxattr",
+            Flavour::Single => "snapshots-single",
             Flavour::Plain => "snapshots-plain",
         });
         let tmp = directory.join(TMP);
@@ -130,6 +134,19 @@ impl Snapshots {
         // The root of an image can be entered by everybody, unless adopt_root_of or a layer says otherwise.
         rustix::fs::chmod(&upper, Mode::from_raw_mode(0o755)).map_err(Error::io("set the mode of", &upper))?;
         Ok(Active { snapshots: self.clone(), temporary, upper, work })
+    }
+
+    /// Gives a file of the store to an owner of the image, the way in which this flavour keeps owners; what is `None`
+    /// stays as it is. A symbolic link is not followed.
+    pub fn give(&self, path: &Path, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
+        if self.flavour != Flavour::Single {
+            let (uid, gid) = (uid.map(rustix::fs::Uid::from_raw), gid.map(rustix::fs::Gid::from_raw));
+            return rustix::fs::chownat(CWD, path, uid, gid, AtFlags::SYMLINK_NOFOLLOW);
+        }
+        let kind = FileType::from_raw_mode(rustix::fs::lstat(path)?.st_mode);
+        let known = owner::read(Source::Path(path), kind)?;
+        let owner = Owner { uid: uid.unwrap_or(known.uid), gid: gid.unwrap_or(known.gid), ..known };
+        owner::write(Source::Path(path), kind, owner)
     }
 
     /// Lists the committed snapshots.
@@ -211,20 +228,33 @@ impl Active {
         self.snapshots.flavour
     }
 
+    /// Does [`Snapshots::give`].
+    pub fn give(&self, path: &Path, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
+        self.snapshots.give(path, uid, gid)
+    }
+
     /// Gives the tree's root the metadata of `lower`, the directory of the topmost layer below, which shows what the whole
     /// stack's root is. An overlay shows those of the upper directory: call this before mounting, or `/` changes its mode.
     pub fn adopt_root_of(&self, lower: &Path) -> Result<(), Error> {
         let found = rustix::fs::stat(lower).map_err(Error::io("read the metadata of", lower))?;
         let written = Error::io("set the metadata of", &self.upper);
         let upper = &self.upper;
-        let (uid, gid) = (rustix::fs::Uid::from_raw(found.st_uid), rustix::fs::Gid::from_raw(found.st_gid));
-        rustix::fs::chown(upper, Some(uid), Some(gid))
+        let (uid, gid) = match self.flavour() {
+            Flavour::Single => {
+                let owner = owner::read(Source::Path(lower), FileType::Directory);
+                let owner = owner.map_err(Error::io("read the owner of", lower))?;
+                (owner.uid, owner.gid)
+            }
+            Flavour::Trusted | Flavour::UserXattr | Flavour::Plain => (found.st_uid, found.st_gid),
+        };
+        self.snapshots
+            .give(upper, Some(uid), Some(gid))
             .and_then(|()| rustix::fs::chmod(upper, Mode::from_raw_mode(found.st_mode & 0o7777)))
             .and_then(|()| {
                 let modified =
                     rustix::fs::Timespec { tv_sec: found.st_mtime, tv_nsec: found.st_mtime_nsec.cast_signed() };
                 let times = rustix::fs::Timestamps { last_access: modified, last_modification: modified };
-                rustix::fs::utimensat(rustix::fs::CWD, upper, &times, rustix::fs::AtFlags::empty())
+                rustix::fs::utimensat(CWD, upper, &times, AtFlags::empty())
             })
             .map_err(written)
     }

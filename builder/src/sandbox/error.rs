@@ -30,6 +30,16 @@ pub enum SandboxError {
         /// What it may take.
         after: std::time::Duration,
     },
+    /// The emulation of root was asked for where nothing is emulated.
+    #[error(
+        "the root emulation `{emulation}` is for the sandbox `single`, and this is `{rung}`, whose ids are real; say `--isolation=single` with it"
+    )]
+    NothingToEmulate {
+        /// What was asked for.
+        emulation: &'static str,
+        /// The rung.
+        rung: &'static str,
+    },
     /// [`enter`](super::enter) was called too late.
     #[error("the sandbox must be entered by a process with one thread, and this one has {count}")]
     Threads {

@@ -13,7 +13,7 @@ use super::spec::Ground;
 
 const FILE: &str = "isolation";
 
-/// What decides on what a process may isolate: the boot, the limits of namespaces (user_namespaces(7), and those of
+/// What decides on what a process may isolate: the boot, the limits of namespaces (`user_namespaces(7)`, and those of
 /// Debian and Ubuntu), the mounts (those over `/proc` too), who else's ids there are.
 const CIRCUMSTANCES: &[&str] = &[
     "/proc/sys/kernel/random/boot_id",
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn a_choice_counts_in_the_same_circumstances_alone() {
         let home = tempfile::tempdir().unwrap();
-        let ground = Ground { user_xattr: true, processes: Processes::Shared, mounts: true };
+        let ground = Ground { user_xattr: true, processes: Processes::Shared, mounts: true, emulation: None };
         let memory = Memory::new(home.path());
         assert!(memory.recall().is_none());
         memory.keep("range", ground);
@@ -106,6 +106,6 @@ mod tests {
     #[test]
     fn a_place_that_cannot_be_written_is_no_error() {
         Memory::new(Path::new("/proc/nowhere"))
-            .keep("root", Ground { user_xattr: false, processes: Processes::Own, mounts: true });
+            .keep("root", Ground { user_xattr: false, processes: Processes::Own, mounts: true, emulation: None });
     }
 }

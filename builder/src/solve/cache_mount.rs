@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
-use rustix::fs::{FlockOperation, Gid, Mode, Uid};
+use rustix::fs::{FlockOperation, Mode};
 use rustix::io::Errno;
 use snapshot::Kind;
 use snapshot::digest::sha256;
@@ -156,8 +156,7 @@ pub(super) fn fill(world: &World<'_>, cache: &CacheOp, from: Option<&Tree>, new:
         copy(world, cache, tree, new)?;
     }
     let mode = cache.mode.or(from.is_none().then_some(MODE));
-    let ids = (cache.uid.map(Uid::from_raw), cache.gid.map(Gid::from_raw));
-    rustix::fs::chown(new, ids.0, ids.1).map_err(failed("give to its owner"))?;
+    world.store.snapshots().give(new, cache.uid, cache.gid).map_err(failed("give to its owner"))?;
     let set = mode.map_or(Ok(()), |mode| rustix::fs::chmod(new, Mode::from_raw_mode(mode)));
     set.map_err(failed("set the mode of"))
 }

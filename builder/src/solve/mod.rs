@@ -34,7 +34,7 @@ use crate::grants::Grants;
 use crate::graph::{CopyOp, Graph, Op, Vertex, VertexId};
 use crate::progress::Reporter;
 use crate::remote::Remotes;
-use crate::sandbox::{Cancel, Executor, Settings};
+use crate::sandbox::{Cancel, Executor, RootEmulation, Settings};
 
 pub use error::{Cause, SolveError};
 use key::CacheKey;
@@ -99,6 +99,8 @@ pub struct Options {
     pub private_network: bool,
     /// What else every step has.
     pub settings: Settings,
+    /// How root of a step has ids that a single one cannot be; nothing where they are what they seem.
+    pub emulation: Option<RootEmulation>,
     /// How new layers are compressed.
     pub compression: Compression,
     /// Whether layers of images that are compressed otherwise are compressed anew.

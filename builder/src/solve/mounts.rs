@@ -234,7 +234,7 @@ pub(super) fn find(view: &View, source: &str) -> Result<PathBuf, Cause> {
 /// own name, which is returned; the name of a directory is empty.
 pub(super) fn copy_part(world: &World<'_>, tree: &Tree, source: &Path, to: &Path) -> Result<PathBuf, Cause> {
     let view = tree.view(world)?;
-    let mut writer = TreeWriter::new(to, Flavour::Plain)?;
+    let mut writer = TreeWriter::new(to, world.store.snapshots().flavour())?;
     let mut put = |path: &Path, found: &Found<'_>| -> Result<(), Cause> {
         if matches!(found.entry.kind, Kind::File { .. }) {
             writer.copy_file(path, &found.entry, &tree.open(found, world)?)?;

@@ -87,7 +87,7 @@ impl Store {
         let relocation = relocate(index, below);
         let index = relocation.as_ref().map_or(index.as_ref(), |relocation| &relocation.index);
         let mut found = IndexWriter::default();
-        diff::changes(&tree, &View::default(), &mut found)?;
+        diff::changes(&tree, self.snapshots.flavour(), &View::default(), &mut found)?;
         let found = View::new(vec![Arc::new(found.finish())]);
         let expected = View::new(vec![Arc::new(index.clone())]);
         for (path, node) in index.nodes() {

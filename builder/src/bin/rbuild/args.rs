@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::commands::{copy, inspect};
+use crate::commands::registries::RegistryArgs;
+use crate::commands::{copy, inspect, login};
 use builder::export::{Output, OutputSpec};
 use builder::grants::{AgentSpec, SecretSpec};
 use builder::graph::platform::Platform;
@@ -49,6 +50,10 @@ pub(crate) enum Command {
     Inspect(inspect::InspectArgs),
     /// List the tags of a repository
     Tags(inspect::TagsArgs),
+    /// Keep the credentials for a registry
+    Login(login::LoginArgs),
+    /// Forget the credentials for a registry
+    Logout(login::LogoutArgs),
     /// What the store takes up, what may go, and whether it is whole
     #[command(subcommand)]
     Cache(crate::commands::cache::CacheCommand),
@@ -128,15 +133,16 @@ pub(crate) struct BuildArgs {
     pub(crate) network: NetworkMode,
     #[command(flatten)]
     pub(crate) settings: crate::commands::settings::SettingsArgs,
-    /// How to isolate steps: `rbuild doctor` says what this machine gives
-    #[arg(long, value_name = "RUNG", default_value = "auto")]
-    pub(crate) isolation: String,
+    #[command(flatten)]
+    pub(crate) isolation: crate::commands::isolation::IsolationArgs,
     /// Write the digest of the image's config to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
     /// Write what was built to a file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) registries: RegistryArgs,
     /// How to show what happens
     #[arg(long, value_name = "MODE", default_value = "auto")]
     pub(crate) progress: Mode,

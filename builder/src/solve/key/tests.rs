@@ -21,7 +21,7 @@ fn op() -> RunOp {
 }
 
 fn key_of(op: &RunOp, base: &str) -> CacheKey {
-    run(op, base).finish()
+    run(op, base, None).finish()
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
     if let Location::Git(git) = &mut location {
         git.keep_git_dir |= build.request.build_args.get(KEEP_GIT_DIR).is_some_and(|value| value == "1");
     }
-    let registry = registries::options()?;
+    let registry = registries::options(&args.registries)?;
     let (mut main, sandbox) = main_context(args, &location)?;
     build.dockerfile = std::mem::take(&mut main.dockerfile);
     build.dockerfile_name.clone_from(&main.name);
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
         return check(&build, &registry, dockerfile);
     }
     let home = super::home()?;
-    let sandbox = sandbox.map_or_else(|| super::enter(&args.isolation), Ok)?;
+    let sandbox = sandbox.map_or_else(|| args.isolation.enter(), Ok)?;
     let cancel = Cancel::new().context("cannot prepare to cancel steps").map_err(Failure::Environment)?;
     signals::cancel_on_signals(cancel.clone()).context("cannot take signals").map_err(Failure::Environment)?;
 
@@ -79,7 +79,7 @@ fn main_context(args: &BuildArgs, location: &Location) -> Result<(MainContext, O
     if let Location::Directory(directory) = location {
         return Ok((contexts::open_local(directory, file, &mut stdin).map_err(failed)?, None));
     }
-    let (home, sandbox) = (super::home()?, super::enter(&args.isolation)?);
+    let (home, sandbox) = (super::home()?, args.isolation.enter()?);
     let store = build::open_store(&home, &sandbox).context("cannot use the store")?;
     Ok((contexts::open(location, file, &mut stdin, &store).map_err(failed)?, Some(sandbox)))
 }

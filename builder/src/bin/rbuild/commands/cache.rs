@@ -68,7 +68,7 @@ pub(crate) fn run(command: &CacheCommand) -> Result<ExitCode, Failure> {
 
 fn store() -> Result<Store, Failure> {
     // In the user namespace rbuild may see and remove what steps made as other users.
-    let sandbox = super::enter("auto")?;
+    let sandbox = super::enter()?;
     Ok(open_store(&super::home()?, &sandbox).context("cannot use the store")?)
 }
 
