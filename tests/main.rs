@@ -23,3 +23,4 @@ mod sandbox;
 mod server;
 mod settings;
 mod steps;
+mod store;

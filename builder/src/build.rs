@@ -222,7 +222,9 @@ fn tidy(store: &Store, limit: Limit, reporter: &Reporter<'_>) {
     match prune::keep_within(store, limit) {
         Ok(pruned) => {
             for name in pruned.forgotten {
-                reporter.warn(format!("the image `{name}` is no more: the store was above its limit ({limit})"));
+                reporter.warn(format!(
+                    "the image `{name}` is no more: it was the longest unused in a store above its limit ({limit})"
+                ));
             }
         }
         Err(error) => reporter.warn(format!("cannot keep the store within its limit ({limit}): {error}")),
