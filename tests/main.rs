@@ -12,6 +12,7 @@ mod common;
 mod contexts;
 mod copying;
 mod failures;
+mod hostile;
 mod interrupts;
 mod mounts;
 mod once;
