@@ -11,6 +11,7 @@ mod checks;
 mod common;
 mod contexts;
 mod copying;
+mod emulation;
 mod failures;
 mod hostile;
 mod interrupts;
