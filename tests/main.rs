@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
+mod apps;
 mod architecture;
 mod builds;
 mod cache;
@@ -13,8 +14,8 @@ mod contexts;
 mod copying;
 mod emulation;
 mod failures;
-mod interchange;
 mod hostile;
+mod interchange;
 mod interrupts;
 mod mounts;
 mod once;

@@ -1,6 +1,6 @@
 //! `rbuild build`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::args::{BuildArgs, Mode};
-use crate::commands::{grants, registries};
+use crate::commands::{app, grants, registries};
 use crate::report::{self, Dockerfile, Failure};
 use crate::{signals, ui};
 
@@ -27,6 +27,9 @@ use crate::{signals, ui};
 const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
 
 pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
+    if app::build::is_app(args) {
+        return app::build::run(args);
+    }
     let mut location = Location::parse(&args.context).map_err(|error| Failure::Usage(error.to_string()))?;
     let mut build = build_of(args)?;
     if let Location::Git(git) = &mut location {
@@ -85,7 +88,7 @@ fn main_context(args: &BuildArgs, location: &Location) -> Result<(MainContext, O
 }
 
 /// What the arguments say; the context is still to be opened.
-fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
+pub(crate) fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
     let tags: Result<Vec<_>, _> = args.tags.iter().map(|tag| registry::reference::parse(tag)).collect();
     let tags = tags.map_err(|error| Failure::Usage(error.to_string()))?;
     if let Some(tag) = tags.iter().find(|tag| tag.digest().is_some()) {
@@ -106,6 +109,8 @@ fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
             None => build_args.extend(paths::variable(text).map(|value| (text.clone(), value))),
         }
     }
+    let mut grants = grants::read(&args.secrets, &args.agents)?;
+    grants.secrets_in_layers = args.allow_secret_in_layer;
     let epoch = build_args.get("SOURCE_DATE_EPOCH").cloned().or_else(|| paths::variable("SOURCE_DATE_EPOCH"));
     Ok(Build {
         dockerfile: Vec::new(),
@@ -113,6 +118,7 @@ fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
         context: PathBuf::new(),
         ignore: Ignore::default(),
         request: Request {
+            secret_args: BTreeSet::new(),
             build_args,
             target: args.target.clone(),
             platform: args.platform.clone().unwrap_or_else(Platform::host),
@@ -126,7 +132,7 @@ fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
         no_cache: args.no_cache,
         jobs: args.jobs.map(usize::from),
         settings: args.settings.read(args.network)?,
-        grants: grants::read(&args.secrets, &args.agents)?,
+        grants,
         epoch: epoch.map(|seconds| epoch_time(&seconds)).transpose()?,
     })
 }
