@@ -169,7 +169,7 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
 
     let store = open_store(machine.home, machine.sandbox)?;
     let context = LocalContext::open(&build.context, build.ignore.clone())?;
-    let remotes = Remotes::default();
+    let remotes = Remotes::new(&build.grants, machine.cancel);
     let contexts = named_contexts(&contexts, &build.request, &store, &remotes)?;
     let memo_path = store.path().join("context-digests");
     let memo = Memo::load(&memo_path);

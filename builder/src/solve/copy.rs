@@ -11,7 +11,7 @@ use snapshot::{Entry, Kind, Metadata, Mtime, View};
 use crate::archive::{self, Archive, Owners};
 use crate::context::{Ignore, LocalContext, Selected};
 use crate::graph::{CopyOp, CopySource};
-use crate::remote::git::{self, Checkout};
+use crate::remote::git::Checkout;
 use crate::remote::http::Download;
 use crate::remote::location::shown;
 use crate::scratch::Scratch;
@@ -84,7 +84,7 @@ fn repositories(world: &World<'_>, op: &CopyOp) -> Result<Vec<Repository>, Cause
     let mut repositories = Vec::new();
     for source in &op.sources {
         if let CopySource::Git(source) = source {
-            let checkout = git::checkout(world.store, source, &world.remotes.commit(source)?)?;
+            let checkout = world.remotes.checkout(world.store, source)?;
             let files = LocalContext::open(checkout.path(), Ignore::default())?;
             repositories.push(Repository { files, _checkout: checkout });
         }
@@ -225,9 +225,13 @@ impl Copying<'_> {
     }
 
     fn archive(&mut self, number: usize, path: &Path, archive: &Archive) -> Result<(), Cause> {
-        let malformed = |source| Cause::Archive { source_path: path.display().to_string(), source };
+        let cancel = self.world.cancel;
+        let failed = |source| match cancel.is_cancelled() {
+            true => Cause::Cancelled,
+            false => Cause::Archive { source_path: path.display().to_string(), source },
+        };
         let scratch = Scratch::new(self.world.store)?;
-        let tree = archive.unpack(scratch.path(), Owners::Archive).map_err(malformed)?;
+        let tree = archive.unpack(scratch.path(), Owners::Archive, cancel).map_err(failed)?;
         self.placement.directory(&self.destination.path)?;
         for (path, found) in tree.view.walk(Path::new(".")) {
             let target = join(&self.destination.path, &path);

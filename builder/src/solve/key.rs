@@ -206,9 +206,11 @@ fn copy(op: &CopyOp, base: &str, from: Option<&str>, world: &World<'_>) -> Resul
                     .field("unpack", [u8::from(*unpack)])
             }
             CopySource::Git(source) => fields
-                .field("git", world.remotes.commit(source)?)
+                .field("git", world.remotes.commit(world.store, source)?)
                 .field("subdir", source.subdir.as_deref().unwrap_or_default())
-                .field("keep-git-dir", [u8::from(source.keep_git_dir)]),
+                .field("keep-git-dir", [u8::from(source.keep_git_dir)])
+                .field("submodules", [u8::from(source.submodules)])
+                .field("times", format!("{:?}", source.times)),
             CopySource::Path(pattern) if from.is_some() => fields.field("path", pattern),
             CopySource::Path(pattern) => {
                 let Chosen { matches, rules } = select::in_context(world.context_of(op), op, pattern)?;

@@ -13,6 +13,7 @@ use builder::graph::platform::Platform;
 use builder::graph::references::Request;
 use builder::image::Image;
 use builder::paths;
+use builder::remote::Remotes;
 use builder::remote::location::Location;
 use builder::sandbox::{Cancel, Sandbox};
 use jiff::Timestamp;
@@ -37,20 +38,22 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
         credentials: credentials.map_err(|error| Failure::Other(error.into()))?,
         ..registry::Options::default()
     };
-    let (mut main, sandbox) = main_context(args, &location)?;
+    let local = local_context(args, &location)?;
+    let sandbox = if args.check && local.is_some() { None } else { Some(super::enter(&args.isolation)?) };
+    let cancel = Cancel::new().context("cannot prepare to cancel steps").map_err(Failure::Environment)?;
+    signals::cancel_on_signals(cancel.clone()).context("cannot take signals").map_err(Failure::Environment)?;
+    let mut main = match local {
+        Some(main) => main,
+        None => fetched_context(args, &location, &build, (sandbox.as_ref(), &cancel))?,
+    };
     build.dockerfile = std::mem::take(&mut main.dockerfile);
     build.dockerfile_name.clone_from(&main.name);
     build.context.clone_from(&main.directory);
     build.ignore = std::mem::take(&mut main.ignore);
     let text = String::from_utf8_lossy(&build.dockerfile).into_owned();
     let dockerfile = Dockerfile { name: main.name.clone(), text };
-    if args.check {
-        return check(&build, &registry, dockerfile);
-    }
+    let Some(sandbox) = sandbox.filter(|_| !args.check) else { return check(&build, &registry, dockerfile) };
     let home = super::home()?;
-    let sandbox = sandbox.map_or_else(|| super::enter(&args.isolation), Ok)?;
-    let cancel = Cancel::new().context("cannot prepare to cancel steps").map_err(Failure::Environment)?;
-    signals::cancel_on_signals(cancel.clone()).context("cannot take signals").map_err(Failure::Environment)?;
 
     let mode = if args.quiet { Mode::Quiet } else { args.progress };
     let display = ui::display(mode);
@@ -75,16 +78,25 @@ fn check(build: &Build, registry: &registry::Options, dockerfile: Dockerfile) ->
     Ok(())
 }
 
-/// Opens the build context; one that has to be kept in the store needs the sandbox's rung.
-fn main_context(args: &BuildArgs, location: &Location) -> Result<(MainContext, Option<Sandbox>), Failure> {
-    let (file, mut stdin) = (args.file.as_deref(), std::io::stdin());
-    let failed = |error: contexts::OpenError| Failure::Other(error.into());
-    if let Location::Directory(directory) = location {
-        return Ok((contexts::open_local(directory, file, &mut stdin).map_err(failed)?, None));
-    }
-    let (home, sandbox) = (super::home()?, super::enter(&args.isolation)?);
-    let store = build::open_store(&home, &sandbox).context("cannot use the store")?;
-    Ok((contexts::open(location, file, &mut stdin, &store).map_err(failed)?, Some(sandbox)))
+/// Opens a build context that is a directory.
+fn local_context(args: &BuildArgs, location: &Location) -> Result<Option<MainContext>, Failure> {
+    let Location::Directory(directory) = location else { return Ok(None) };
+    let opened = contexts::open_local(directory, args.file.as_deref(), &mut std::io::stdin());
+    opened.map(Some).map_err(|error| Failure::Other(error.into()))
+}
+
+/// Opens a build context that has to be kept in the store, which is as the sandbox's rung needs it.
+fn fetched_context(
+    args: &BuildArgs,
+    location: &Location,
+    build: &Build,
+    (sandbox, cancel): (Option<&Sandbox>, &Cancel),
+) -> Result<MainContext, Failure> {
+    let sandbox = sandbox.expect("only for a directory is there no sandbox");
+    let store = build::open_store(&super::home()?, sandbox).context("cannot use the store")?;
+    let remotes = Remotes::new(&build.grants, cancel);
+    let opened = contexts::open(location, args.file.as_deref(), std::io::stdin(), (&store, &remotes));
+    opened.map_err(|error| if error.is_cancelled() { Failure::Cancelled } else { Failure::Other(error.into()) })
 }
 
 /// What the arguments say; the context is still to be opened.
