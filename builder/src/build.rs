@@ -14,14 +14,20 @@ use crate::dockerfile::lint::Finding;
 use crate::dockerfile::{self, CheckOptionError};
 use crate::export::{self, ExportError, Exported, Output};
 use crate::grants::Grants;
+use crate::graph::frontend_args;
 use crate::graph::named::NamedContext;
 use crate::graph::references::{Request, StepNetwork, select};
 use crate::graph::{Graph, GraphError, lower};
 use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
+use crate::prune::{self, Limit};
 use crate::remote::Remotes;
-use crate::sandbox::{Cancel, Sandbox, Settings};
+use crate::sandbox::{Cancel, RootEmulation, Sandbox, Settings};
+use crate::solve::whole::Wholes;
 use crate::solve::{self, SolveError, World};
+
+/// How often a build begins again because it found a damaged file in the store: each time there is one less.
+const RETRIES: usize = 8;
 
 /// What to build.
 #[derive(Debug, Clone)]
@@ -65,6 +71,8 @@ pub struct Machine<'a> {
     pub registry: &'a registry::Options,
     /// Ends the build.
     pub cancel: &'a Cancel,
+    /// How large the store may be afterwards.
+    pub keep_storage: Limit,
 }
 
 /// Why a build failed.
@@ -112,7 +120,12 @@ pub enum BuildError {
 
 /// The store as the sandbox's rung needs it.
 pub fn open_store(home: &std::path::Path, sandbox: &Sandbox) -> Result<Store, snapshot::Error> {
-    Store::open(home, if sandbox.user_xattr() { Flavour::UserXattr } else { Flavour::Trusted })
+    let flavour = match (sandbox.emulation(), sandbox.user_xattr()) {
+        (Some(_), _) => Flavour::Single,
+        (None, true) => Flavour::UserXattr,
+        (None, false) => Flavour::Trusted,
+    };
+    Store::open(home, flavour)
 }
 
 /// What a build begins with, and all of a check.
@@ -121,6 +134,7 @@ struct Prepared {
     /// The named contexts that it reads.
     contexts: BTreeSet<String>,
     findings: Vec<Finding>,
+    notes: Option<String>,
 }
 
 /// Parses, pins, lowers and makes the checks; where the checks' options say so, what they found is an error.
@@ -136,7 +150,8 @@ fn prepare(build: &Build, client: &registry::Client, reporter: &Reporter<'_>) ->
     if parsed.check.error && !findings.is_empty() {
         return Err(BuildError::Checks(findings));
     }
-    Ok(Prepared { graph, contexts: selection.contexts, findings })
+    let notes = frontend_args::foreign_frontend(&build.request, parsed.dockerfile.syntax.as_deref());
+    Ok(Prepared { graph, contexts: selection.contexts, findings, notes })
 }
 
 fn client(options: &registry::Options) -> Result<registry::Client, BuildError> {
@@ -148,34 +163,29 @@ pub fn check(build: &Build, registry: &registry::Options, progress: &dyn Progres
     Ok(prepare(build, &client(registry)?, &Reporter::new(progress))?.findings)
 }
 
-/// Whether a build arg is a setting of BuildKit's Dockerfile frontend that rbuild does not have: such a one needs no ARG,
-/// so nobody else would notice it.
-fn is_unknown_setting(name: &str) -> bool {
-    name.starts_with("BUILDKIT_") && !["BUILDKIT_DOCKERFILE_CHECK", "BUILDKIT_CONTEXT_KEEP_GIT_DIR"].contains(&name)
-}
-
 /// Builds.
 pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> Result<Image, BuildError> {
     let reporter = Reporter::new(progress);
     let client = client(machine.registry)?;
-    let Prepared { graph, contexts, findings } = prepare(build, &client, &reporter)?;
+    let Prepared { graph, contexts, findings, notes } = prepare(build, &client, &reporter)?;
     let name = &build.dockerfile_name;
     for Finding { rule, span, message, .. } in &findings {
         reporter.warn(format!("{rule}: {message} ({name}:{})", span.start));
     }
-    for name in build.request.build_args.keys().filter(|name| is_unknown_setting(name)) {
-        reporter.warn(format!("the build arg `{name}` has no effect in this version of rbuild"));
-    }
+    notes.into_iter().chain(frontend_args::without_effect(&build.request)).for_each(|note| reporter.warn(note));
 
     let store = open_store(machine.home, machine.sandbox)?;
+    let lease = store.lease(&format!("building `{name}`"))?;
     let context = LocalContext::open(&build.context, build.ignore.clone())?;
     let remotes = Remotes::new(&build.grants, machine.cancel);
     let contexts = named_contexts(&contexts, &build.request, &store, &remotes)?;
     let memo_path = store.path().join("context-digests");
     let memo = Memo::load(&memo_path);
-    let options = options(build);
+    let options = options(build, machine.sandbox.emulation());
+    let wholes = Wholes::default();
     let world = World {
         store: &store,
+        wholes: &wholes,
         client: &client,
         executor: machine.sandbox,
         context: &context,
@@ -187,19 +197,45 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
         options: &options,
         grants: &build.grants,
     };
-    let solved = solve::solve(&graph, &world);
+    let mut made = make(build, &graph, &world);
+    for damaged in 1..=RETRIES {
+        if made.is_ok() || store.blobs().damaged() < damaged {
+            break;
+        }
+        reporter.warn("a damaged file was removed from the store: what it was for is made again".to_owned());
+        made = make(build, &graph, &world);
+    }
     memo.save(&memo_path)?;
-    let tree = solved?;
+    drop(lease);
+    tidy(&store, machine.keep_storage, &reporter);
+    made
+}
 
+/// Keeps the store within its limit. A build that is done does not fail for it.
+fn tidy(store: &Store, limit: Limit, reporter: &Reporter<'_>) {
+    match prune::keep_within(store, limit) {
+        Ok(pruned) => {
+            for name in pruned.forgotten {
+                reporter.warn(format!("the image `{name}` is no more: the store was above its limit ({limit})"));
+            }
+        }
+        Err(error) => reporter.warn(format!("cannot keep the store within its limit ({limit}): {error}")),
+    }
+}
+
+/// Solves and exports.
+fn make(build: &Build, graph: &Graph, world: &World<'_>) -> Result<Image, BuildError> {
+    let tree = solve::solve(graph, world)?;
+    let options = world.options;
     let made: Vec<Option<&str>> = tree.layers().iter().map(|layer| layer.created()).collect();
-    let layers = if options.export_layers { tree.blobs(&world).map_err(ExportError::from)? } else { Vec::new() };
-    let image = assemble(graph.config, layers, &made, build.epoch.as_deref());
+    let layers = if options.export_layers { tree.blobs(world).map_err(ExportError::from)? } else { Vec::new() };
+    let image = assemble(graph.config.clone(), layers, &made, build.epoch.as_deref());
     let exported = Exported { image: &image, tree: &tree, tags: &build.tags };
     if options.export_layers {
-        export::store(&world, &exported)?;
+        export::store(world, &exported)?;
     }
     for output in &build.outputs {
-        export::export(&world, output, &exported)?;
+        export::export(world, output, &exported)?;
     }
     Ok(image)
 }
@@ -222,13 +258,14 @@ fn named_contexts(
     Ok(opened)
 }
 
-fn options(build: &Build) -> solve::Options {
+fn options(build: &Build, emulation: Option<RootEmulation>) -> solve::Options {
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     solve::Options {
         jobs: build.jobs.unwrap_or(processors),
         no_cache: build.no_cache,
         settings: build.settings.clone(),
         private_network: build.request.network == StepNetwork::Private,
+        emulation,
         compression: build.compression,
         epoch: build.epoch.clone(),
         export_layers: build.outputs.is_empty()

@@ -33,3 +33,5 @@ pub mod remote;
 pub mod sandbox;
 pub mod scratch;
 pub mod solve;
+pub mod transfer;
+pub mod verify;

@@ -121,7 +121,10 @@ mod tests {
         assert_eq!(of(&all, "https://h:8080/x.git"), header("basic eC1hY2Nlc3MtdG9rZW46dQ=="));
         assert_eq!(of(&all, "https://i/x.git"), header("bearer i"));
         assert_eq!(of(&[("GIT_AUTH_HEADER", "h"), ("GIT_AUTH_TOKEN", "t")], "https://h/x.git"), header("h"));
-        assert_eq!((of(&all, "git@h:x.git"), of(&all, "ssh://h/x.git"), of(&[], "https://h/x.git")), (None, None, None));
+        assert_eq!(
+            (of(&all, "git@h:x.git"), of(&all, "ssh://h/x.git"), of(&[], "https://h/x.git")),
+            (None, None, None)
+        );
         let scope = |remote: &str| git(&all, remote).unwrap().0;
         assert_eq!(scope("https://github.com/o/x.git"), "http.https://github.com/.extraHeader");
         assert_eq!(scope("https://h/o/x.git"), "http.https://h/o/x.git.extraHeader");

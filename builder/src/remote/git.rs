@@ -174,12 +174,7 @@ fn choose(listed: &str, wanted: &str) -> Option<String> {
 
 /// Fetches the files of `commit`. They carry the commit's time, unless the source says otherwise, and the modes 0644 and
 /// 0755, whatever the umask.
-pub(super) fn checkout(
-    access: &Access,
-    store: &Store,
-    source: &GitSource,
-    commit: &str,
-) -> Result<Checkout, GitError> {
+pub(super) fn checkout(access: &Access, store: &Store, source: &GitSource, commit: &str) -> Result<Checkout, GitError> {
     let failed = |error: io::Error| GitError::Files { source_name: shown(&source.remote), source: error };
     let scratch = Scratch::new(store).map_err(failed)?;
     let top = scratch.path().join("tree");

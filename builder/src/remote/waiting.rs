@@ -115,7 +115,7 @@ mod tests {
         let mut pump = Pump::start(silent, &cancel).unwrap();
         cancel.cancel();
         assert!(pump.read(&mut [0]).is_err());
-        let never = start(|| std::thread::sleep(Duration::from_secs(60))).unwrap();
+        let never = start(|| std::thread::sleep(Duration::from_mins(1))).unwrap();
         assert!(matches!(receive(&never, &cancel), Waited::Cancelled));
     }
 }

@@ -6,7 +6,7 @@ use snapshot::{Compression, Layer, Store};
 use super::key::CacheKey;
 
 /// Which kind of record the store keeps them as.
-const KIND: &str = "steps";
+pub(crate) const KIND: &str = "steps";
 
 /// What is known of a step that was run before. Its snapshot, when there still is one, is named by the same key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,9 +30,4 @@ pub fn get(store: &Store, key: &CacheKey) -> Option<Record> {
 /// Writes the record of a key, in place of an earlier one.
 pub fn put(store: &Store, key: &CacheKey, record: &Record) -> Result<(), snapshot::Error> {
     store.put_record(KIND, &key.hex(), &serde_json::to_vec(record).expect("a record is plain data"))
-}
-
-/// Forgets every step.
-pub fn clear(store: &Store) -> Result<(), snapshot::Error> {
-    store.record_keys(KIND)?.iter().try_for_each(|key| store.remove_record(KIND, key))
 }

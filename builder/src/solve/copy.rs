@@ -170,7 +170,7 @@ impl Copying<'_> {
 
     /// A file behind http(s): mode 0600, as old as the server says.
     fn download(&mut self, number: usize, url: &str, download: &Download, unpack: bool) -> Result<(), Cause> {
-        let mut file = self.world.store.blobs().open(&download.digest)?;
+        let mut file = self.world.store.blobs().open_verified(&download.digest)?;
         if unpack && let Some(archive) = archive::open(file.file().try_clone()?)? {
             return self.archive(number, Path::new(&shown(url)), &archive);
         }
@@ -226,9 +226,10 @@ impl Copying<'_> {
 
     fn archive(&mut self, number: usize, path: &Path, archive: &Archive) -> Result<(), Cause> {
         let cancel = self.world.cancel;
-        let failed = |source| match cancel.is_cancelled() {
-            true => Cause::Cancelled,
-            false => Cause::Archive { source_path: path.display().to_string(), source },
+        let failed = |source| if cancel.is_cancelled() {
+            Cause::Cancelled
+        } else {
+            Cause::Archive { source_path: path.display().to_string(), source }
         };
         let scratch = Scratch::new(self.world.store)?;
         let tree = archive.unpack(scratch.path(), Owners::Archive, cancel).map_err(failed)?;

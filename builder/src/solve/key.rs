@@ -8,6 +8,7 @@
 //! | content of the sources: names, types, modes, bytes, links, attributes | – | yes | – | – |
 //! | digest and file name of a download; commit and directory of a repository | – | yes | – | – |
 //! | key of the tree that `--from` reads, and the patterns | – | yes | – | – |
+//! | the emulation of root, where it is not exact | yes | – | – | – |
 //! | each mount: type, target, options; content of what it binds, or the key of its tree | yes | – | – | – |
 //! | the build's fixed time, which new directories and heredocs' files get | – | yes | yes | – |
 //! | chain_id of its layers | – | – | – | yes |
@@ -26,6 +27,7 @@ use snapshot::digest::HashingWriter;
 use crate::context::Ignore;
 use crate::graph::chmod::Chmod;
 use crate::graph::{CopyOp, CopySource, Graph, MountOp, Op, PinnedImage, RunOp, Vertex};
+use crate::sandbox::RootEmulation;
 
 use super::error::{Cause, SolveError};
 use super::select::{self, Chosen};
@@ -97,7 +99,7 @@ fn key(vertex: &Vertex, keys: &[CacheKey], world: &World<'_>) -> Result<CacheKey
     Ok(match &vertex.op {
         Op::Scratch => Fields::new("scratch").finish(),
         Op::Source(image) => source(image),
-        Op::Run(op) => mounts(run(op, base), op, keys, world)?.finish(),
+        Op::Run(op) => mounts(run(op, base, world.options.emulation), op, keys, world)?.finish(),
         Op::Mkdir(op) => Fields::new("mkdir")
             .field("base", base)
             .field("path", op.path.as_os_str().as_encoded_bytes())
@@ -113,7 +115,7 @@ fn source(image: &PinnedImage) -> CacheKey {
     Fields::new("image").fields("chain", chain.map(|id| id.0.to_string())).finish()
 }
 
-fn run(op: &RunOp, base: &str) -> Fields {
+fn run(op: &RunOp, base: &str, emulation: Option<RootEmulation>) -> Fields {
     let env = op.env.iter().flat_map(|(name, value)| [name, value]);
     let script = op.script.as_ref().map(|script| &script.content);
     Fields::new("run")
@@ -124,6 +126,8 @@ fn run(op: &RunOp, base: &str) -> Fields {
         .field("cwd", op.cwd.as_os_str().as_encoded_bytes())
         .field("user", &op.user)
         .field("network", format!("{:?}", op.network))
+        .field("hostname", &op.hostname)
+        .fields("emulation", emulation.filter(|kind| *kind != RootEmulation::Full).map(RootEmulation::name))
 }
 
 fn mounts(fields: Fields, op: &RunOp, keys: &[CacheKey], world: &World<'_>) -> Result<Fields, Cause> {

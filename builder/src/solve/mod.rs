@@ -20,6 +20,7 @@ pub mod scheduler;
 mod select;
 mod source;
 pub mod tree;
+pub mod whole;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -33,7 +34,7 @@ use crate::grants::Grants;
 use crate::graph::{CopyOp, Graph, Op, Vertex, VertexId};
 use crate::progress::Reporter;
 use crate::remote::Remotes;
-use crate::sandbox::{Cancel, Executor, Settings};
+use crate::sandbox::{Cancel, Executor, RootEmulation, Settings};
 
 pub use error::{Cause, SolveError};
 use key::CacheKey;
@@ -41,12 +42,15 @@ use plan::Plan;
 use run::Trees;
 pub(crate) use source::fetch;
 use tree::Tree;
+use whole::Wholes;
 
 /// What solving works with.
 #[derive(Clone, Copy)]
 pub struct World<'a> {
     /// Layers, snapshots, records.
     pub store: &'a Store,
+    /// The trees of stages, where layers cannot be stacked.
+    pub wholes: &'a Wholes,
     /// The registries.
     pub client: &'a registry::Client,
     /// What runs commands.
@@ -95,6 +99,8 @@ pub struct Options {
     pub private_network: bool,
     /// What else every step has.
     pub settings: Settings,
+    /// How root of a step has ids that a single one cannot be; nothing where they are what they seem.
+    pub emulation: Option<RootEmulation>,
     /// How new layers are compressed.
     pub compression: Compression,
     /// When layers count as made, RFC 3339; the time they were made when absent.

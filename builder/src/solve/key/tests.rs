@@ -16,12 +16,13 @@ fn op() -> RunOp {
         mounts: Vec::new(),
         cwd: PathBuf::from("/w"),
         user: "app".into(),
+        hostname: "h".into(),
         network: Network::Default,
     }
 }
 
 fn key_of(op: &RunOp, base: &str) -> CacheKey {
-    run(op, base).finish()
+    run(op, base, None).finish()
 }
 
 #[test]

@@ -8,6 +8,8 @@ use builder::build::{self, Build, Machine};
 use builder::context::Ignore;
 use builder::contexts::{self, MainContext};
 use builder::export::{Output, compression};
+use builder::grants::Grants;
+use builder::graph::frontend_args::{self, EPOCH};
 use builder::graph::named::{NamedContext, canonical};
 use builder::graph::platform::Platform;
 use builder::graph::references::Request;
@@ -20,26 +22,21 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::args::{BuildArgs, Mode};
-use crate::commands::grants;
+use crate::commands::{grants, registries};
 use crate::report::{self, Dockerfile, Failure};
 use crate::{signals, ui};
-
-/// The build arg that keeps `.git` in a context from git.
-const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
 
 pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
     let mut location = Location::parse(&args.context).map_err(|error| Failure::Usage(error.to_string()))?;
     let mut build = build_of(args)?;
+    let (grants, _agents) = grants::read(&args.secrets, &args.agents)?;
+    build.grants = grants;
     if let Location::Git(git) = &mut location {
-        git.keep_git_dir |= build.request.build_args.get(KEEP_GIT_DIR).is_some_and(|value| value == "1");
+        git.keep_git_dir |= build.request.build_args.get(frontend_args::KEEP_GIT_DIR).is_some_and(|value| value == "1");
     }
-    let credentials = registry::Credentials::from_files(paths::credential_files());
-    let registry = registry::Options {
-        credentials: credentials.map_err(|error| Failure::Other(error.into()))?,
-        ..registry::Options::default()
-    };
+    let registry = registries::options()?;
     let local = local_context(args, &location)?;
-    let sandbox = if args.check && local.is_some() { None } else { Some(super::enter(&args.isolation)?) };
+    let sandbox = if args.check && local.is_some() { None } else { Some(args.isolation.enter()?) };
     let cancel = Cancel::new().context("cannot prepare to cancel steps").map_err(Failure::Environment)?;
     signals::cancel_on_signals(cancel.clone()).context("cannot take signals").map_err(Failure::Environment)?;
     let mut main = match local {
@@ -57,7 +54,8 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
 
     let mode = if args.quiet { Mode::Quiet } else { args.progress };
     let display = ui::display(mode);
-    let machine = Machine { home: &home, sandbox: &sandbox, registry: &registry, cancel: &cancel };
+    let keep_storage = args.keep_storage;
+    let machine = Machine { home: &home, sandbox: &sandbox, registry: &registry, cancel: &cancel, keep_storage };
     let result = build::build(&build, &machine, display.as_ref());
     display.finish(result.is_ok());
     let image = result.map_err(|error| Failure::Build { error: Box::new(error), dockerfile })?;
@@ -121,7 +119,11 @@ fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
             None => build_args.extend(paths::variable(text).map(|value| (text.clone(), value))),
         }
     }
-    let epoch = build_args.get("SOURCE_DATE_EPOCH").cloned().or_else(|| paths::variable("SOURCE_DATE_EPOCH"));
+    // As buildx does: an ARG of this name sees the caller's variable, too.
+    if let (false, Some(seconds)) = (build_args.contains_key(EPOCH), paths::variable(EPOCH)) {
+        build_args.insert(EPOCH.to_owned(), seconds);
+    }
+    let epoch = build_args.get(EPOCH).cloned();
     Ok(Build {
         dockerfile: Vec::new(),
         dockerfile_name: String::new(),
@@ -141,7 +143,7 @@ fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
         no_cache: args.no_cache,
         jobs: args.jobs.map(usize::from),
         settings: args.settings.read(args.network)?,
-        grants: grants::read(&args.secrets, &args.agents)?,
+        grants: Grants::default(),
         epoch: epoch.map(|seconds| epoch_time(&seconds)).transpose()?,
     })
 }
