@@ -294,8 +294,8 @@ impl Tree {
     /// The blob of the layer on top.
     pub(super) fn top_layer(&self, world: &World<'_>) -> Result<Layer, Cause> {
         let top = self.top();
-        if let Some((_, layer)) = top.image() {
-            return Ok(layer.clone());
+        if let Some((image, layer)) = top.image() {
+            return source::compressed(world, image, layer);
         }
         if let Some(layer) = top.layer.get() {
             return Ok(layer.clone());

@@ -34,7 +34,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
     if let Location::Git(git) = &mut location {
         git.keep_git_dir |= build.request.build_args.get(frontend_args::KEEP_GIT_DIR).is_some_and(|value| value == "1");
     }
-    let registry = registries::options()?;
+    let registry = registries::options(&args.registries)?;
     let local = local_context(args, &location)?;
     let sandbox = if args.check && local.is_some() { None } else { Some(args.isolation.enter()?) };
     let cancel = Cancel::new().context("cannot prepare to cancel steps").map_err(Failure::Environment)?;
