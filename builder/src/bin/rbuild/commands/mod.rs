@@ -10,7 +10,6 @@ mod images;
 pub(crate) mod inspect;
 pub(crate) mod isolation;
 mod key_agent;
-mod registries;
 pub(crate) mod login;
 pub(crate) mod registries;
 pub(crate) mod settings;
