@@ -13,6 +13,8 @@ mod contexts;
 mod copying;
 mod emulation;
 mod failures;
+mod interchange;
+mod hostile;
 mod interrupts;
 mod mounts;
 mod once;
