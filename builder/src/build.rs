@@ -15,6 +15,7 @@ use crate::dockerfile::{self, CheckOptionError};
 use crate::export::compression::Chosen;
 use crate::export::{self, ExportError, Exported, Output};
 use crate::grants::Grants;
+use crate::graph::frontend_args;
 use crate::graph::named::NamedContext;
 use crate::graph::references::{Request, StepNetwork, select};
 use crate::graph::{Graph, GraphError, lower};
@@ -134,6 +135,7 @@ struct Prepared {
     /// The named contexts that it reads.
     contexts: BTreeSet<String>,
     findings: Vec<Finding>,
+    notes: Option<String>,
 }
 
 /// Parses, pins, lowers and makes the checks; where the checks' options say so, what they found is an error.
@@ -149,7 +151,8 @@ fn prepare(build: &Build, client: &registry::Client, reporter: &Reporter<'_>) ->
     if parsed.check.error && !findings.is_empty() {
         return Err(BuildError::Checks(findings));
     }
-    Ok(Prepared { graph, contexts: selection.contexts, findings })
+    let notes = frontend_args::foreign_frontend(&build.request, parsed.dockerfile.syntax.as_deref());
+    Ok(Prepared { graph, contexts: selection.contexts, findings, notes })
 }
 
 /// A client of the registries.
@@ -160,12 +163,6 @@ pub fn client(options: &registry::Options) -> Result<registry::Client, BuildErro
 /// Makes the checks and builds nothing. The base images are pinned, for what they set is known to some checks.
 pub fn check(build: &Build, registry: &registry::Options, progress: &dyn Progress) -> Result<Vec<Finding>, BuildError> {
     Ok(prepare(build, &client(registry)?, &Reporter::new(progress))?.findings)
-}
-
-/// Whether a build arg is a setting of BuildKit's Dockerfile frontend that rbuild does not have: such a one needs no ARG,
-/// so nobody else would notice it.
-fn is_unknown_setting(name: &str) -> bool {
-    name.starts_with("BUILDKIT_") && !["BUILDKIT_DOCKERFILE_CHECK", "BUILDKIT_CONTEXT_KEEP_GIT_DIR"].contains(&name)
 }
 
 /// What the builds of one command share.
@@ -192,20 +189,18 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
 /// Builds with what other builds use too.
 pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildError> {
     let Shared { machine, client, store, reporter } = *shared;
-    let Prepared { graph, contexts, findings } = prepare(build, client, reporter)?;
+    let Prepared { graph, contexts, findings, notes } = prepare(build, client, reporter)?;
     let needles = build.grants.needles(&graph.secrets());
     let reporter = &reporter.hiding(&needles);
     let name = &build.dockerfile_name;
     for Finding { rule, span, message, .. } in &findings {
         reporter.warn(&format!("{rule}: {message} ({name}:{})", span.start));
     }
-    for name in build.request.build_args.keys().filter(|name| is_unknown_setting(name)) {
-        reporter.warn(&format!("the build arg `{name}` has no effect in this version of rbuild"));
-    }
+    notes.into_iter().chain(frontend_args::without_effect(&build.request)).for_each(|note| reporter.warn(&note));
 
     let lease = store.lease(&format!("building `{name}`"))?;
     let context = LocalContext::open(&build.context, build.ignore.clone())?;
-    let remotes = Remotes::default();
+    let remotes = Remotes::new(&build.grants, machine.cancel);
     let contexts = named_contexts(&contexts, &build.request, store, &remotes)?;
     let memo_path = store.path().join("context-digests");
     let memo = Memo::load(&memo_path);

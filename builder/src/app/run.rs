@@ -134,7 +134,7 @@ pub fn run(
         executor: machine.sandbox,
         context: &LocalContext::open(nothing.path(), Ignore::default())?,
         contexts: &BTreeMap::new(),
-        remotes: &Remotes::default(),
+        remotes: &Remotes::new(&Grants::default(), machine.cancel),
         memo: &Memo::load(&nothing.path().join("none")),
         reporter: &Reporter::new(progress),
         cancel: machine.cancel,

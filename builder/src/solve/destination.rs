@@ -150,10 +150,27 @@ impl<'a> Placement<'a> {
             let directory = matches!(entry.kind, Kind::Directory);
             entry.metadata.mode = mode.apply(entry.metadata.mode, directory);
         }
+        self.make_way(path, matches!(entry.kind, Kind::Directory))?;
+        self.write(path, &entry, content)
+    }
+
+    /// Places another name of the file at `first`, which was placed before.
+    pub(super) fn link(&mut self, path: &Path, first: &Path) -> Result<(), Cause> {
+        self.make_way(path, false)?;
+        if let Some((tree, _)) = &mut self.tree {
+            tree.hard_link(path, first)?;
+        }
+        if let Some(layer) = &mut self.layer {
+            layer.hard_link(path, first)?;
+        }
+        Ok(())
+    }
+
+    /// Makes what leads to `path`, where nothing of another kind may be.
+    fn make_way(&mut self, path: &Path, is_directory: bool) -> Result<(), Cause> {
         if let Some(parent) = path.parent() {
             self.directory(parent)?;
         }
-        let is_directory = matches!(entry.kind, Kind::Directory);
         let obstacle = self.below(path);
         match obstacle {
             Some(true) if !is_directory => {
@@ -162,7 +179,7 @@ impl<'a> Placement<'a> {
             Some(false) if is_directory => {
                 Err(Cause::Obstacle { path: path.to_owned(), reason: "it is not a directory in the image" })
             }
-            _ => self.write(path, &entry, content),
+            _ => Ok(()),
         }
     }
 

@@ -17,9 +17,6 @@ use super::mounts::Prepared;
 use super::tree::Tree;
 use super::{Options, World};
 
-/// What a step finds as its host name, as under BuildKit.
-const HOSTNAME: &str = "buildkitsandbox";
-
 /// The trees around a step.
 pub(super) struct Trees<'a> {
     /// What it runs on.
@@ -120,7 +117,7 @@ fn process(op: &RunOp, secrets: &[(OsString, OsString)], options: &Options) -> P
         env: env.collect(),
         cwd: op.cwd.clone(),
         user: op.user.clone(),
-        hostname: HOSTNAME.into(),
+        hostname: op.hostname.clone().into(),
         network: match op.network {
             Network::Default if options.private_network => crate::sandbox::Network::Private,
             Network::Default | Network::Host => crate::sandbox::Network::Host,

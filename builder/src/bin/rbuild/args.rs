@@ -134,7 +134,7 @@ pub(crate) struct BuildArgs {
     /// Let layers hold the values of secrets: a step that puts one there fails otherwise
     #[arg(long)]
     pub(crate) allow_secret_in_layer: bool,
-    /// Let steps use an ssh agent, `default` or `NAME=SOCKET`; may be given several times
+    /// Let steps use an ssh agent: `default`, `NAME=SOCKET` or `NAME=KEY[,KEY]`; may be given several times
     #[arg(long = "ssh", value_name = "SPEC", value_parser = |text: &str| AgentSpec::parse(text))]
     pub(crate) agents: Vec<AgentSpec>,
     /// The platform to build for, `linux/ARCH`

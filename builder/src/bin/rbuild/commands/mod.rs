@@ -10,6 +10,7 @@ mod grants;
 mod images;
 pub(crate) mod inspect;
 pub(crate) mod isolation;
+mod key_agent;
 pub(crate) mod login;
 pub(crate) mod registries;
 pub(crate) mod settings;
