@@ -22,7 +22,7 @@ use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
 use crate::prune::{self, Limit};
 use crate::remote::Remotes;
-use crate::sandbox::{Cancel, RootEmulation, Sandbox, Settings};
+use crate::sandbox::{Cancel, RootEmulation, Rung, Sandbox, Settings};
 use crate::solve::whole::Wholes;
 use crate::solve::{self, SolveError, World};
 
@@ -175,6 +175,9 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
     let name = &build.dockerfile_name;
     for Finding { rule, span, message, .. } in &findings {
         reporter.warn(format!("{rule}: {message} ({name}:{})", span.start));
+    }
+    if machine.sandbox.rung() == Rung::Chroot {
+        reporter.warn("steps are confined by this container alone: see `rbuild doctor`".to_owned());
     }
     for name in build.request.build_args.keys().filter(|name| is_unknown_setting(name)) {
         reporter.warn(format!("the build arg `{name}` has no effect in this version of rbuild"));
