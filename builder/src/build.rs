@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
 use std::path::PathBuf;
 
-use snapshot::{Compression, Flavour, Store};
+use snapshot::{Flavour, Store};
 
 use crate::bases::{self, BaseError};
 use crate::checks::{self, Subject};
@@ -12,8 +12,10 @@ use crate::context::{ContextError, Ignore, LocalContext, Memo};
 use crate::contexts::{NamedTree, OpenError, open_named};
 use crate::dockerfile::lint::Finding;
 use crate::dockerfile::{self, CheckOptionError};
+use crate::export::compression::Chosen;
 use crate::export::{self, ExportError, Exported, Output};
 use crate::grants::Grants;
+use crate::graph::frontend_args;
 use crate::graph::named::NamedContext;
 use crate::graph::references::{Request, StepNetwork, select};
 use crate::graph::{Graph, GraphError, lower};
@@ -21,7 +23,7 @@ use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
 use crate::prune::{self, Limit};
 use crate::remote::Remotes;
-use crate::sandbox::{Cancel, RootEmulation, Sandbox, Settings};
+use crate::sandbox::{Cancel, RootEmulation, Rung, Sandbox, Settings};
 use crate::solve::whole::Wholes;
 use crate::solve::{self, SolveError, World};
 
@@ -45,8 +47,8 @@ pub struct Build {
     pub tags: Vec<registry::Reference>,
     /// Where the image goes besides the store.
     pub outputs: Vec<Output>,
-    /// How new layers are compressed.
-    pub compression: Compression,
+    /// How layers are compressed.
+    pub compression: Chosen,
     /// Look nothing up in the cache.
     pub no_cache: bool,
     /// Steps at a time; as many as there are processors when absent.
@@ -133,6 +135,7 @@ struct Prepared {
     /// The named contexts that it reads.
     contexts: BTreeSet<String>,
     findings: Vec<Finding>,
+    notes: Option<String>,
 }
 
 /// Parses, pins, lowers and makes the checks; where the checks' options say so, what they found is an error.
@@ -148,7 +151,8 @@ fn prepare(build: &Build, client: &registry::Client, reporter: &Reporter<'_>) ->
     if parsed.check.error && !findings.is_empty() {
         return Err(BuildError::Checks(findings));
     }
-    Ok(Prepared { graph, contexts: selection.contexts, findings })
+    let notes = frontend_args::foreign_frontend(&build.request, parsed.dockerfile.syntax.as_deref());
+    Ok(Prepared { graph, contexts: selection.contexts, findings, notes })
 }
 
 /// A client of the registries.
@@ -159,12 +163,6 @@ pub fn client(options: &registry::Options) -> Result<registry::Client, BuildErro
 /// Makes the checks and builds nothing. The base images are pinned, for what they set is known to some checks.
 pub fn check(build: &Build, registry: &registry::Options, progress: &dyn Progress) -> Result<Vec<Finding>, BuildError> {
     Ok(prepare(build, &client(registry)?, &Reporter::new(progress))?.findings)
-}
-
-/// Whether a build arg is a setting of BuildKit's Dockerfile frontend that rbuild does not have: such a one needs no ARG,
-/// so nobody else would notice it.
-fn is_unknown_setting(name: &str) -> bool {
-    name.starts_with("BUILDKIT_") && !["BUILDKIT_DOCKERFILE_CHECK", "BUILDKIT_CONTEXT_KEEP_GIT_DIR"].contains(&name)
 }
 
 /// What the builds of one command share.
@@ -191,20 +189,21 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
 /// Builds with what other builds use too.
 pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildError> {
     let Shared { machine, client, store, reporter } = *shared;
-    let Prepared { graph, contexts, findings } = prepare(build, client, reporter)?;
+    let Prepared { graph, contexts, findings, notes } = prepare(build, client, reporter)?;
     let needles = build.grants.needles(&graph.secrets());
     let reporter = &reporter.hiding(&needles);
     let name = &build.dockerfile_name;
     for Finding { rule, span, message, .. } in &findings {
         reporter.warn(&format!("{rule}: {message} ({name}:{})", span.start));
     }
-    for name in build.request.build_args.keys().filter(|name| is_unknown_setting(name)) {
-        reporter.warn(&format!("the build arg `{name}` has no effect in this version of rbuild"));
+    if machine.sandbox.rung() == Rung::Chroot {
+        reporter.warn("steps are confined by this container alone: see `rbuild doctor`");
     }
+    notes.into_iter().chain(frontend_args::without_effect(&build.request)).for_each(|note| reporter.warn(&note));
 
     let lease = store.lease(&format!("building `{name}`"))?;
     let context = LocalContext::open(&build.context, build.ignore.clone())?;
-    let remotes = Remotes::default();
+    let remotes = Remotes::new(&build.grants, machine.cancel);
     let contexts = named_contexts(&contexts, &build.request, store, &remotes)?;
     let memo_path = store.path().join("context-digests");
     let memo = Memo::load(&memo_path);
@@ -226,6 +225,7 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
         cancel: machine.cancel,
         options: &options,
         grants: &build.grants,
+        made: &|_| (),
         needles: Some(&needles).filter(|needles| !needles.is_empty() && !options.secrets_in_layers),
     };
     let mut made = make(build, &graph, &world);
@@ -247,7 +247,9 @@ fn tidy(store: &Store, limit: Limit, reporter: &Reporter<'_>) {
     match prune::keep_within(store, limit) {
         Ok(pruned) => {
             for name in pruned.forgotten {
-                reporter.warn(&format!("the image `{name}` is no more: the store was above its limit ({limit})"));
+                reporter.warn(&format!(
+                    "the image `{name}` is no more: it was the longest unused in a store above its limit ({limit})"
+                ));
             }
         }
         Err(error) => reporter.warn(&format!("cannot keep the store within its limit ({limit}): {error}")),
@@ -256,7 +258,9 @@ fn tidy(store: &Store, limit: Limit, reporter: &Reporter<'_>) {
 
 /// Solves and exports.
 fn make(build: &Build, graph: &Graph, world: &World<'_>) -> Result<Image, BuildError> {
-    let tree = solve::solve(graph, world)?;
+    let solve = |world: &World<'_>| solve::solve(graph, world);
+    let push = build.outputs.contains(&Output::Push);
+    let tree = if push { export::pushing(world, &build.tags, solve) } else { solve(world) }?;
     let options = world.options;
     let made: Vec<Option<&str>> = tree.layers().iter().map(|layer| layer.created()).collect();
     let layers = if options.export_layers { tree.blobs(world).map_err(ExportError::from)? } else { Vec::new() };
@@ -298,7 +302,8 @@ fn options(build: &Build, emulation: Option<RootEmulation>) -> solve::Options {
         settings: build.settings.clone(),
         private_network: build.request.network == StepNetwork::Private,
         emulation,
-        compression: build.compression,
+        compression: build.compression.compression,
+        force_compression: build.compression.force,
         epoch: build.epoch.clone(),
         export_layers: build.outputs.is_empty()
             || build.outputs.iter().any(Output::wants_layers)

@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use oci_spec::image::Descriptor;
 use registry::Reference;
-use snapshot::Compression;
 
 use super::arguments::{self, BUILD_AUTH, Given, Managed};
 use super::environment::Environment;
@@ -22,6 +21,7 @@ use crate::context::ContextError;
 use crate::contexts::{OpenError, open_local};
 use crate::dockerfile::Dockerfile;
 use crate::export::Output;
+use crate::export::compression::Chosen;
 use crate::grants::Grants;
 use crate::graph::config::ImageConfig;
 use crate::graph::platform::Platform;
@@ -71,7 +71,7 @@ pub struct Options {
     /// Steps at a time; as many as there are processors when absent.
     pub jobs: Option<usize>,
     /// How new layers are compressed.
-    pub compression: Compression,
+    pub compression: Chosen,
     /// The time of everything that the build makes, RFC 3339.
     pub epoch: Option<String>,
 }

@@ -123,6 +123,7 @@ pub fn run(
         settings: Settings::default(),
         emulation: machine.sandbox.emulation(),
         compression: snapshot::Compression::default(),
+        force_compression: false,
         epoch: None,
         export_layers: false,
     };
@@ -133,12 +134,13 @@ pub fn run(
         executor: machine.sandbox,
         context: &LocalContext::open(nothing.path(), Ignore::default())?,
         contexts: &BTreeMap::new(),
-        remotes: &Remotes::default(),
+        remotes: &Remotes::new(&Grants::default(), machine.cancel),
         memo: &Memo::load(&nothing.path().join("none")),
         reporter: &Reporter::new(progress),
         cancel: machine.cancel,
         options: &options,
         grants: &Grants::default(),
+        made: &|_| (),
         needles: None,
     };
     let tree = solve::solve(&graph, &world).map_err(|error| RunError::Unpack(Box::new(error)))?;

@@ -1,5 +1,6 @@
 //! A solved image to where it is wanted: the store's tags, a registry, an archive, a directory.
 
+mod ahead;
 pub(crate) mod archive;
 pub mod compression;
 pub mod output;
@@ -16,6 +17,7 @@ use crate::image::Image;
 use crate::solve::tree::Tree;
 use crate::solve::{Cause, World};
 
+pub use ahead::pushing;
 pub use compression::CompressionError;
 pub use output::{Output, OutputError, OutputSpec};
 
@@ -111,7 +113,7 @@ pub fn export(world: &World<'_>, output: &Output, exported: &Exported<'_>) -> Re
 
 /// Makes sure that the store has the bytes of a layer, and opens them.
 fn open_layer(world: &World<'_>, tree: &Tree, position: usize, layer: &Layer) -> Result<fs_err::File, Cause> {
-    if let Some((image, pulled)) = tree.layers()[position].image() {
+    if let Some((image, pulled)) = tree.layers()[position].image().filter(|(_, pulled)| *pulled == layer) {
         crate::solve::fetch(world, image, pulled)?;
     }
     Ok(world.store.blobs().open_verified(layer.blob.digest())?)

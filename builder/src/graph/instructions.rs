@@ -7,6 +7,7 @@ use crate::dockerfile::{
     ArgDeclaration, Command, CommandLine, Healthcheck as Check, Instruction, Network, Ports, Run, Word,
 };
 use crate::graph::config::{Empty, Healthcheck};
+use crate::graph::frontend_args;
 use crate::graph::go;
 use crate::graph::lower::{Lowering, StageState};
 use crate::graph::mounts::Mounts;
@@ -91,6 +92,7 @@ impl Lowering<'_> {
             cwd: PathBuf::from(working_dir(state)),
             user: state.config.config.user.clone(),
             network: network(run.network, self.selection.request.network)?,
+            hostname: frontend_args::hostname(self.selection.request)?,
             mounts,
         };
         self.layer(state, Op::Run(op), from, instruction);

@@ -6,6 +6,7 @@
 pub mod chmod;
 pub mod config;
 mod files;
+pub mod frontend_args;
 mod go;
 pub mod instructions;
 pub mod lower;
@@ -146,6 +147,8 @@ pub struct RunOp {
     pub user: String,
     /// `--network`.
     pub network: Network,
+    /// The host name that it finds.
+    pub hostname: String,
     /// `--mount`, parents before what is mounted in them.
     pub mounts: Vec<MountOp>,
 }

@@ -23,10 +23,10 @@ use super::describe::{Mount, Network, Process, Root};
 use super::error::SandboxError;
 use super::inject::Injector;
 use super::rootfs::open_directory;
-use super::seccomp::{Listener, install_with_listener};
+use super::seccomp::{self, Listener, install, install_with_listener};
 use super::settings::Settings;
 use super::spec::{Attempt, Failure, Made, Spec};
-use super::supervise::Started;
+use super::supervise::{self, Started};
 use super::target::{Kind, Targets};
 use super::{capabilities, devices, furnish, inject, process_one, step, stubs, system};
 
@@ -44,8 +44,8 @@ struct Swap {
     at: PathBuf,
     parent: OwnedFd,
     name: OsString,
-    /// The device and inode of what was put there.
-    placed: (u64, u64),
+    /// What was put there. While it is open, nothing else gets its inode.
+    placed: OwnedFd,
     /// What was there before is in the work directory under this name.
     aside: String,
     /// Where it came from, and goes back to.
@@ -153,9 +153,10 @@ impl Placed {
         }
         let name = at.file_name().unwrap_or_default().to_owned();
         let aside = format!("aside-{}", self.swaps.len());
-        let put = || -> Result<(u64, u64), Errno> {
+        let put = || -> Result<OwnedFd, Errno> {
             let from = if origin.is_some() { CWD } else { self.work.as_fd() };
-            let placed = identity(from, &source)?;
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let placed = openat(from, &source, flags, Mode::empty())?;
             renameat(&parent, &name, &self.work, &aside)?;
             let moved = renameat(from, &source, &parent, &name);
             if let Err(error) = moved {
@@ -203,8 +204,9 @@ impl Swap {
     /// What the step has put there instead is thrown away, and a place that is gone takes nothing back.
     fn restore(&self, work: &OwnedFd) -> Result<(), Errno> {
         let trash = format!("gone-{}", self.aside);
-        match (identity(self.parent.as_fd(), Path::new(&self.name)), &self.origin) {
-            (Ok(found), Some(origin)) if found == self.placed => renameat(&self.parent, &self.name, CWD, origin)?,
+        let ours = identity(&self.placed, Path::new(""))?;
+        match (identity(&self.parent, Path::new(&self.name)), &self.origin) {
+            (Ok(found), Some(origin)) if found == ours => renameat(&self.parent, &self.name, CWD, origin)?,
             (Ok(_), _) => renameat(&self.parent, &self.name, work, &trash)?,
             (Err(Errno::NOENT), _) => {}
             (Err(error), _) => return Err(error),
@@ -216,9 +218,9 @@ impl Swap {
     }
 }
 
-/// The device and inode of a file, which is not followed.
+/// The device and inode of a file, which is not followed; of `directory` itself when the path is empty.
 fn identity(directory: impl AsFd, path: &Path) -> Result<(u64, u64), Errno> {
-    let found = statx(directory, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::INO)?;
+    let found = statx(directory, path, AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH, StatxFlags::INO)?;
     Ok((rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino))
 }
 
@@ -232,7 +234,7 @@ fn kind_of(path: &Path) -> Result<Kind, Errno> {
 
 /// Starts the step, and a thread that shows it what is outside of its root.
 pub(super) fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<Started, Failure> {
-    let mut injector = Injector::new(Path::new(&spec.upper)).attempt(|| "find the root".to_owned())?;
+    let injector = Injector::new(Path::new(&spec.upper)).attempt(|| "find the root".to_owned())?;
     let tree = open_directory(&spec.upper)?;
     process_one::own_null(&tree, "dev/null").attempt(|| "open `/dev/null`".to_owned())?;
     let (ours, theirs) = UnixStream::pair().attempt(|| "make a socket pair".to_owned())?;
@@ -242,6 +244,7 @@ pub(super) fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream)
         enter(&tree)?;
         // The filter needs this: nobody here is the administrator of its namespace.
         rustix::thread::set_no_new_privs(true).attempt(|| "give up new privileges".to_owned())?;
+        install(&seccomp::default()).attempt(|| "filter system calls".to_owned())?;
         let listener = install_with_listener(&inject::filter()).attempt(|| "filter system calls".to_owned())?;
         Listener::send(&listener, &theirs).attempt(|| "hand over the filter".to_owned())?;
         drop(listener);
@@ -249,11 +252,8 @@ pub(super) fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream)
     })?;
     drop(theirs);
     let listener = Listener::receive(&ours).attempt(|| "take over the filter".to_owned())?;
-    if let Some(listener) = listener {
-        // It ends with this process; were it to end before, the calls of the step would fail.
-        std::thread::spawn(move || listener.serve(&mut injector));
-    }
-    Ok(step)
+    // Without one the step has reported why.
+    listener.map_or(Ok(Started::alone(step)), |listener| supervise::answer(listener, step, move || injector))
 }
 
 /// Goes into the tree for good.

@@ -127,6 +127,7 @@ fn run(op: &RunOp, base: &str, emulation: Option<RootEmulation>) -> Fields {
         .field("cwd", op.cwd.as_os_str().as_encoded_bytes())
         .field("user", &op.user)
         .field("network", format!("{:?}", op.network))
+        .field("hostname", &op.hostname)
         .fields("emulation", emulation.filter(|kind| *kind != RootEmulation::Full).map(RootEmulation::name))
 }
 
@@ -216,9 +217,11 @@ fn copy(op: &CopyOp, base: &str, from: Option<&str>, world: &World<'_>) -> Resul
                     .field("unpack", [u8::from(*unpack)])
             }
             CopySource::Git(source) => fields
-                .field("git", world.remotes.commit(source)?)
+                .field("git", world.remotes.commit(world.store, source)?)
                 .field("subdir", source.subdir.as_deref().unwrap_or_default())
-                .field("keep-git-dir", [u8::from(source.keep_git_dir)]),
+                .field("keep-git-dir", [u8::from(source.keep_git_dir)])
+                .field("submodules", [u8::from(source.submodules)])
+                .field("times", format!("{:?}", source.times)),
             CopySource::Path(pattern) if from.is_some() => fields.field("path", pattern),
             CopySource::Path(pattern) => {
                 let Chosen { matches, rules } = select::in_context(world.context_of(op), op, pattern)?;

@@ -15,6 +15,7 @@ use crate::sandbox::{Content, Mount, Writes};
 use super::agent::Proxy;
 use super::cache_mount::{self, Held};
 use super::error::Cause;
+use super::flatten;
 use super::tree::Tree;
 use super::{World, relative};
 
@@ -90,8 +91,7 @@ impl Prepared {
         if !world.executor.stacks_layers() {
             return self.bind_copy(world, bind, tree, &source);
         }
-        let mut lowers = tree.dirs(world)?;
-        lowers.reverse();
+        let lowers = flatten::lowers(world, tree)?;
         let writes = if bind.writable {
             let active = world.store.snapshots().prepare()?;
             if let Some(top) = lowers.first() {
@@ -122,11 +122,12 @@ impl Prepared {
         let active = world.store.snapshots().prepare()?;
         let mut writer = TreeWriter::new(active.upper(), Flavour::Plain)?;
         let name = Path::new(&selected[0].name);
-        let before = world.context.digest(selected, &Ignore::default(), world.memo)?;
-        let after = world.context.copy(selected, &Ignore::default(), &mut |_, path: &Path, entry, content| {
-            let path = if selected[0].directory { relative(path) } else { name };
-            Ok::<(), Cause>(writer.entry(path, entry, content)?)
-        })?;
+        let before = world.context.first_digest(selected, &Ignore::default(), world.memo)?;
+        let after =
+            world.context.copy(selected, &Ignore::default(), world.memo, &mut |_, path: &Path, entry, content| {
+                let path = if selected[0].directory { relative(path) } else { name };
+                Ok::<(), Cause>(writer.entry(path, entry, content)?)
+            })?;
         writer.finish()?;
         if before != after {
             return Err(Cause::ContextChanged);

@@ -12,12 +12,10 @@ use crate::sandbox::{Content, Mount, Process, Root, SandboxError, Stream};
 use crate::secrets::Search;
 
 use super::error::Cause;
+use super::flatten;
 use super::mounts::Prepared;
 use super::tree::Tree;
 use super::{Options, World};
-
-/// What a step finds as its host name, as under BuildKit.
-const HOSTNAME: &str = "buildkitsandbox";
 
 /// The trees around a step.
 pub(super) struct Trees<'a> {
@@ -96,8 +94,7 @@ fn root(world: &World<'_>, base: &Tree, active: &Active) -> Result<(Root, Option
 
 /// An overlay over the layers of `base`, written to `active`.
 fn stacked(world: &World<'_>, base: &Tree, active: &Active) -> Result<Root, Cause> {
-    let mut lowers = base.dirs(world)?;
-    lowers.reverse();
+    let lowers = flatten::lowers(world, base)?;
     if let Some(top) = lowers.first() {
         active.adopt_root_of(top)?;
     }
@@ -120,7 +117,7 @@ fn process(op: &RunOp, secrets: &[(OsString, OsString)], options: &Options) -> P
         env: env.collect(),
         cwd: op.cwd.clone(),
         user: op.user.clone(),
-        hostname: HOSTNAME.into(),
+        hostname: op.hostname.clone().into(),
         network: match op.network {
             Network::Default if options.private_network => crate::sandbox::Network::Private,
             Network::Default | Network::Host => crate::sandbox::Network::Host,

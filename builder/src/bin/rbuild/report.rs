@@ -27,6 +27,8 @@ pub(crate) enum Failure {
         /// What the excerpt is taken from.
         dockerfile: Dockerfile,
     },
+    /// The build was cancelled before it began.
+    Cancelled,
     /// The arguments make no sense together.
     Usage(String),
     /// The machine does not let rbuild do it.
@@ -70,6 +72,7 @@ mod code {
 /// Prints a failure and returns its exit code.
 pub(crate) fn failure(failure: &Failure) -> ExitCode {
     let (text, code) = match failure {
+        Failure::Cancelled => cancelled(),
         Failure::Usage(message) => (format!("error: {message}\n"), code::USAGE),
         Failure::Environment(error) => (chain(error.as_ref()), code::ENVIRONMENT),
         Failure::Sandbox(error) => (chain(error.as_ref()), code::SANDBOX),
@@ -98,6 +101,10 @@ pub(crate) fn of_build(error: &BuildError, dockerfile: &Dockerfile) -> String {
     build(error, dockerfile).0
 }
 
+fn cancelled() -> (String, u8) {
+    ("error: the build was cancelled\n".to_owned(), code::CANCELLED)
+}
+
 fn build(error: &BuildError, dockerfile: &Dockerfile) -> (String, u8) {
     match error {
         BuildError::Parse(errors) => {
@@ -124,9 +131,8 @@ fn build(error: &BuildError, dockerfile: &Dockerfile) -> (String, u8) {
             };
             (text, code::REGISTRY)
         }
-        BuildError::Solve(error) if matches!(*error.cause, Cause::Cancelled) => {
-            ("error: the build was cancelled\n".to_owned(), code::CANCELLED)
-        }
+        BuildError::Solve(error) if matches!(*error.cause, Cause::Cancelled) => cancelled(),
+        BuildError::NamedContext { source, .. } if source.is_cancelled() => cancelled(),
         BuildError::Solve(error) => {
             let (hint, code) = step_hint(&error.cause);
             (located(error.cause.as_ref(), dockerfile, error.span, hint), code)

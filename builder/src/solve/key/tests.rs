@@ -17,6 +17,7 @@ fn op() -> RunOp {
         mounts: Vec::new(),
         cwd: PathBuf::from("/w"),
         user: "app".into(),
+        hostname: "h".into(),
         network: Network::Default,
     }
 }

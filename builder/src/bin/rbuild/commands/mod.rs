@@ -10,7 +10,9 @@ mod grants;
 mod images;
 pub(crate) mod inspect;
 pub(crate) mod isolation;
-mod registries;
+mod key_agent;
+pub(crate) mod login;
+pub(crate) mod registries;
 pub(crate) mod settings;
 
 use std::path::{Path, PathBuf};
@@ -40,6 +42,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Some(Command::Push(args)) => copy::push(&args),
         Some(Command::Pull(args)) => copy::pull(&args),
         Some(Command::Inspect(args)) => inspect::inspect(&args),
+        Some(Command::Login(args)) => login::login(&args),
+        Some(Command::Logout(args)) => login::logout(&args),
         Some(Command::Tags(args)) => inspect::tags(&args),
         Some(Command::Cache(command)) => return cache::run(&command),
         Some(Command::Prune(args)) => cache::run_prune(&args),
