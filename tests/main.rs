@@ -14,6 +14,7 @@ mod copying;
 mod emulation;
 mod failures;
 mod interrupts;
+mod layers;
 mod mounts;
 mod once;
 mod outputs;
