@@ -17,6 +17,7 @@ mod failures;
 mod hostile;
 mod interchange;
 mod interrupts;
+mod layers;
 mod mounts;
 mod once;
 mod outputs;
