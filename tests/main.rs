@@ -14,6 +14,7 @@ mod copying;
 mod emulation;
 mod failures;
 mod interchange;
+mod hostile;
 mod interrupts;
 mod mounts;
 mod once;

@@ -202,6 +202,7 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
         cancel: machine.cancel,
         options: &options,
         grants: &build.grants,
+        made: &|_| (),
     };
     let mut made = make(build, &graph, &world);
     for damaged in 1..=RETRIES {
@@ -233,7 +234,9 @@ fn tidy(store: &Store, limit: Limit, reporter: &Reporter<'_>) {
 
 /// Solves and exports.
 fn make(build: &Build, graph: &Graph, world: &World<'_>) -> Result<Image, BuildError> {
-    let tree = solve::solve(graph, world)?;
+    let solve = |world: &World<'_>| solve::solve(graph, world);
+    let push = build.outputs.contains(&Output::Push);
+    let tree = if push { export::pushing(world, &build.tags, solve) } else { solve(world) }?;
     let options = world.options;
     let made: Vec<Option<&str>> = tree.layers().iter().map(|layer| layer.created()).collect();
     let layers = if options.export_layers { tree.blobs(world).map_err(ExportError::from)? } else { Vec::new() };

@@ -1,5 +1,6 @@
 //! A solved image to where it is wanted: the store's tags, a registry, an archive, a directory.
 
+mod ahead;
 pub(crate) mod archive;
 pub mod compression;
 pub mod output;
@@ -16,6 +17,7 @@ use crate::image::Image;
 use crate::solve::tree::Tree;
 use crate::solve::{Cause, World};
 
+pub use ahead::pushing;
 pub use compression::CompressionError;
 pub use output::{Output, OutputError, OutputSpec};
 

@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::CapabilitySet;
 
 use super::emulate::{self, Emulation, RootEmulation};
-use super::seccomp::{self, Listener};
+use super::seccomp::{self, Handler, Listener};
 use super::spec::{Attempt, Failure};
 use super::{capabilities, system};
 
@@ -54,8 +54,7 @@ pub(super) fn start(
     capabilities::confine(CapabilitySet::SYS_PTRACE)?;
     let listener = ours.map_or(Ok(None), |socket| Listener::receive(&socket));
     let listener = listener.attempt(|| "get the listener of the step's filter".to_owned())?;
-    let root = listener.map(|listener| answer(listener, pid)).transpose()?;
-    Ok(Started { pid, root })
+    listener.map_or(Ok(Started::alone(pid)), |listener| answer(listener, pid, Emulation::new))
 }
 
 /// Puts this process, which is about to become the step's, under its filters. What one of them refuses none allows.
@@ -73,13 +72,18 @@ fn filter(emulation: Option<RootEmulation>, socket: &UnixStream) -> Result<(), F
     Listener::send(&listener, socket).attempt(|| "send the listener of the step's filter".to_owned())
 }
 
-fn answer(listener: Listener, step: Pid) -> Result<JoinHandle<Result<(), Failure>>, Failure> {
+/// Has a thread answer the calls of `step`, with what `handler` makes there.
+pub(super) fn answer<H: Handler>(
+    listener: Listener,
+    step: Pid,
+    handler: impl FnOnce() -> H + Send + 'static,
+) -> Result<Started, Failure> {
     let thread = Builder::new().name("rbuild-root".to_owned()).spawn(move || {
-        let served = catch_unwind(AssertUnwindSafe(|| listener.serve(&mut Emulation::new())));
+        let served = catch_unwind(AssertUnwindSafe(|| listener.serve(&mut handler())));
         let failed = match served {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => Failure::new("answer the calls of the step", error),
-            Err(_) => Failure::new("answer the calls of the step", std::io::Error::other("the emulation panicked")),
+            Err(_) => Failure::new("answer the calls of the step", std::io::Error::other("the handler panicked")),
         };
         // Nobody answers it any more; its end tells process 1.
         match kill_process(step, Signal::KILL) {
@@ -87,7 +91,8 @@ fn answer(listener: Listener, step: Pid) -> Result<JoinHandle<Result<(), Failure
             Err(error) => Err(Failure::new("kill the step, whose calls nobody answers,", error)),
         }
     });
-    thread.attempt(|| "start the emulation of root".to_owned())
+    let root = Some(thread.attempt(|| "start a thread that answers calls".to_owned())?);
+    Ok(Started { pid: step, root })
 }
 
 impl Started {

@@ -11,6 +11,7 @@ mod cache_mount;
 mod copy;
 mod destination;
 mod error;
+mod flatten;
 pub mod key;
 mod mkdir;
 mod mounts;
@@ -71,6 +72,8 @@ pub struct World<'a> {
     pub options: &'a Options,
     /// What the caller lets steps have.
     pub grants: &'a Grants,
+    /// Told of each step of the target whose layer has its blob, while others still run.
+    pub made: &'a (dyn Fn(&Tree) + Sync),
 }
 
 impl<'a> World<'a> {
@@ -125,8 +128,8 @@ pub fn solve(graph: &Graph, world: &World<'_>) -> Result<Tree, SolveError> {
         // layer.
         scope.spawn(move || {
             for tree in made {
-                if !world.cancel.is_cancelled() {
-                    drop(tree.top_layer(world));
+                if !world.cancel.is_cancelled() && tree.top_layer(world).is_ok() {
+                    (world.made)(&tree);
                 }
             }
         });
@@ -224,7 +227,7 @@ impl Solver<'_> {
             return Err(SolveError::new(vertex, Cause::Cancelled));
         }
         step.finish(result.map_err(|cause| SolveError::new(vertex, cause)))?;
-        if self.plan.layer[id] && matches!(vertex.op, Op::Run(_)) {
+        if self.plan.layer[id] && !matches!(vertex.op, Op::Scratch | Op::Source(_)) {
             // The receiver lives as long as this scope; a closed channel could only mean that it panicked.
             drop(self.finished.send(self.trees[id].clone()));
         }

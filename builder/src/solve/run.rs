@@ -10,6 +10,7 @@ use crate::progress::Step;
 use crate::sandbox::{Content, Mount, Process, Root, SandboxError, Stream};
 
 use super::error::Cause;
+use super::flatten;
 use super::mounts::Prepared;
 use super::tree::Tree;
 use super::{Options, World};
@@ -68,8 +69,7 @@ pub(super) fn run(
 
 /// An overlay over the layers of `base`, written to `active`.
 fn stacked(world: &World<'_>, base: &Tree, active: &Active) -> Result<Root, Cause> {
-    let mut lowers = base.dirs(world)?;
-    lowers.reverse();
+    let lowers = flatten::lowers(world, base)?;
     if let Some(top) = lowers.first() {
         active.adopt_root_of(top)?;
     }
