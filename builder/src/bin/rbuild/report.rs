@@ -162,7 +162,7 @@ fn base_hint(error: &BaseError) -> Option<&'static str> {
     let BaseError::Resolve { source, .. } = error else { return None };
     match source.as_ref() {
         registry::Error::Unauthorized { .. } | registry::Error::Denied { .. } => {
-            Some("log in first: rbuild reads the credentials of `docker login` and `podman login`")
+            Some("log in first: `rbuild login`; rbuild reads the credentials of `docker login` and `podman login` too")
         }
         registry::Error::NotFound { .. } => {
             Some("check the name and the tag; private images also look missing without credentials")
