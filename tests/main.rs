@@ -13,6 +13,7 @@ mod contexts;
 mod copying;
 mod emulation;
 mod failures;
+mod faults;
 mod hostile;
 mod interrupts;
 mod mounts;
