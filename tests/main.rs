@@ -14,6 +14,7 @@ mod contexts;
 mod copying;
 mod emulation;
 mod failures;
+mod faults;
 mod hostile;
 mod interchange;
 mod interrupts;
