@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
+mod apps;
 mod architecture;
 mod builds;
 mod cache;
@@ -13,11 +14,16 @@ mod contexts;
 mod copying;
 mod emulation;
 mod failures;
+mod faults;
+mod hostile;
+mod interchange;
 mod interrupts;
+mod layers;
 mod mounts;
 mod once;
 mod outputs;
 mod real;
+mod remote;
 mod rootless;
 mod sandbox;
 mod server;

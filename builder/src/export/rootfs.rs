@@ -21,7 +21,7 @@ pub(super) fn directory(world: &World<'_>, tree: &Tree, destination: &Path) -> R
     let single = world.store.snapshots().flavour() == Flavour::Single;
     if single {
         let shown = destination.display();
-        world.reporter.warn(format!(
+        world.reporter.warn(&format!(
             "all files in `{shown}` are yours, because you have no other ids here; `-o type=tar` keeps owners"
         ));
     }

@@ -9,7 +9,12 @@
 //! ```
 //!
 //! What a machine allows is found by trying it, in a child, never by looking at versions: `ladder.rs` holds the rungs
-//! in order, `probe.rs` what each of them needs, `doctor.rs` what a failed probe means and what to do about it.
+//! in order, `probe.rs` what each of them needs, `recall.rs` what was chosen last, `doctor.rs` what a failed probe means
+//! and what to do about it.
+//!
+//! Where nothing can be mounted (`bare.rs`, the rung `chroot`) a root is a whole tree. What other rungs mount is moved
+//! into it and back, and `/proc`, `/sys` and terminals are opened for the step by a process outside (`inject.rs`). Of what
+//! follows, only what is said of descriptors, programs and the end of processes holds there.
 //!
 //! What holds on every rung that this version has:
 //! - nothing of a step outlives [`Executor::run`], nor rbuild itself, however it ends. The kernel sees to that in a pid
