@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
+mod apps;
 mod architecture;
 mod builds;
 mod cache;

@@ -455,7 +455,7 @@ fn a_plain_user_has_the_same_mounts() {
     rootless.bench.file(".dockerignore", "Dockerfile\n.dockerignore\n");
     rootless.own();
     let output = format!("type=oci,tar=false,dest={}", rootless.bench.path("layout").display());
-    let run = rootless.try_build(&["--secret", "id=s,src=.dockerignore", "-o", &output]);
+    let run = rootless.try_build(&["--secret", "id=s,src=.dockerignore", "--allow-secret-in-layer", "-o", &output]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     let image = crate::common::Image::read(&rootless.bench.path("layout"));
     assert_eq!(

@@ -163,7 +163,8 @@ fn prepare(build: &Build, client: &registry::Client, reporter: &Reporter<'_>) ->
     Ok(Prepared { graph, contexts: selection.contexts, findings, notes })
 }
 
-fn client(options: &registry::Options) -> Result<registry::Client, BuildError> {
+/// A client of the registries.
+pub fn client(options: &registry::Options) -> Result<registry::Client, BuildError> {
     registry::Client::new(options.clone()).map_err(|source| BuildError::Client(Box::new(source)))
 }
 
@@ -172,52 +173,77 @@ pub fn check(build: &Build, registry: &registry::Options, progress: &dyn Progres
     Ok(prepare(build, &client(registry)?, &Reporter::new(progress))?.findings)
 }
 
+/// What the builds of one command share.
+#[derive(Debug, Clone, Copy)]
+pub struct Shared<'a> {
+    /// The machine.
+    pub machine: &'a Machine<'a>,
+    /// The registries.
+    pub client: &'a registry::Client,
+    /// The store.
+    pub store: &'a Store,
+    /// Where events go.
+    pub reporter: &'a Reporter<'a>,
+}
+
 /// Builds.
 pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> Result<Image, BuildError> {
-    let reporter = Reporter::new(progress);
-    let client = client(machine.registry)?;
-    let Prepared { graph, contexts, findings, notes } = prepare(build, &client, &reporter)?;
+    let reporter = &Reporter::new(progress);
+    let client = &client(machine.registry)?;
+    let store = &open_store(machine.home, machine.sandbox)?;
+    build_with(build, &Shared { machine, client, store, reporter })
+}
+
+/// Builds with what other builds use too.
+pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildError> {
+    let Shared { machine, client, store, reporter } = *shared;
+    let Prepared { graph, contexts, findings, notes } = prepare(build, client, reporter)?;
+    let needles = build.grants.needles(&graph.secrets());
+    let reporter = &reporter.hiding(&needles);
     let name = &build.dockerfile_name;
     for Finding { rule, span, message, .. } in &findings {
-        reporter.warn(format!("{rule}: {message} ({name}:{})", span.start));
+        reporter.warn(&format!("{rule}: {message} ({name}:{})", span.start));
     }
-    notes.into_iter().chain(frontend_args::without_effect(&build.request)).for_each(|note| reporter.warn(note));
+    notes.into_iter().chain(frontend_args::without_effect(&build.request)).for_each(|note| reporter.warn(&note));
 
-    let store = open_store(machine.home, machine.sandbox)?;
     let lease = store.lease(&format!("building `{name}`"))?;
     let context = LocalContext::open(&build.context, build.ignore.clone())?;
     let remotes = Remotes::new(&build.grants, machine.cancel);
-    let contexts = named_contexts(&contexts, &build.request, &store, &remotes)?;
+    let contexts = named_contexts(&contexts, &build.request, store, &remotes)?;
     let memo_path = store.path().join("context-digests");
     let memo = Memo::load(&memo_path);
-    let options = options(build, machine.sandbox.emulation());
+    let options = solve::Options {
+        secrets_in_layers: build.grants.secrets_in_layers && !needles.is_empty(),
+        ..options(build, machine.sandbox.emulation())
+    };
     let wholes = Wholes::default();
     let world = World {
-        store: &store,
+        store,
         wholes: &wholes,
-        client: &client,
+        client,
         executor: machine.sandbox,
         context: &context,
         contexts: &contexts,
         remotes: &remotes,
         memo: &memo,
-        reporter: &reporter,
+        reporter,
         cancel: machine.cancel,
         options: &options,
         grants: &build.grants,
         made: &|_| (),
+        needles: Some(&needles).filter(|needles| !needles.is_empty() && !options.secrets_in_layers),
     };
     let mut made = make(build, &graph, &world);
     for damaged in 1..=RETRIES {
         if made.is_ok() || store.blobs().damaged() < damaged {
             break;
         }
-        reporter.warn("a damaged file was removed from the store: what it was for is made again".to_owned());
+        reporter.warn("a damaged file was removed from the store: what it was for is made again");
         made = make(build, &graph, &world);
     }
     memo.save(&memo_path)?;
     drop(lease);
-    tidy(&store, machine.keep_storage, &reporter);
+    tidy(store, machine.keep_storage, reporter);
     made
 }
 
@@ -226,12 +252,12 @@ fn tidy(store: &Store, limit: Limit, reporter: &Reporter<'_>) {
     match prune::keep_within(store, limit) {
         Ok(pruned) => {
             for name in pruned.forgotten {
-                reporter.warn(format!(
+                reporter.warn(&format!(
                     "the image `{name}` is no more: it was the longest unused in a store above its limit ({limit})"
                 ));
             }
         }
-        Err(error) => reporter.warn(format!("cannot keep the store within its limit ({limit}): {error}")),
+        Err(error) => reporter.warn(&format!("cannot keep the store within its limit ({limit}): {error}")),
     }
 }
 
@@ -277,6 +303,7 @@ fn options(build: &Build, emulation: Option<RootEmulation>) -> solve::Options {
     solve::Options {
         jobs: build.jobs.unwrap_or(processors),
         no_cache: build.no_cache,
+        secrets_in_layers: false,
         settings: build.settings.clone(),
         private_network: build.request.network == StepNetwork::Private,
         emulation,

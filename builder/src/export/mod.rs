@@ -97,6 +97,12 @@ fn origins(tree: &Tree) -> BTreeMap<String, String> {
 pub fn export(world: &World<'_>, output: &Output, exported: &Exported<'_>) -> Result<(), ExportError> {
     match output {
         Output::Push => push::push(world, exported),
+        Output::Store => {
+            for (position, layer) in exported.image.layers.iter().enumerate() {
+                open_layer(world, exported.tree, position, layer)?;
+            }
+            Ok(())
+        }
         Output::Oci { destination, tar: true } => archive::oci(world, exported, destination),
         Output::Oci { destination, tar: false } => archive::layout(world, exported, destination),
         Output::Docker { destination } => archive::docker(world, exported, destination),

@@ -78,6 +78,7 @@ mod tests {
 
     fn request(args: &[(&str, &str)]) -> Request {
         Request {
+            secret_args: std::collections::BTreeSet::new(),
             build_args: args.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             target: None,
             platform: Platform::host(),

@@ -129,7 +129,7 @@ fn sources<'a>(
     // A pattern may match nothing, as under BuildKit, which makes files optional.
     if sources.is_empty() {
         let patterns: Vec<&str> = op.sources.iter().map(CopySource::shown).collect();
-        world.reporter.warn(format!(
+        world.reporter.warn(&format!(
             "nothing is copied to `{}`: `{}` matches nothing",
             op.destination,
             patterns.join("`, `")

@@ -179,6 +179,9 @@ pub enum Cause {
         /// The source as written.
         source_path: String,
     },
+    /// A secret in what would become a layer.
+    #[error(transparent)]
+    Secret(#[from] crate::secrets::Found),
     /// The context changed while it was read.
     #[error("the build context changed while it was copied; run the build again")]
     ContextChanged,

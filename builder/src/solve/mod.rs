@@ -36,11 +36,13 @@ use crate::graph::{CopyOp, Graph, Op, Vertex, VertexId};
 use crate::progress::Reporter;
 use crate::remote::Remotes;
 use crate::sandbox::{Cancel, Executor, RootEmulation, Settings};
+use crate::secrets::Needles;
 
 pub use error::{Cause, SolveError};
 use key::CacheKey;
 use plan::Plan;
 use run::Trees;
+pub(crate) use run::try_out;
 pub(crate) use source::fetch;
 use tree::Tree;
 use whole::Wholes;
@@ -74,6 +76,8 @@ pub struct World<'a> {
     pub grants: &'a Grants,
     /// Told of each step of the target whose layer has its blob, while others still run.
     pub made: &'a (dyn Fn(&Tree) + Sync),
+    /// What no layer may hold.
+    pub needles: Option<&'a Needles>,
 }
 
 impl<'a> World<'a> {
@@ -98,6 +102,8 @@ pub struct Options {
     pub jobs: usize,
     /// Look nothing up in the cache.
     pub no_cache: bool,
+    /// Steps have secrets, and the caller lets layers hold them.
+    pub secrets_in_layers: bool,
     /// Whether steps have a network of their own.
     pub private_network: bool,
     /// What else every step has.

@@ -11,6 +11,7 @@ use builder::dockerfile::Span;
 use builder::dockerfile::lint::Finding;
 use builder::export::ExportError;
 use builder::sandbox::SandboxError;
+use builder::secrets::Found;
 use builder::solve::Cause;
 
 /// Lines shown before and after those that an error is about.
@@ -38,6 +39,8 @@ pub(crate) enum Failure {
     Registry(anyhow::Error),
     /// Anything else.
     Other(anyhow::Error),
+    /// A command about an app, in the words and with the code of Convox.
+    App(anyhow::Error),
 }
 
 /// A Dockerfile as the excerpt needs it.
@@ -75,6 +78,7 @@ pub(crate) fn failure(failure: &Failure) -> ExitCode {
         Failure::Sandbox(error) => (chain(error.as_ref()), code::SANDBOX),
         Failure::Registry(error) => (chain(error.as_ref()), code::REGISTRY),
         Failure::Other(error) => (chain(error.as_ref()), code::BUILD),
+        Failure::App(error) => (format!("ERROR: {error:#}\n"), code::BUILD),
         Failure::Build { error, dockerfile } => build(error, dockerfile),
     };
     print(&text);
@@ -90,6 +94,11 @@ pub(crate) fn bug() -> ExitCode {
 #[expect(clippy::print_stderr, reason = "reporting errors is what this module is for")]
 fn print(text: &str) {
     eprint!("{text}");
+}
+
+/// A failed build as it is told: with its lines and what to do.
+pub(crate) fn of_build(error: &BuildError, dockerfile: &Dockerfile) -> String {
+    build(error, dockerfile).0
 }
 
 fn cancelled() -> (String, u8) {
@@ -178,6 +187,10 @@ fn step_hint(cause: &Cause) -> (Option<&'static str>, u8) {
         Cause::ContextChanged => {
             (Some("a file that is written during the build, such as its log, belongs into .dockerignore"), code::BUILD)
         }
+        Cause::Secret(Found::Secret { .. }) => (
+            Some("remove the file in the same RUN, or allow it with `--allow-secret-in-layer`; it was kept nowhere"),
+            code::BUILD,
+        ),
         Cause::Fetch { .. } => (None, code::REGISTRY),
         Cause::Sandbox(SandboxError::Setup { .. }) => {
             (Some("`rbuild doctor` says what this machine allows"), code::ENVIRONMENT)
@@ -197,7 +210,7 @@ fn located(error: &dyn Error, dockerfile: &Dockerfile, span: Span, hint: Option<
 }
 
 /// `error: …` and a line for each cause.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = format!("error: {error}\n");
     let mut last = error.to_string();
     let mut source = error.source();

@@ -1,6 +1,6 @@
 //! `rbuild build`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -22,15 +22,18 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::args::{BuildArgs, Mode};
-use crate::commands::{grants, registries};
+use crate::commands::{app, grants, registries};
 use crate::report::{self, Dockerfile, Failure};
 use crate::{signals, ui};
 
 pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
+    if app::build::is_app(args) {
+        return app::build::run(args);
+    }
     let mut location = Location::parse(&args.context).map_err(|error| Failure::Usage(error.to_string()))?;
     let mut build = build_of(args)?;
     let (grants, _agents) = grants::read(&args.secrets, &args.agents)?;
-    build.grants = grants;
+    build.grants = Grants { secrets_in_layers: args.allow_secret_in_layer, ..grants };
     if let Location::Git(git) = &mut location {
         git.keep_git_dir |= build.request.build_args.get(frontend_args::KEEP_GIT_DIR).is_some_and(|value| value == "1");
     }
@@ -98,7 +101,7 @@ fn fetched_context(
 }
 
 /// What the arguments say; the context is still to be opened.
-fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
+pub(crate) fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
     let tags: Result<Vec<_>, _> = args.tags.iter().map(|tag| registry::reference::parse(tag)).collect();
     let tags = tags.map_err(|error| Failure::Usage(error.to_string()))?;
     if let Some(tag) = tags.iter().find(|tag| tag.digest().is_some()) {
@@ -130,6 +133,7 @@ fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
         context: PathBuf::new(),
         ignore: Ignore::default(),
         request: Request {
+            secret_args: BTreeSet::new(),
             build_args,
             target: args.target.clone(),
             platform: args.platform.clone().unwrap_or_else(Platform::host),
