@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
+mod apps;
 mod architecture;
 mod builds;
 mod cache;
@@ -15,11 +16,14 @@ mod emulation;
 mod failures;
 mod faults;
 mod hostile;
+mod interchange;
 mod interrupts;
+mod layers;
 mod mounts;
 mod once;
 mod outputs;
 mod real;
+mod remote;
 mod rootless;
 mod sandbox;
 mod server;

@@ -8,6 +8,7 @@
 //! | content of the sources: names, types, modes, bytes, links, attributes | – | yes | – | – |
 //! | digest and file name of a download; commit and directory of a repository | – | yes | – | – |
 //! | key of the tree that `--from` reads, and the patterns | – | yes | – | – |
+//! | names of secret variables; whether layers may hold secrets, where a step has any | yes | – | – | – |
 //! | the emulation of root, where it is not exact | yes | – | – | – |
 //! | each mount: type, target, options; content of what it binds, or the key of its tree | yes | – | – | – |
 //! | the build's fixed time, which new directories and heredocs' files get | – | yes | yes | – |
@@ -99,7 +100,7 @@ fn key(vertex: &Vertex, keys: &[CacheKey], world: &World<'_>) -> Result<CacheKey
     Ok(match &vertex.op {
         Op::Scratch => Fields::new("scratch").finish(),
         Op::Source(image) => source(image),
-        Op::Run(op) => mounts(run(op, base, world.options.emulation), op, keys, world)?.finish(),
+        Op::Run(op) => mounts(secrets(run(op, base, world.options.emulation), op, world), op, keys, world)?.finish(),
         Op::Mkdir(op) => Fields::new("mkdir")
             .field("base", base)
             .field("path", op.path.as_os_str().as_encoded_bytes())
@@ -126,7 +127,14 @@ fn run(op: &RunOp, base: &str, emulation: Option<RootEmulation>) -> Fields {
         .field("cwd", op.cwd.as_os_str().as_encoded_bytes())
         .field("user", &op.user)
         .field("network", format!("{:?}", op.network))
+        .field("hostname", &op.hostname)
         .fields("emulation", emulation.filter(|kind| *kind != RootEmulation::Full).map(RootEmulation::name))
+}
+
+/// Adds the names of secret variables, and whether layers may hold secrets, where there are any: never a value.
+fn secrets(fields: Fields, op: &RunOp, world: &World<'_>) -> Fields {
+    let fields = if op.secret_env.is_empty() { fields } else { fields.fields("secrets", &op.secret_env) };
+    if world.options.secrets_in_layers { fields.field("secrets in layers", "allowed") } else { fields }
 }
 
 fn mounts(fields: Fields, op: &RunOp, keys: &[CacheKey], world: &World<'_>) -> Result<Fields, Cause> {
@@ -209,9 +217,11 @@ fn copy(op: &CopyOp, base: &str, from: Option<&str>, world: &World<'_>) -> Resul
                     .field("unpack", [u8::from(*unpack)])
             }
             CopySource::Git(source) => fields
-                .field("git", world.remotes.commit(source)?)
+                .field("git", world.remotes.commit(world.store, source)?)
                 .field("subdir", source.subdir.as_deref().unwrap_or_default())
-                .field("keep-git-dir", [u8::from(source.keep_git_dir)]),
+                .field("keep-git-dir", [u8::from(source.keep_git_dir)])
+                .field("submodules", [u8::from(source.submodules)])
+                .field("times", format!("{:?}", source.times)),
             CopySource::Path(pattern) if from.is_some() => fields.field("path", pattern),
             CopySource::Path(pattern) => {
                 let Chosen { matches, rules } = select::in_context(world.context_of(op), op, pattern)?;

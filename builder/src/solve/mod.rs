@@ -11,6 +11,7 @@ mod cache_mount;
 mod copy;
 mod destination;
 mod error;
+mod flatten;
 pub mod key;
 mod mkdir;
 mod mounts;
@@ -35,11 +36,13 @@ use crate::graph::{CopyOp, Graph, Op, Vertex, VertexId};
 use crate::progress::Reporter;
 use crate::remote::Remotes;
 use crate::sandbox::{Cancel, Executor, RootEmulation, Settings};
+use crate::secrets::Needles;
 
 pub use error::{Cause, SolveError};
 use key::CacheKey;
 use plan::Plan;
 use run::Trees;
+pub(crate) use run::try_out;
 pub(crate) use source::fetch;
 use tree::Tree;
 use whole::Wholes;
@@ -71,6 +74,10 @@ pub struct World<'a> {
     pub options: &'a Options,
     /// What the caller lets steps have.
     pub grants: &'a Grants,
+    /// Told of each step of the target whose layer has its blob, while others still run.
+    pub made: &'a (dyn Fn(&Tree) + Sync),
+    /// What no layer may hold.
+    pub needles: Option<&'a Needles>,
 }
 
 impl<'a> World<'a> {
@@ -95,6 +102,8 @@ pub struct Options {
     pub jobs: usize,
     /// Look nothing up in the cache.
     pub no_cache: bool,
+    /// Steps have secrets, and the caller lets layers hold them.
+    pub secrets_in_layers: bool,
     /// Whether steps have a network of their own.
     pub private_network: bool,
     /// What else every step has.
@@ -125,8 +134,8 @@ pub fn solve(graph: &Graph, world: &World<'_>) -> Result<Tree, SolveError> {
         // layer.
         scope.spawn(move || {
             for tree in made {
-                if !world.cancel.is_cancelled() {
-                    drop(tree.top_layer(world));
+                if !world.cancel.is_cancelled() && tree.top_layer(world).is_ok() {
+                    (world.made)(&tree);
                 }
             }
         });
@@ -224,7 +233,7 @@ impl Solver<'_> {
             return Err(SolveError::new(vertex, Cause::Cancelled));
         }
         step.finish(result.map_err(|cause| SolveError::new(vertex, cause)))?;
-        if self.plan.layer[id] && matches!(vertex.op, Op::Run(_)) {
+        if self.plan.layer[id] && !matches!(vertex.op, Op::Scratch | Op::Source(_)) {
             // The receiver lives as long as this scope; a closed channel could only mean that it panicked.
             drop(self.finished.send(self.trees[id].clone()));
         }

@@ -9,6 +9,7 @@ use crate::graph::{BindOp, CacheOp, Script, SecretOp, SshOp, TmpfsOp};
 
 fn op() -> RunOp {
     RunOp {
+        secret_env: Vec::new(),
         argv: vec!["sh".into(), "-c".into(), "x".into()],
         script: None,
         env: vec![("A".into(), "1".into())],
@@ -16,6 +17,7 @@ fn op() -> RunOp {
         mounts: Vec::new(),
         cwd: PathBuf::from("/w"),
         user: "app".into(),
+        hostname: "h".into(),
         network: Network::Default,
     }
 }
