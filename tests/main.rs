@@ -20,4 +20,5 @@ mod real;
 mod rootless;
 mod sandbox;
 mod server;
+mod staleness;
 mod steps;

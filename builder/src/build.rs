@@ -44,12 +44,25 @@ pub struct Build {
     pub compression: Compression,
     /// Look nothing up in the cache.
     pub no_cache: bool,
+    /// How it uses caches.
+    pub caching: Caching,
     /// Steps at a time; as many as there are processors when absent.
     pub jobs: Option<usize>,
     /// What its steps may have.
     pub grants: Grants,
     /// The time of everything that the build makes, RFC 3339; the clock's when absent.
     pub epoch: Option<String>,
+}
+
+/// How a build uses caches, and tells of it.
+#[derive(Debug, Clone, Default)]
+pub struct Caching {
+    /// Look nothing of these stages up in the cache.
+    pub no_cache_stages: Vec<String>,
+    /// After a failure, finish what does not depend on the step that failed.
+    pub keep_going: bool,
+    /// Say of each step that runs why the cache did not have it.
+    pub explain: bool,
 }
 
 /// What a build stands on.
@@ -199,6 +212,7 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
     for output in &build.outputs {
         export::export(&world, output, &exported)?;
     }
+    reporter.sum_up();
     Ok(image)
 }
 
@@ -225,6 +239,9 @@ fn options(build: &Build) -> solve::Options {
     solve::Options {
         jobs: build.jobs.unwrap_or(processors),
         no_cache: build.no_cache,
+        no_cache_stages: build.caching.no_cache_stages.clone(),
+        keep_going: build.caching.keep_going,
+        explain: build.caching.explain,
         compression: build.compression,
         epoch: build.epoch.clone(),
         export_layers: build.outputs.is_empty()

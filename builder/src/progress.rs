@@ -3,7 +3,7 @@
 //! The library never prints. The terminal, the plain log and the JSON log are readers of this one stream.
 
 use std::fmt::Display;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -57,6 +57,22 @@ pub enum Event {
         /// Its number.
         step: u32,
     },
+    /// The build has ended well: what it did.
+    Summary {
+        /// Steps that ran.
+        run: u64,
+        /// Steps that the cache had.
+        hit: u64,
+        /// How long these took when they ran, in milliseconds.
+        #[serde(rename = "saved_milliseconds", serialize_with = "as_milliseconds")]
+        saved: Duration,
+        /// Bytes of blobs that were fetched.
+        #[serde(rename = "bytes_down")]
+        down: u64,
+        /// Bytes of blobs that were sent.
+        #[serde(rename = "bytes_up")]
+        up: u64,
+    },
     /// Something the user should know that stops nothing.
     Warning {
         /// In one sentence.
@@ -74,6 +90,22 @@ pub trait Progress: Sync {
 pub struct Reporter<'a> {
     sink: &'a dyn Progress,
     last: AtomicU32,
+    totals: Totals,
+}
+
+/// What a build did, in numbers that grow while it runs.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Steps that ran.
+    pub run: AtomicU64,
+    /// Steps that the cache had.
+    pub hit: AtomicU64,
+    /// Milliseconds that these took when they ran.
+    pub saved: AtomicU64,
+    /// Bytes of blobs that were fetched.
+    pub down: AtomicU64,
+    /// Bytes of blobs that were sent.
+    pub up: AtomicU64,
 }
 
 impl std::fmt::Debug for Reporter<'_> {
@@ -85,7 +117,7 @@ impl std::fmt::Debug for Reporter<'_> {
 impl<'a> Reporter<'a> {
     /// Starts counting at 1.
     pub fn new(sink: &'a dyn Progress) -> Self {
-        Self { sink, last: AtomicU32::new(0) }
+        Self { sink, last: AtomicU32::new(0), totals: Totals::default() }
     }
 
     /// Begins a step.
@@ -96,10 +128,30 @@ impl<'a> Reporter<'a> {
         Step { sink: self.sink, number, begun: Instant::now() }
     }
 
-    /// Tells of a step that the cache had.
-    pub fn cached(&self, name: &str) {
+    /// Tells of a step that the cache had; running it took so many milliseconds.
+    pub fn cached(&self, name: &str, saved: u64) {
         let step = self.next();
+        self.totals.hit.fetch_add(1, Ordering::Relaxed);
+        self.totals.saved.fetch_add(saved, Ordering::Relaxed);
         self.sink.emit(Event::Cached { step, name: name.to_owned() });
+    }
+
+    /// What the build did so far, to be added to.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// Tells what the build did.
+    pub fn sum_up(&self) {
+        let count = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        let Totals { run, hit, saved, down, up } = &self.totals;
+        self.sink.emit(Event::Summary {
+            run: count(run),
+            hit: count(hit),
+            saved: Duration::from_millis(count(saved)),
+            down: count(down),
+            up: count(up),
+        });
     }
 
     /// Tells the user something.

@@ -24,6 +24,7 @@ use crate::dockerfile::Sharing;
 use crate::graph::CacheOp;
 
 use super::error::Cause;
+use super::recall::definition_of;
 use super::tree::Tree;
 use super::{World, relative};
 
@@ -57,7 +58,7 @@ impl Held {
 /// directory: they would not find what they ask for.
 pub(super) fn place(world: &World<'_>, cache: &CacheOp, from: Option<&Tree>) -> PathBuf {
     let number = |number: Option<u32>| number.map_or_else(String::new, |number| number.to_string());
-    let content = from.and_then(Tree::id).map_or_else(String::new, |id| id.0.to_string());
+    let content = from.and_then(definition_of).map_or_else(String::new, ToString::to_string);
     let fields = [
         cache.id.clone(),
         number(cache.mode),

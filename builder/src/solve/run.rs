@@ -55,7 +55,7 @@ pub(super) fn run(
     }
     let top = trees.own.top();
     top.keep_snapshot(active.commit(top.id())?);
-    trees.own.remember(world, instruction)
+    Ok(())
 }
 
 /// The beginning of a long command: the excerpt of the Dockerfile shows the rest.

@@ -126,6 +126,7 @@ fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
         outputs,
         compression,
         no_cache: args.no_cache,
+        caching: args.caching.caching(),
         jobs: args.jobs.map(usize::from),
         grants: grants::read(&args.secrets, &args.agents)?,
         epoch: epoch.map(|seconds| epoch_time(&seconds)).transpose()?,

@@ -1,6 +1,7 @@
 //! One module a command.
 
 mod build;
+pub(crate) mod caching;
 pub(crate) mod debug;
 mod doctor;
 mod grants;

@@ -5,6 +5,7 @@ mod plain;
 mod tty;
 
 use std::io::{IsTerminal, Write};
+use std::time::Duration;
 
 use builder::image::Image;
 use builder::progress::{Event, Progress};
@@ -100,6 +101,12 @@ pub(crate) fn bytes(count: u64) -> String {
         unit += 1;
     }
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+/// What a build did, in one line.
+fn summary(run: u64, hit: u64, saved: Duration, (down, up): (u64, u64)) -> String {
+    let saved = saved.as_secs_f64();
+    format!("{run} steps run, {hit} cached, {} down, {} up, {saved:.1}s saved", bytes(down), bytes(up))
 }
 
 /// How long ago something was: `5 minutes ago`.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use builder::progress::{Event, Progress};
 
-use super::{Display, Lines, note};
+use super::{Display, Lines, note, summary};
 
 /// The display.
 pub(super) struct Plain {
@@ -53,6 +53,7 @@ impl Progress for Plain {
                 running.remove(&step);
                 note(&format!("#{step} CANCELED"));
             }
+            Event::Summary { run, hit, saved, down, up } => note(&summary(run, hit, saved, (down, up))),
             Event::Warning { message } => note(&format!("warning: {message}")),
         }
     }

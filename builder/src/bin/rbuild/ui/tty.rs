@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use builder::progress::{Event, Progress};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::{Display, Lines, columns, harmless, note, one_line};
+use super::{Display, Lines, columns, harmless, note, one_line, summary};
 
 /// How often the times are redrawn.
 const TICK: Duration = Duration::from_millis(100);
@@ -106,6 +106,9 @@ impl Progress for Tty {
             }
             Event::Finished { step, elapsed, error } => self.end(&mut state, step, elapsed, error.is_some()),
             Event::Cancelled { step } => self.cancel(&mut state, step),
+            Event::Summary { run, hit, saved, down, up } => {
+                self.line(&format!(" {}", summary(run, hit, saved, (down, up))));
+            }
             Event::Warning { message } => self.line(&format!(" \u{1b}[33m!\u{1b}[0m {}", harmless(&message))),
         }
     }
