@@ -11,6 +11,7 @@ mod checks;
 mod common;
 mod contexts;
 mod copying;
+mod explain;
 mod failures;
 mod interrupts;
 mod mounts;

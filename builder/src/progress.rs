@@ -31,6 +31,13 @@ pub enum Event {
         /// What it would have done.
         name: String,
     },
+    /// Why a step runs that the cache could have had.
+    Missed {
+        /// Its number.
+        step: u32,
+        /// In a sentence.
+        reason: String,
+    },
     /// Bytes that a step wrote.
     Output {
         /// Its number.
@@ -186,6 +193,11 @@ impl Step<'_> {
     /// Writes one line of the builder's own into the step's log.
     pub fn note(&self, text: impl Display) {
         self.output(false, format!("{text}\n").as_bytes());
+    }
+
+    /// Tells why the cache did not have the step.
+    pub fn missed(&self, reason: String) {
+        self.sink.emit(Event::Missed { step: self.number, reason });
     }
 
     /// Ends the step without a result.

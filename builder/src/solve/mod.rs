@@ -12,6 +12,7 @@ mod content;
 mod copy;
 mod destination;
 mod error;
+mod explain;
 pub mod key;
 mod mkdir;
 mod mounts;

@@ -9,7 +9,7 @@ use super::World;
 use super::cache::{self, Record};
 use super::content::Effort;
 use super::error::Cause;
-use super::key::{self, CacheKey, Key};
+use super::key::{self, CacheKey, Field, Key};
 use super::tree::{Origin, Tree, now};
 use crate::graph::Vertex;
 
@@ -26,6 +26,18 @@ impl Found {
         let same = |(on, identity): (&String, &Option<String>)| identity.as_ref().is_none_or(|identity| identity == on);
         on.len() == identities.len() && on.iter().zip(identities).all(same)
     }
+}
+
+/// How a step ran.
+#[derive(Debug)]
+pub(super) struct Ran<'a> {
+    /// How it is shown.
+    pub(super) name: &'a str,
+    /// The identities of what it read.
+    pub(super) on: Vec<Option<String>>,
+    /// The fields of its key, in short.
+    pub(super) fields: Vec<Field>,
+    pub(super) milliseconds: u64,
 }
 
 /// Looks a step up; with `blob`, a hit has to have its layer already.
@@ -120,29 +132,23 @@ impl Tree {
         Ok(())
     }
 
-    /// Writes the record of the step on top, which ran on `inputs`: it now can be found.
-    pub(super) fn remember(
-        &self,
-        world: &World<'_>,
-        key: &Key,
-        inputs: &[Option<String>],
-        (name, milliseconds): (&str, u64),
-    ) -> Result<(), Cause> {
+    /// Writes the record of the step on top, which ran: it now can be found.
+    pub(super) fn remember(&self, world: &World<'_>, key: &Key, ran: Ran<'_>) -> Result<(), Cause> {
         let top = self.top();
         let Some(made) = top.id.get() else { return Ok(()) };
         let record = Record {
             made: made.clone(),
-            on: inputs.iter().map(|identity| identity.clone().unwrap_or_default()).collect(),
+            on: ran.on.into_iter().map(Option::unwrap_or_default).collect(),
             layer: top.layer.get().cloned(),
             compression: world.options.compression,
             created: top.created.get_or_init(|| world.options.epoch.clone().unwrap_or_else(now)).clone(),
-            name: name.to_owned(),
-            milliseconds,
+            name: ran.name.to_owned(),
+            milliseconds: ran.milliseconds,
             content: top.content.get().cloned(),
-            fields: key.own.short(),
+            fields: ran.fields,
         };
         cache::put(world.store, &key.definition, &record)?;
-        Ok(cache::note(world.store, &own_key(key), &key.definition, name)?)
+        Ok(cache::note(world.store, &own_key(key), &key.definition, ran.name)?)
     }
 
     /// Lets the step on top be found by `content` too, and tells its record what it contains.

@@ -11,9 +11,10 @@ use crate::progress::Step;
 
 use super::content::{self, Effort};
 use super::error::{Cause, SolveError};
+use super::explain::{self, Reason};
 use super::key::Key;
 use super::plan::{Lookup, Plan, needs_blob};
-use super::recall::{self, Found, identities, own_key};
+use super::recall::{self, Found, Ran, identities, own_key};
 use super::run::Trees;
 use super::tree::Tree;
 use super::{Needs, World, cache, copy, mkdir, run, scheduler};
@@ -89,7 +90,11 @@ impl<'a> Solver<'a> {
             Claim::Ours(lock) => lock,
         };
         let step = self.world.reporter.start(&vertex.name, Some(vertex.span));
-        let result = self.perform(id, vertex, &step).and_then(|()| self.remember(id, vertex, begun));
+        let reason = self.explain(id, vertex, &step);
+        let result = self.perform(id, vertex, &step).and_then(|()| {
+            reason.into_iter().for_each(|reason| step.missed(reason.complete(self.world, vertex, &self.trees[id])));
+            self.remember(id, vertex, begun)
+        });
         if matches!(result, Err(Cause::Cancelled)) {
             step.cancel();
             return Err(SolveError::new(vertex, Cause::Cancelled));
@@ -138,7 +143,7 @@ impl<'a> Solver<'a> {
         };
         // From now on the definition is enough.
         found.record.on = on.into_iter().map(Option::unwrap_or_default).collect();
-        found.record.fields = key.own.short();
+        found.record.fields = explain::fields(self.graph, vertex, key);
         cache::put(world.store, &key.definition, &found.record)?;
         Ok(Some(found))
     }
@@ -149,9 +154,31 @@ impl<'a> Solver<'a> {
         }
         self.ran[id].store(true, Ordering::Relaxed);
         self.world.reporter.totals().run.fetch_add(1, Ordering::Relaxed);
-        let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let ran = Ran {
+            name: &vertex.name,
+            on: identities(vertex, self.trees),
+            fields: explain::fields(self.graph, vertex, &self.keys[id]),
+            milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        };
+        self.trees[id].remember(self.world, &self.keys[id], ran)
+    }
+
+    /// Tells why a step runs, if the caller wants to know; returns what has to wait until it has run.
+    fn explain(&self, id: usize, vertex: &Vertex, step: &Step<'_>) -> Option<Reason> {
+        if !self.world.options.explain || matches!(vertex.op, Op::Scratch | Op::Source(_)) {
+            return None;
+        }
+        if self.plan.lookup[id] == Lookup::Never {
+            step.missed("the cache is not used for it".into());
+            return None;
+        }
         let on = identities(vertex, self.trees);
-        self.trees[id].remember(self.world, &self.keys[id], &on, (&vertex.name, milliseconds))
+        let reason = explain::explain(self.world, self.graph, id, &self.keys[id], &on);
+        if reason.is_incomplete() {
+            return Some(reason);
+        }
+        step.missed(reason.sentence);
+        None
     }
 
     /// Lets what ran be found by content too, where that is known by now.

@@ -100,6 +100,24 @@ impl ContentDigest {
     }
 }
 
+impl Node {
+    /// Whether the two differ in nothing but times.
+    pub fn same_content(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Entry { entry, content, opaque },
+                Self::Entry { entry: other, content: other_content, opaque: other_opaque },
+            ) => {
+                let (one, two) = (&entry.metadata, &other.metadata);
+                entry.kind == other.kind
+                    && (one.mode, one.uid, one.gid, &one.xattrs) == (two.mode, two.uid, two.gid, &two.xattrs)
+                    && (content, opaque) == (other_content, other_opaque)
+            }
+            _ => self == other,
+        }
+    }
+}
+
 impl LayerIndex {
     /// Returns the digest of the layer without its times, in hexadecimal digits; none when the bytes of a file are
     /// unknown.

@@ -31,6 +31,7 @@ impl Progress for Plain {
                 note(&format!("#{step} {name}"));
                 note(&format!("#{step} CACHED"));
             }
+            Event::Missed { step, reason } => note(&format!("#{step} runs because: {reason}")),
             Event::Output { step, bytes, .. } => {
                 if let Some((begun, lines)) = running.get_mut(&step) {
                     for line in lines.push(&bytes) {

@@ -93,6 +93,11 @@ impl Progress for Tty {
                 state.cached += 1;
                 self.line(&format!(" \u{1b}[32m✓\u{1b}[0m {}  CACHED", short(&name)));
             }
+            Event::Missed { step, reason } => {
+                if let Some(running) = state.running.get(&step) {
+                    self.line(&format!(" ? {} runs because: {}", short(&running.name), harmless(&reason)));
+                }
+            }
             Event::Output { step, bytes, .. } => {
                 let Some(running) = state.running.get_mut(&step) else { return };
                 for line in running.lines.push(&bytes) {
