@@ -21,5 +21,6 @@ mod real;
 mod rootless;
 mod sandbox;
 mod server;
+mod settings;
 mod staleness;
 mod steps;

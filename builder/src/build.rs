@@ -15,12 +15,12 @@ use crate::dockerfile::{self, CheckOptionError};
 use crate::export::{self, ExportError, Exported, Output};
 use crate::grants::Grants;
 use crate::graph::named::NamedContext;
-use crate::graph::references::{Request, select};
+use crate::graph::references::{Request, StepNetwork, select};
 use crate::graph::{Graph, GraphError, lower};
 use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
 use crate::remote::Remotes;
-use crate::sandbox::{Cancel, Sandbox};
+use crate::sandbox::{Cancel, Sandbox, Settings};
 use crate::solve::{self, SolveError, World};
 
 /// What to build.
@@ -50,6 +50,8 @@ pub struct Build {
     pub jobs: Option<usize>,
     /// What its steps may have.
     pub grants: Grants,
+    /// What each of its steps has.
+    pub settings: Settings,
     /// The time of everything that the build makes, RFC 3339; the clock's when absent.
     pub epoch: Option<String>,
 }
@@ -242,6 +244,8 @@ fn options(build: &Build) -> solve::Options {
         no_cache_stages: build.caching.no_cache_stages.clone(),
         keep_going: build.caching.keep_going,
         explain: build.caching.explain,
+        settings: build.settings.clone(),
+        private_network: build.request.network == StepNetwork::Private,
         compression: build.compression,
         epoch: build.epoch.clone(),
         export_layers: build.outputs.is_empty()

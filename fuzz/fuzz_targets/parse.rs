@@ -8,7 +8,7 @@ use builder::dockerfile::lint::{self, Known};
 use builder::dockerfile::{parse, parse_tree};
 use builder::graph::lower;
 use builder::graph::platform::Platform;
-use builder::graph::references::{Request, select};
+use builder::graph::references::{Request, StepNetwork, select};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -20,7 +20,14 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(finding.span.start <= finding.span.end && !finding.message.contains('\n'), "{finding:?}");
     }
     let platform = Platform::host();
-    let request = Request { build_args: BTreeMap::new(), target: None, platform, labels: BTreeMap::new() };
+    let request = Request {
+        build_args: BTreeMap::new(),
+        target: None,
+        platform,
+        labels: BTreeMap::new(),
+        network: StepNetwork::Host,
+        contexts: BTreeMap::new(),
+    };
     let Ok(selection) = select(&parsed.dockerfile, &request) else { return };
     if selection.images.is_empty()
         && let Ok(graph) = lower(&selection, &BTreeMap::new())

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Stat, major, minor};
@@ -171,22 +171,7 @@ where
         if self.link(path, status)? {
             return Ok(());
         }
-        let (major, minor) = (major(status.st_rdev), minor(status.st_rdev));
-        let kind = match FileType::from_raw_mode(status.st_mode) {
-            FileType::Symlink => {
-                let target = rustix::fs::readlinkat(at, name, Vec::new()).map_err(Error::io("read link", path))?;
-                Kind::Symlink { target: target.into_bytes() }
-            }
-            FileType::CharacterDevice => Kind::CharDevice { major, minor },
-            FileType::BlockDevice => Kind::BlockDevice { major, minor },
-            FileType::Fifo => Kind::Fifo,
-            _ => {
-                let reason = "its type is unknown";
-                return Err(Error::Unrepresentable { path: path.to_owned(), reason }.into());
-            }
-        };
-        let place = through_proc(at, name);
-        let (entry, _) = describe(status, kind, xattr::Source::Path(&place), path)?;
+        let entry = special(at, name, status, path)?;
         let lower = self.lower(level, path);
         if status.st_nlink == 1 && lower.is_some_and(|lower| same(&entry, &lower.entry)) {
             return Ok(());
@@ -230,8 +215,28 @@ where
     }
 }
 
+/// Makes the entry of a link, a device or a FIFO.
+pub(crate) fn special(at: BorrowedFd<'_>, name: &OsStr, status: &Stat, path: &Path) -> Result<Entry, Error> {
+    let (major, minor) = (major(status.st_rdev), minor(status.st_rdev));
+    let kind = match FileType::from_raw_mode(status.st_mode) {
+        FileType::Symlink => {
+            let target = rustix::fs::readlinkat(at, name, Vec::new()).map_err(Error::io("read link", path))?;
+            Kind::Symlink { target: target.into_bytes() }
+        }
+        FileType::CharacterDevice => Kind::CharDevice { major, minor },
+        FileType::BlockDevice => Kind::BlockDevice { major, minor },
+        FileType::Fifo => Kind::Fifo,
+        _ => {
+            let reason = "its type is unknown";
+            return Err(Error::Unrepresentable { path: path.to_owned(), reason });
+        }
+    };
+    let place = through_proc(at, name);
+    Ok(describe(status, kind, xattr::Source::Path(&place), path)?.0)
+}
+
 /// Makes the entry of a file that has this status; the second result is what overlayfs wrote beside it.
-fn describe(
+pub(crate) fn describe(
     status: &Stat,
     kind: Kind,
     source: xattr::Source<'_>,

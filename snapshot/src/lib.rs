@@ -55,6 +55,7 @@ mod temp;
 mod testing;
 pub mod tree;
 pub mod unpack;
+pub mod whole;
 mod xattr;
 
 pub use blob::{BlobStore, BlobWriter};
@@ -68,3 +69,4 @@ pub use snapshotter::{Active, Snapshot, SnapshotId, Snapshots, chain_id};
 pub use store::Store;
 pub use tree::{Flavour, TreeWriter};
 pub use unpack::{Unpacked, unpack};
+pub use whole::Whole;

@@ -119,6 +119,14 @@ impl TreeWriter {
         Ok(())
     }
 
+    /// Removes `path` and everything below it, whoever made it, if it is there.
+    pub(crate) fn clear(&mut self, path: &Path) -> Result<(), Error> {
+        let (parent, name) = self.place(path)?;
+        remove_at(parent.as_fd(), name).map_err(Error::io("replace", path))?;
+        self.forget(path);
+        Ok(())
+    }
+
     /// Removes a directory if this writer has made it.
     pub(crate) fn remove_directory(&mut self, path: &Path) -> Result<(), Error> {
         if !self.directories.contains_key(path) {
@@ -194,12 +202,17 @@ impl TreeWriter {
         };
         removed.map_err(Error::io("replace", path))?;
         self.parent = None;
+        self.forget(path);
+        Ok(())
+    }
+
+    /// Gives up the directories at and below `path`, which are gone.
+    fn forget(&mut self, path: &Path) {
         let below = self.directories.range::<Path, _>((Bound::Included(path), Bound::Unbounded));
         let gone: Vec<PathBuf> = below.take_while(|(p, _)| p.starts_with(path)).map(|(p, _)| p.clone()).collect();
         for path in gone {
             self.directories.remove(&path);
         }
-        Ok(())
     }
 
     fn make_directory(&mut self, path: &Path, metadata: &Metadata) -> Result<(), Error> {

@@ -208,6 +208,11 @@ impl Image {
         self.contents.get(path).unwrap_or_else(|| panic!("no layer has {path}"))
     }
 
+    /// The bytes of every file, by path; those of the topmost layer that has it.
+    pub(crate) fn contents(&self) -> &BTreeMap<String, Vec<u8>> {
+        &self.contents
+    }
+
     /// The `config` member of the config.
     pub(crate) fn run(&self) -> &Value {
         &self.config["config"]

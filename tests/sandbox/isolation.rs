@@ -1,5 +1,7 @@
 //! What a hostile image or step cannot do.
 
+use std::io::Write;
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
@@ -206,6 +208,37 @@ fn without_a_network_there_is_the_loopback_interface_alone() {
         bench.options.clear();
         let interfaces = bench.text("ls /sys/class/net").lines().count();
         assert_eq!(interfaces, fs_err::read_dir("/sys/class/net").unwrap().count());
+    });
+}
+
+#[test]
+fn a_private_network_leads_out_and_not_to_the_loopback_of_the_machine() {
+    // No packet is sent: the address is what the machine would use as its own towards TEST-NET-1 (RFC 5737).
+    let probe = UdpSocket::bind("0.0.0.0:0").unwrap();
+    probe.connect("192.0.2.1:9").expect("the machine has a route out");
+    let own = probe.local_addr().unwrap().ip();
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            stream.unwrap().write_all(b"heard\n").unwrap();
+        }
+    });
+    let tun_for_all = fs_err::metadata("/dev/net/tun").is_ok_and(|tun| tun.permissions().mode() & 0o006 == 0o006);
+    on_every_rung(|bench| {
+        bench.option("--private-network");
+        if bench.rung.as_user && !tun_for_all {
+            let outcome = bench.sh("true");
+            assert_eq!(outcome.code, SANDBOX_FAILED);
+            let expected = "error: cannot give the step a network of its own through `slirp4netns`";
+            assert!(outcome.stderr.starts_with(expected), "{}", outcome.stderr);
+            return;
+        }
+        assert_eq!(bench.text("ls /sys/class/net; cat /etc/resolv.conf"), "lo\ntap0\nnameserver 10.0.2.3\n");
+        assert_eq!(bench.text(&format!("nc -w 5 {own} {port} < /dev/null")), "heard\n");
+        for loopback in ["127.0.0.1", "10.0.2.2"] {
+            assert_eq!(bench.text(&format!("nc -w 5 {loopback} {port} < /dev/null 2>&1 | grep -c heard; true")), "0\n");
+        }
     });
 }
 

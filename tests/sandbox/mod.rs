@@ -2,8 +2,10 @@
 //! with subordinate ids on `range`. Run as root they cover all three; run as a plain user, that user alone.
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare itself fails")]
 
-mod bench;
+pub(crate) mod bench;
+mod container;
 mod isolation;
 mod life;
+mod matrix;
 mod process;
 mod root;

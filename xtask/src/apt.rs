@@ -39,6 +39,7 @@ const PACKAGES: &[Package] = &[
     Package { name: "openssl", why: "certificates of the registries that the tests start", parts: &[Test] },
     Package { name: "libcap2-bin", why: "setcap and getcap: file capabilities in layers", parts: &[Test] },
     Package { name: "python3", why: "reads layers independently of rbuild", parts: &[Test] },
+    Package { name: "slirp4netns", why: "slirp4netns: steps with a network of their own", parts: &[Test] },
     Package { name: "uidmap", why: "newuidmap and newgidmap: builds by a plain user", parts: &[Test] },
     Package { name: "buildah", why: "the builder that the bench compares rbuild with", parts: &[Bench] },
 ];

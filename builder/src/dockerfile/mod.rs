@@ -36,7 +36,7 @@ pub use instruction::{
 };
 pub use instructions::parse_trigger;
 pub(crate) use mount::csv_fields;
-pub use mount::{MountError, MountOptions};
+pub use mount::{MountError, MountOptions, read_size};
 pub use ports::{PortError, Ports};
 
 use lint::Rule;

@@ -234,7 +234,7 @@ impl Draft {
             Key::Mode => self.mode = Some(number(name, text.unwrap_or_default(), 8)?),
             Key::Uid => self.uid = Some(number(name, text.unwrap_or_default(), 10)?),
             Key::Gid => self.gid = Some(number(name, text.unwrap_or_default(), 10)?),
-            Key::Size => self.size = Some(size(text.unwrap_or_default())?),
+            Key::Size => self.size = Some(read_size(text.unwrap_or_default())?),
             Key::Env => self.env = value,
         }
         Ok(())
@@ -337,7 +337,7 @@ fn number(key: &str, value: &str, radix: u32) -> Result<u32, MountError> {
 }
 
 /// A number of bytes with a binary unit, as docker's `--memory` takes it: `512`, `64m`, `1.5GiB`.
-fn size(value: &str) -> Result<u64, MountError> {
+pub fn read_size(value: &str) -> Result<u64, MountError> {
     let invalid = || MountError::Size { value: quoted(value) };
     let digits = value.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(value.len());
     let (number, unit) = value.split_at(digits);

@@ -56,6 +56,11 @@ pub enum Problem {
     /// A source of `ADD` that looks like a URL and is none.
     #[error("cannot add {0}")]
     Location(#[from] LocationError),
+    /// `RUN --network=host` in a build that keeps its steps off it.
+    #[error(
+        "`RUN --network=host` wants the network of the machine, which `--network` of this build keeps from its steps"
+    )]
+    HostNetwork,
     /// Known and valid, but not in this version.
     #[error("{what} is not implemented in this version of rbuild")]
     NotImplemented {

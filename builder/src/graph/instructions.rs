@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::dockerfile::{ArgDeclaration, Command, CommandLine, Healthcheck as Check, Instruction, Ports, Run, Word};
+use crate::dockerfile::{
+    ArgDeclaration, Command, CommandLine, Healthcheck as Check, Instruction, Network, Ports, Run, Word,
+};
 use crate::graph::config::{Empty, Healthcheck};
 use crate::graph::go;
 use crate::graph::lower::{Lowering, StageState};
 use crate::graph::mounts::Mounts;
 use crate::graph::platform::Platform;
+use crate::graph::references::StepNetwork;
 use crate::graph::scope::PROXY_ARGS;
 use crate::graph::{MkdirOp, Op, Problem, RunOp, Script};
 
@@ -77,7 +80,7 @@ impl Lowering<'_> {
             proxy_env: self.proxies(),
             cwd: PathBuf::from(working_dir(state)),
             user: state.config.config.user.clone(),
-            network: run.network,
+            network: network(run.network, self.selection.request.network)?,
             mounts,
         };
         self.layer(state, Op::Run(op), from, instruction);
@@ -102,6 +105,15 @@ impl Lowering<'_> {
         // The one instruction with a layer whose text has no mark behind it.
         state.history(format!("WORKDIR {path}"), false);
         Ok(())
+    }
+}
+
+/// The network of a step. What a step has in a private network is what it has in the machine's: both are one key.
+fn network(own: Network, general: StepNetwork) -> Result<Network, Problem> {
+    match (own, general) {
+        (Network::Default, StepNetwork::None) => Ok(Network::None),
+        (Network::Host, StepNetwork::None | StepNetwork::Private) => Err(Problem::HostNetwork),
+        (own, _) => Ok(own),
     }
 }
 

@@ -19,8 +19,22 @@ pub struct Request {
     pub platform: Platform,
     /// `--label`, set on the result.
     pub labels: BTreeMap<String, String>,
+    /// `--network`.
+    pub network: StepNetwork,
     /// `--build-context`, by [`canonical`] name: it stands in for a stage or an image of that name.
     pub contexts: BTreeMap<String, NamedContext>,
+}
+
+/// What of the network the steps see that do not say it themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StepNetwork {
+    /// The machine's.
+    #[default]
+    Host,
+    /// None.
+    None,
+    /// One of their own with a way out.
+    Private,
 }
 
 /// An image that has to be pinned before lowering.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use oci_spec::image::{Descriptor, MediaType};
 use snapshot::digest::sha256;
 
-use super::references::{Request, select};
+use super::references::{Request, StepNetwork, select};
 use super::*;
 use crate::dockerfile::parse;
 use crate::graph::platform::Platform;
 
 fn request(arguments: &[(&str, &str)]) -> Request {
     Request {
+        network: StepNetwork::Host,
         build_args: arguments.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         target: None,
         platform: Platform::host(),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::cancel::Cancel;
 use super::error::SandboxError;
+use super::settings::Settings;
 
 /// The directories of one root file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct Process {
     pub hostname: String,
     /// What of the network the step sees.
     pub network: Network,
+    /// What it has as every step of its build.
+    pub settings: Settings,
     /// The bytes of standard input; `None` is `/dev/null`.
     pub stdin: Option<Vec<u8>>,
 }
@@ -44,6 +47,9 @@ pub enum Network {
     Host,
     /// A loopback interface and nothing else.
     None,
+    /// A network namespace of its own with a way out, which slirp4netns(1) gives; the loopback addresses of the machine
+    /// are out of reach.
+    Private,
 }
 
 /// A mount of the step beside its root and the usual `/proc`, `/sys` and `/dev`.
@@ -143,6 +149,8 @@ pub struct ExitStatus {
     /// Its exit code; 128 + n after signal n; 127 when the program was not found and 126 when it could not be
     /// executed, as Docker has it.
     pub code: i32,
+    /// While the process ran, the kernel killed one on this machine for want of memory, and this one did not end well.
+    pub out_of_memory: bool,
 }
 
 impl ExitStatus {

@@ -57,7 +57,7 @@ fn of_host(name: &str) -> io::Result<OwnedFd> {
 }
 
 /// Mounts `/dev` with `devices`; returns the mount of `/dev/null`.
-pub(super) fn place(devices: Vec<Device>, targets: &mut Targets) -> Result<OwnedFd, Failure> {
+pub(super) fn place(devices: Vec<Device>, shm_size: u64, targets: &mut Targets) -> Result<OwnedFd, Failure> {
     let dev = filesystem::new("tmpfs", &[("mode", "0755"), ("size", "65536k")], NOSUID | NODEV)
         .attempt(|| "make the file system of `/dev`".to_owned())?;
     targets.place(&dev, Path::new("/dev"), Kind::Directory)?;
@@ -78,7 +78,7 @@ pub(super) fn place(devices: Vec<Device>, targets: &mut Targets) -> Result<Owned
     place_directory(
         &dev,
         "shm",
-        filesystem::new("tmpfs", &[("mode", "1777"), ("size", "65536k")], NOSUID | NODEV | NOEXEC),
+        filesystem::new("tmpfs", &[("mode", "1777"), ("size", &shm_size.to_string())], NOSUID | NODEV | NOEXEC),
     )?;
     match filesystem::new("mqueue", &[], NOSUID | NODEV | NOEXEC) {
         Err(Errno::NODEV) => {} // a kernel without POSIX message queues

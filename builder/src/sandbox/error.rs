@@ -18,6 +18,12 @@ pub enum SandboxError {
         /// The rung's name.
         name: &'static str,
     },
+    /// The step took longer than it may, and was ended.
+    #[error("the step took longer than {} seconds", after.as_secs_f64())]
+    TimedOut {
+        /// What it may take.
+        after: std::time::Duration,
+    },
     /// [`enter`](super::enter) was called too late.
     #[error("the sandbox must be entered by a process with one thread, and this one has {count}")]
     Threads {

@@ -13,9 +13,11 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
+use super::describe::Network;
 use super::devices::{self, Device};
 use super::extra::{self, Extra};
 use super::filesystem::{self, NODEV, NOEXEC, NOSUID, READ_ONLY};
+use super::network::RESOLVER;
 use super::rootfs::clone_flags;
 use super::spec::{Attempt, Failure, Processes, Spec};
 use super::system;
@@ -39,6 +41,8 @@ const READ_ONLY_PROC: &[&str] = &["bus", "fs", "irq", "sys", "sysrq-trigger"];
 /// What of `/sys` a step must not see, as Docker has it.
 const MASKED_SYS: &[&str] = &["firmware", "devices/virtual/powercap"];
 
+/// The size of `/dev/shm` that Docker gives, in bytes.
+const SHM_SIZE: u64 = 64 << 20;
 /// The room for the step's own files, in bytes, beside those that it asked for.
 const SCRATCH: u64 = 1 << 20;
 
@@ -47,6 +51,7 @@ pub(super) struct Furniture {
     proc: OwnedFd,
     sys: OwnedFd,
     devices: Vec<Device>,
+    shm_size: u64,
     resolv_conf: OwnedFd,
     hosts: OwnedFd,
     extra: Vec<Extra>,
@@ -65,15 +70,16 @@ impl Furniture {
             proc: gather_proc(spec.ground.processes)?,
             sys: gather_sys()?,
             devices: devices::gather(&scratch)?,
-            resolv_conf: gather_resolv_conf(&scratch)?,
-            hosts: gather_file(&scratch, "hosts", hosts(&spec.hostname).as_bytes())?,
+            shm_size: spec.settings.shm_size.unwrap_or(SHM_SIZE),
+            resolv_conf: gather_resolv_conf(spec.network, &scratch)?,
+            hosts: gather_file(&scratch, "hosts", hosts(spec).as_bytes())?,
             extra,
         })
     }
 
     /// Puts everything into the root.
     pub(super) fn place(self, targets: &mut Targets) -> Result<(), Failure> {
-        let null = devices::place(self.devices, targets)?;
+        let null = devices::place(self.devices, self.shm_size, targets)?;
         targets.place(&self.proc, Path::new("/proc"), Kind::Directory)?;
         for name in READ_ONLY_PROC {
             protect(&self.proc, name).attempt(|| format!("forbid writes to `/proc/{name}`"))?;
@@ -123,7 +129,11 @@ fn gather_sys() -> Result<OwnedFd, Failure> {
 }
 
 /// The host's own file: a change of the host's network shows while the step runs. A host without one gives an empty one.
-fn gather_resolv_conf(scratch: &OwnedFd) -> Result<OwnedFd, Failure> {
+/// In a private network, where the host's resolver may be out of reach, the one that answers for it.
+fn gather_resolv_conf(network: Network, scratch: &OwnedFd) -> Result<OwnedFd, Failure> {
+    if network == Network::Private {
+        return gather_file(scratch, "resolv.conf", format!("nameserver {RESOLVER}\n").as_bytes());
+    }
     let attributes = READ_ONLY | NOSUID | NODEV | NOEXEC;
     match open_tree(CWD, "/etc/resolv.conf", clone_flags()) {
         Err(Errno::NOENT) => gather_file(scratch, "resolv.conf", b""),
@@ -147,12 +157,12 @@ fn gather_file(scratch: &OwnedFd, name: &str, content: &[u8]) -> Result<OwnedFd,
     make().attempt(|| format!("make the file `/etc/{name}`"))
 }
 
-fn hosts(hostname: &str) -> String {
-    let local = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
-    if hostname.is_empty() || hostname == "localhost" {
-        return local.to_owned();
-    }
-    format!("{local}127.0.1.1\t{hostname}\n")
+fn hosts(spec: &Spec) -> String {
+    let own = Some(&spec.hostname).filter(|name| !name.is_empty() && *name != "localhost");
+    let usual = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
+    let own = own.map(|name| format!("127.0.1.1\t{name}\n"));
+    let others = spec.settings.hosts.iter().map(|(address, name)| format!("{address}\t{name}\n"));
+    std::iter::once(usual).chain(own).chain(others).collect()
 }
 
 /// Mounts a read-only copy of `name` over itself, where it exists.

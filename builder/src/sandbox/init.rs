@@ -22,6 +22,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, set_parent_process_death_signal};
 
 use super::describe::Network;
+use super::network;
 use super::process_one::process_one;
 use super::reap::{self, Subreaper};
 use super::spec::{Attempt, Failure, INIT, Processes, Report, Spec};
@@ -92,6 +93,7 @@ fn stub(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<u
         Processes::Own => None,
         Processes::Shared => Some(Subreaper::new().attempt(|| "become a subreaper".to_owned())?),
     };
+    let uplink = (spec.network == Network::Private).then(network::join_new).transpose()?;
     isolate(spec.network, spec.ground.processes).attempt(|| "make namespaces".to_owned())?;
 
     let (lifeline, held) = pipe_with(PipeFlags::CLOEXEC).attempt(|| "make a pipe to process 1".to_owned())?;
@@ -103,6 +105,7 @@ fn stub(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<u
     .attempt(|| "fork process 1".to_owned())?;
     drop(lifeline.take());
     let code = watch(one, channel, held, spec.ground.processes).attempt(|| "wait for process 1".to_owned())?;
+    drop(uplink);
     if let Some(subreaper) = subreaper {
         subreaper.kill_all().attempt(|| "kill what the step left".to_owned())?;
     }

@@ -22,7 +22,7 @@
 //! - a step that changes nothing leaves an empty upper directory.
 //!
 //! What this version does not do: filter system calls (root of a step can make user namespaces, which Docker's seccomp
-//! profile forbids), limit memory or processes, or give a step a network of its own with a way out. On the rung `root` a
+//! profile forbids), or limit memory or processes. On the rung `root` a
 //! step that shares the host's network holds `CAP_NET_RAW` and `CAP_NET_BIND_SERVICE` over it.
 #![expect(
     unsafe_code,
@@ -40,12 +40,16 @@ mod filesystem;
 mod furnish;
 mod init;
 mod ladder;
+mod network;
 mod probe;
 mod process_one;
 mod program;
 mod reap;
 mod rootfs;
 mod run;
+#[expect(dead_code, unused_imports, reason = "the rungs that filter calls use it next")]
+mod seccomp;
+mod settings;
 mod spec;
 mod step;
 mod stubs;
@@ -59,3 +63,4 @@ pub use doctor::{Diagnosis, Obstacle, Probe, doctor};
 pub use error::SandboxError;
 pub use init::init_if_child;
 pub use ladder::{Rung, Sandbox, enter};
+pub use settings::{LimitError, ResourceLimit, Settings};

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -19,7 +20,7 @@ use super::cancel::Cancel;
 use super::describe::{ExitStatus, Mount, Process, Root, Stream};
 use super::error::SandboxError;
 use super::spec::{INIT, Made, Report, Spec};
-use super::stubs;
+use super::{settings, stubs};
 
 /// `OVL_MAX_STACK` of the kernel.
 const MOST_LAYERS: usize = 500;
@@ -53,6 +54,7 @@ pub(super) fn check(root: &Root, process: &Process, mounts: &[Mount]) -> Result<
     {
         return invalid("its host name has more than 64 bytes, or white space in it");
     }
+    settings::check(&process.settings)?;
     for mount in mounts {
         let target = mount.target();
         if nul(target.as_os_str()) || !target.is_absolute() {
@@ -78,17 +80,22 @@ pub(super) fn run(
     if cancel.is_cancelled() {
         return Err(SandboxError::Cancelled);
     }
+    let kills = settings::memory_kills();
     let mut running = Running::spawn(program, spec, stdin)?;
-    let watched = running.watch(cancel, output);
+    let deadline = spec.settings.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let watched = running.watch(cancel, deadline, output);
     if cancel.is_cancelled() {
         running.end();
         return Err(SandboxError::Cancelled);
     }
     let report = watched.map_err(|source| SandboxError::Watch { action: "read the output", source })?;
     let status = running.end();
+    if let Some(after) = spec.settings.timeout.filter(|_| running.timed_out) {
+        return Err(SandboxError::TimedOut { after });
+    }
     let (code, made) = verdict(&report, status)?;
     stubs::remove(spec.upper.as_ref(), &made)?;
-    Ok(ExitStatus { code })
+    Ok(ExitStatus { code, out_of_memory: code != 0 && settings::memory_kills() > kills })
 }
 
 /// What the report says: the first failure, or else how the step ended.
@@ -110,6 +117,8 @@ struct Running {
     child: Option<Child>,
     channel: UnixStream,
     outputs: [Output; 2],
+    /// Whether it was ended because of its deadline.
+    timed_out: bool,
 }
 
 /// The reading end of one output.
@@ -166,7 +175,7 @@ impl Running {
             .spawn()
             .map_err(|source| SandboxError::Program { source })?;
         let outputs = [Output::new(Stream::Stdout, stdout), Output::new(Stream::Stderr, stderr)];
-        let running = Self { child: Some(child), channel, outputs };
+        let running = Self { child: Some(child), channel, outputs, timed_out: false };
         let mut descriptors = vec![spec.as_raw_fd()];
         descriptors.extend(stdin.as_ref().map(AsRawFd::as_raw_fd));
         let control = [ControlMessage::ScmRights(&descriptors)];
@@ -179,15 +188,23 @@ impl Running {
     }
 
     /// Hands over output until the init has closed the channel, which it does after everything of the step is dead.
-    /// Returns what it reported.
-    fn watch(&mut self, cancel: &Cancel, output: &mut dyn FnMut(Stream, &[u8])) -> io::Result<Vec<u8>> {
+    /// Returns what it reported. At the deadline the step is ended.
+    fn watch(
+        &mut self,
+        cancel: &Cancel,
+        deadline: Option<Instant>,
+        output: &mut dyn FnMut(Stream, &[u8]),
+    ) -> io::Result<Vec<u8>> {
         let mut report = Vec::new();
         let mut buffer = vec![0; CHUNK];
         let mut patience: Option<Timespec> = None;
         loop {
-            let ready = self.wait(cancel, patience.as_ref())?;
-            if ready.nothing {
+            let left = deadline.filter(|_| patience.is_none()).map(until).transpose()?;
+            let mut ready = self.wait(cancel, (patience.as_ref(), left.as_ref()))?;
+            if ready.nothing && patience.is_some() {
                 self.kill()?;
+            } else if ready.nothing {
+                (self.timed_out, ready.cancelled) = (true, true);
             }
             for (stream, _) in self.outputs.iter_mut().zip(ready.outputs).filter(|(_, ready)| *ready) {
                 stream.drain_once(&mut buffer, output)?;
@@ -206,8 +223,9 @@ impl Running {
         Ok(report)
     }
 
-    /// Waits for anything to happen; after `patience`, when cancelled, for that long at most.
-    fn wait(&self, cancel: &Cancel, patience: Option<&Timespec>) -> io::Result<Ready> {
+    /// Waits for anything to happen: for `patience` at most when the step has been told to end, else for what is `left`
+    /// until its deadline.
+    fn wait(&self, cancel: &Cancel, (patience, left): (Option<&Timespec>, Option<&Timespec>)) -> io::Result<Ready> {
         let mut descriptors = vec![PollFd::new(&self.channel, PollFlags::IN)];
         let open = self.outputs.iter().filter(|output| output.open);
         descriptors.extend(open.map(|output| PollFd::new(&output.pipe, PollFlags::IN)));
@@ -215,7 +233,7 @@ impl Running {
         if patience.is_none() {
             descriptors.push(PollFd::new(&wakeup, PollFlags::IN));
         }
-        let count = match poll(&mut descriptors, patience) {
+        let count = match poll(&mut descriptors, patience.or(left)) {
             Err(Errno::INTR) => return Ok(Ready::default()),
             result => result?,
         };
@@ -268,6 +286,11 @@ impl Drop for Running {
             debug_assert!(killed.is_ok(), "a child that was not waited for can be waited for");
         }
     }
+}
+
+/// The time until `deadline`.
+fn until(deadline: Instant) -> io::Result<Timespec> {
+    Timespec::try_from(deadline.saturating_duration_since(Instant::now())).map_err(io::Error::other)
 }
 
 /// What `poll` found.

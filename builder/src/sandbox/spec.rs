@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::describe::{Content, Mount, Network, Process, Root};
 use super::error::SandboxError;
+use super::settings::Settings;
 
 /// The name that makes a process the init of a step.
 pub(super) const INIT: &str = "rbuild-init";
@@ -28,6 +29,7 @@ pub(super) struct Spec {
     pub(super) user: String,
     pub(super) hostname: String,
     pub(super) network: Network,
+    pub(super) settings: Settings,
     pub(super) mounts: Vec<ExtraMount>,
     pub(super) ground: Ground,
 }
@@ -73,6 +75,7 @@ impl Spec {
             user: process.user.clone(),
             hostname: process.hostname.clone(),
             network: process.network,
+            settings: process.settings.clone(),
             mounts: mounts.iter().map(ExtraMount::from).collect(),
             ground,
         }

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::accounts::{Accounts, User};
 
 use super::spec::{Attempt, Failure, Spec};
-use super::system;
+use super::{settings, system};
 
 /// The `PATH` of a step whose environment has none, as Docker has it.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -36,6 +36,7 @@ pub(super) fn execute(spec: &Spec, stdin: Option<&File>) -> Result<u8, Failure> 
     let user = accounts()?.user(&spec.user);
     let user = user.map_err(|error| Failure::of_step(format!("become the user `{}`", spec.user), &error))?;
     own_outputs(&user).attempt(|| "give the outputs to the step's user".to_owned())?;
+    settings::limit(&spec.settings)?;
     become_user(&user)?;
     system::default_signals();
     system::close_on_exec().attempt(|| "close descriptors".to_owned())?;

@@ -213,7 +213,7 @@ fn finish(program: &str, child: std::process::Child) -> Result<(), Failure> {
     Err(Failure::new(format!("map ids with `{program}`"), io::Error::other(said)))
 }
 
-fn locate(program: &str) -> Result<PathBuf, Failure> {
+pub(super) fn locate(program: &str) -> Result<PathBuf, Failure> {
     let paths = DIRECTORIES.iter().map(|directory| Path::new(directory).join(program));
     paths.into_iter().find(|path| path.is_file()).ok_or_else(|| Failure::new(format!("find `{program}`"), Errno::NOENT))
 }

@@ -38,6 +38,22 @@ pub enum Cause {
         /// Its code; 128 + n after signal n.
         code: i32,
     },
+    /// The same, and the kernel has killed a process in the meantime.
+    #[error("`{command}` exited with status {code}, and the kernel killed a process for want of memory while it ran")]
+    OutOfMemory {
+        /// The command, as in the Dockerfile.
+        command: String,
+        /// Its code.
+        code: i32,
+    },
+    /// The command took longer than `--timeout` allows.
+    #[error("`{command}` took longer than {} seconds and was ended", after.as_secs_f64())]
+    TimedOut {
+        /// The command, as in the Dockerfile.
+        command: String,
+        /// What it may take.
+        after: std::time::Duration,
+    },
     /// The command asks for what its root does not have: a user, a working directory.
     #[error("cannot run the command: {reason}")]
     Step {

@@ -37,7 +37,7 @@ use crate::grants::Grants;
 use crate::graph::{CopyOp, Graph, Op};
 use crate::progress::Reporter;
 use crate::remote::Remotes;
-use crate::sandbox::{Cancel, Executor};
+use crate::sandbox::{Cancel, Executor, Settings};
 
 pub use error::{Cause, SolveError};
 use key::Key;
@@ -101,6 +101,10 @@ pub struct Options {
     pub keep_going: bool,
     /// Say of each step that runs why the cache did not have it.
     pub explain: bool,
+    /// Whether steps have a network of their own.
+    pub private_network: bool,
+    /// What else every step has.
+    pub settings: Settings,
     /// How new layers are compressed.
     pub compression: Compression,
     /// When layers count as made, RFC 3339; the time they were made when absent.

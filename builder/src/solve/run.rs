@@ -7,10 +7,10 @@ use crate::graph::{RunOp, Script};
 use crate::progress::Step;
 use crate::sandbox::{Content, Mount, Process, Root, SandboxError, Stream};
 
-use super::World;
 use super::error::Cause;
 use super::mounts::Prepared;
 use super::tree::Tree;
+use super::{Options, World};
 
 /// What a step finds as its host name, as under BuildKit.
 const HOSTNAME: &str = "buildkitsandbox";
@@ -41,17 +41,21 @@ pub(super) fn run(
     let root = Root { lowers, upper: active.upper().to_owned(), work: active.work().to_owned() };
     let mut prepared = Prepared::new(world, op, trees.all)?;
     prepared.mounts.extend(op.script.as_ref().map(script));
-    let process = process(op, &prepared.env);
+    let process = process(op, &prepared.env, world.options);
     let mut output = |stream: Stream, bytes: &[u8]| step.output(stream == Stream::Stderr, bytes);
     let ended = world.executor.run(&root, &process, &prepared.mounts, world.cancel, &mut output);
     prepared.release();
     let status = ended.map_err(|error| match error {
         SandboxError::Cancelled => Cause::Cancelled,
         SandboxError::InvalidStep { reason } => Cause::Step { reason },
+        SandboxError::TimedOut { after } => Cause::TimedOut { command: shorten(instruction), after },
         other => Cause::Sandbox(other),
     })?;
     if status.code != 0 {
-        return Err(Cause::Exit { command: shorten(instruction), code: status.code });
+        let (command, code) = (shorten(instruction), status.code);
+        let failed =
+            if status.out_of_memory { Cause::OutOfMemory { command, code } } else { Cause::Exit { command, code } };
+        return Err(failed);
     }
     let top = trees.own.top();
     top.keep_snapshot(active.commit(top.id())?);
@@ -66,7 +70,7 @@ fn shorten(instruction: &str) -> String {
 }
 
 /// Describes the process; `secrets` are variables that stand in place of others of the same name.
-fn process(op: &RunOp, secrets: &[(OsString, OsString)]) -> Process {
+fn process(op: &RunOp, secrets: &[(OsString, OsString)], options: &Options) -> Process {
     let known = op.proxy_env.iter().chain(&op.env).map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let env = known.filter(|(name, _)| secrets.iter().all(|(secret, _)| secret != name)).chain(secrets.iter().cloned());
     Process {
@@ -76,9 +80,11 @@ fn process(op: &RunOp, secrets: &[(OsString, OsString)]) -> Process {
         user: op.user.clone(),
         hostname: HOSTNAME.into(),
         network: match op.network {
+            Network::Default if options.private_network => crate::sandbox::Network::Private,
             Network::Default | Network::Host => crate::sandbox::Network::Host,
             Network::None => crate::sandbox::Network::None,
         },
+        settings: options.settings.clone(),
         stdin: None,
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use builder::export::{Output, OutputSpec};
 use builder::grants::{AgentSpec, SecretSpec};
 use builder::graph::platform::Platform;
+use builder::graph::references::StepNetwork;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::caching::CachingArgs;
@@ -108,6 +109,11 @@ pub(crate) struct BuildArgs {
     /// Steps to run at a time [default: the number of processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
+    /// The network of the steps that do not say it themselves; `private` needs `slirp4netns`
+    #[arg(long, value_name = "MODE", default_value = "default")]
+    pub(crate) network: NetworkMode,
+    #[command(flatten)]
+    pub(crate) settings: crate::commands::settings::SettingsArgs,
     /// How to isolate steps: `rbuild doctor` says what this machine gives
     #[arg(long, value_name = "RUNG", default_value = "auto")]
     pub(crate) isolation: String,
@@ -139,6 +145,28 @@ pub(crate) enum Mode {
     /// One JSON object a line, on standard error
     #[value(alias = "rawjson")]
     Json,
+}
+
+/// `--network`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NetworkMode {
+    /// The network of the machine
+    #[value(alias = "host")]
+    Default,
+    /// A loopback interface and nothing else
+    None,
+    /// A network of its own with a way out; addresses of the machine's loopback are out of reach
+    Private,
+}
+
+impl From<NetworkMode> for StepNetwork {
+    fn from(mode: NetworkMode) -> Self {
+        match mode {
+            NetworkMode::Default => Self::Host,
+            NetworkMode::None => Self::None,
+            NetworkMode::Private => Self::Private,
+        }
+    }
 }
 
 /// `rbuild images`.

@@ -157,7 +157,11 @@ fn step_hint(cause: &Cause) -> (Option<&'static str>, u8) {
     match cause {
         Cause::Exit { code: 126, .. } => (Some("126 means: found, but not executable"), code::BUILD),
         Cause::Exit { code: 127, .. } => (Some("127 means: the command was not found in the image"), code::BUILD),
-        Cause::Exit { code: 137, .. } => (Some("137 means: killed by SIGKILL, often for want of memory"), code::BUILD),
+        Cause::Exit { code: 137, .. } => (Some("137 means: killed by SIGKILL"), code::BUILD),
+        Cause::OutOfMemory { .. } => {
+            (Some("give the machine or the container more memory, or build with fewer `--jobs`"), code::BUILD)
+        }
+        Cause::TimedOut { .. } => (Some("`--timeout` says how long a step may take"), code::BUILD),
         Cause::Exit { .. } => (Some("re-run with `--progress=plain` to see the whole log of this step"), code::BUILD),
         Cause::Context(ContextError::Missing { .. }) => {
             (Some("paths are relative to the build context, not to the Dockerfile"), code::BUILD)

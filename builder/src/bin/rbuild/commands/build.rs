@@ -120,6 +120,7 @@ fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
             target: args.target.clone(),
             platform: args.platform.clone().unwrap_or_else(Platform::host),
             labels: labels(&args.labels)?,
+            network: args.network.into(),
             contexts: named_contexts(&args.contexts)?,
         },
         tags,
@@ -128,6 +129,7 @@ fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
         no_cache: args.no_cache,
         caching: args.caching.caching(),
         jobs: args.jobs.map(usize::from),
+        settings: args.settings.read(args.network)?,
         grants: grants::read(&args.secrets, &args.agents)?,
         epoch: epoch.map(|seconds| epoch_time(&seconds)).transpose()?,
     })

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use builder::build::BuildError;
-use builder::sandbox::{Cancel, Executor, Mount, Network, Process, Root, Stream, doctor, enter};
+use builder::sandbox::{Cancel, Executor, Mount, Network, Process, Root, Settings, Stream, doctor, enter};
 
 use crate::args::DebugCommand;
 use crate::report::{Dockerfile, Failure};
@@ -36,8 +36,11 @@ pub(crate) struct Run {
     #[arg(long, default_value = "step")]
     hostname: String,
     /// Give the step no network.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "private_network")]
     no_network: bool,
+    /// Give the step a network of its own with a way out.
+    #[arg(long)]
+    private_network: bool,
     /// The text of standard input.
     #[arg(long)]
     stdin: Option<String>,
@@ -140,7 +143,12 @@ impl Run {
             cwd: self.cwd.clone(),
             user: self.user.clone(),
             hostname: self.hostname.clone(),
-            network: if self.no_network { Network::None } else { Network::Host },
+            network: match (self.no_network, self.private_network) {
+                (true, _) => Network::None,
+                (_, true) => Network::Private,
+                _ => Network::Host,
+            },
+            settings: Settings::default(),
             stdin: self.stdin.clone().map(String::into_bytes),
         })
     }

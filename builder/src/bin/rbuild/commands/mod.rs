@@ -7,6 +7,7 @@ mod doctor;
 mod grants;
 mod images;
 mod prune;
+pub(crate) mod settings;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -1,0 +1,134 @@
+//! A whole tree in one directory, for where no overlay can be mounted: layers are copied into it, steps change it in
+//! place, and what a step changed is copied out again, as an overlay's upper directory would have it.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType};
+
+use crate::diff::{describe, special};
+use crate::entry::Kind;
+use crate::path::{Root, names, open_directory, open_regular};
+use crate::tree::{Flavour, TreeWriter};
+use crate::{Active, ChangeSink, Error, xattr};
+
+mod changes;
+mod states;
+
+use states::States;
+
+/// A tree that is written in place. Dropped, it is deleted.
+#[derive(Debug)]
+pub struct Whole {
+    active: Active,
+    /// How everything was when it was last looked at; none while layers are added.
+    states: Option<States>,
+}
+
+impl Whole {
+    /// An empty tree in the place of `active`.
+    pub fn new(active: Active) -> Self {
+        Self { active, states: None }
+    }
+
+    /// Returns its root.
+    pub fn path(&self) -> &Path {
+        self.active.upper()
+    }
+
+    /// Puts a layer on top: `layer` is the directory of a snapshot. Files are cloned where the file system can, and never
+    /// linked, for a step may write them.
+    pub fn push(&mut self, layer: &Path) -> Result<(), Error> {
+        self.states = None;
+        let mut push = Push { tree: TreeWriter::new(self.path(), Flavour::Plain)?, links: HashMap::new() };
+        let root = Root::open(layer)?;
+        let top = open_directory(root.as_fd(), ".".as_ref()).map_err(Error::io("open directory", layer))?;
+        push.directory(&top, Path::new("."))?;
+        let mut levels = vec![(top, PathBuf::new())];
+        while let Some((directory, path)) = levels.pop() {
+            for name in names(directory.as_fd()).map_err(Error::io("list directory", &path))? {
+                let below = push.visit(&directory, &name, path.join(&name))?;
+                levels.extend(below);
+            }
+        }
+        push.tree.finish()
+    }
+
+    /// Notes how everything is, before a step changes it.
+    pub fn observe(&mut self) -> Result<(), Error> {
+        let states = self.states.take().map_or_else(|| States::read(self.path()), Ok)?;
+        states.settle();
+        self.states = Some(states);
+        Ok(())
+    }
+
+    /// Copies what has changed since [`observe`](Self::observe) into the empty directory `upper`, as overlayfs would have
+    /// left it there, and notes how everything is now.
+    pub fn changes(&mut self, upper: &Path) -> Result<(), Error> {
+        let before = self.states.take().unwrap_or_default();
+        let (changes, after) = changes::find(self.path(), &before)?;
+        changes::copy(self.path(), &changes, TreeWriter::new(upper, self.active.flavour())?)?;
+        self.states = Some(after);
+        Ok(())
+    }
+}
+
+/// A layer on its way into a tree.
+struct Push {
+    tree: TreeWriter,
+    /// Files with several names in the layer, by inode.
+    links: HashMap<u64, PathBuf>,
+}
+
+impl Push {
+    /// Copies one name; returns the directory to go on with when it is one.
+    fn visit(&mut self, parent: &OwnedFd, name: &OsStr, path: PathBuf) -> Result<Option<(OwnedFd, PathBuf)>, Error> {
+        let status = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
+        let status = status.map_err(Error::io("read the status of", &path))?;
+        let kind = FileType::from_raw_mode(status.st_mode);
+        if kind == FileType::Directory {
+            let directory = open_directory(parent.as_fd(), name).map_err(Error::io("open directory", &path))?;
+            self.directory(&directory, &path)?;
+            return Ok(Some((directory, path)));
+        }
+        self.tree.clear(&path)?;
+        if kind == FileType::CharacterDevice && status.st_rdev == 0 {
+            return Ok(None);
+        }
+        if status.st_nlink > 1 {
+            if let Some(first) = self.links.get(&status.st_ino) {
+                self.tree.hard_link(&path, first)?;
+                return Ok(None);
+            }
+            self.links.insert(status.st_ino, path.clone());
+        }
+        if kind == FileType::RegularFile {
+            let file = open_regular(parent.as_fd(), name).map_err(Error::io("open", &path))?;
+            let size = u64::try_from(status.st_size).unwrap_or(0);
+            let source = xattr::Source::Open(file.as_fd());
+            let (entry, _) = describe(&status, Kind::File { size }, source, &path)?;
+            self.tree.copy_file(&path, &entry, &fs_err::File::from_parts(file, &path))?;
+        } else {
+            let entry = special(parent.as_fd(), name, &status, &path)?;
+            self.tree.entry(&path, &entry, &mut io::empty())?;
+        }
+        Ok(None)
+    }
+
+    /// Merges a directory, or puts it in the place of all that is there when it is opaque.
+    fn directory(&mut self, directory: &OwnedFd, path: &Path) -> Result<(), Error> {
+        let status = rustix::fs::fstat(directory).map_err(Error::io("read the status of", path))?;
+        let source = xattr::Source::Open(directory.as_fd());
+        let (entry, overlay) = describe(&status, Kind::Directory, source, path)?;
+        if path != Path::new(".") && overlay.get(&b"opaque"[..]).is_some_and(|mark| mark == b"y") {
+            self.tree.clear(path)?;
+        }
+        self.tree.entry(path, &entry, &mut io::empty())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! What a step changed in a tree: found by the states of files, and copied out.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Stat};
+
+use super::states::{State, States};
+use crate::diff::{describe, special};
+use crate::entry::Kind;
+use crate::path::{Root, names, open_directory, open_regular, split};
+use crate::{ChangeSink, Error, TreeWriter, xattr};
+
+/// One path that is not what it was.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// A directory is new or has another status; with `opaque` it stands where another directory was.
+    Directory { path: PathBuf, opaque: bool },
+    /// Anything else is new or has another status.
+    File { path: PathBuf },
+    /// There is nothing any more.
+    Gone { path: PathBuf },
+}
+
+/// Compares the tree with how it was; returns the changes, parents first, and how it is now. What it passes on as changed
+/// may be equal to what was there: only the status was asked.
+pub(super) fn find(root: &Path, before: &States) -> Result<(Vec<Change>, States), Error> {
+    let mut search = Search { before, after: States::default(), found: Vec::new(), linked: HashMap::new() };
+    let top = open_directory(Root::open(root)?.as_fd(), ".".as_ref()).map_err(Error::io("open directory", root))?;
+    let mut levels = vec![search.enter(top, PathBuf::new(), false)?];
+    while let Some(level) = levels.last_mut() {
+        if let Some(name) = level.names.pop() {
+            let below = search.visit(level, name)?;
+            levels.extend(below);
+        } else {
+            levels.pop();
+        }
+    }
+    let relinked = search.relinked();
+    let mut number = 0;
+    search.found.retain(|_| {
+        number += 1;
+        !relinked.contains(&(number - 1))
+    });
+    Ok((search.found, search.after))
+}
+
+/// A directory whose names are being visited.
+struct Level {
+    directory: OwnedFd,
+    path: PathBuf,
+    /// Names not yet visited, the next one last.
+    names: Vec<OsString>,
+    /// Whether everything in it counts as new, because the directory is.
+    new: bool,
+}
+
+struct Search<'a> {
+    before: &'a States,
+    after: States,
+    found: Vec<Change>,
+    /// The changed files with several names, by inode: for each name its place in `found`, and whether the name is an old
+    /// one of a file of which nothing else has changed than how many names it has.
+    linked: HashMap<u64, Vec<(usize, bool)>>,
+}
+
+impl Search<'_> {
+    fn enter(&mut self, directory: OwnedFd, path: PathBuf, new: bool) -> Result<Level, Error> {
+        let mut names = names(directory.as_fd()).map_err(Error::io("list directory", &path))?;
+        if !new {
+            let gone = self
+                .before
+                .names(&path)
+                .filter(|name| names.binary_search_by(|other| other.as_os_str().cmp(name)).is_err());
+            self.found.extend(gone.map(|name| Change::Gone { path: path.join(name) }));
+        }
+        names.reverse();
+        Ok(Level { directory, path, names, new })
+    }
+
+    fn visit(&mut self, level: &Level, name: OsString) -> Result<Option<Level>, Error> {
+        let path = level.path.join(&name);
+        let state = State::of(level.directory.as_fd(), &name).map_err(Error::io("read the status of", &path))?;
+        let before = if level.new { None } else { self.before.get(&level.path, &name) };
+        let changed = before != Some(&state);
+        let next = if state.is_directory() {
+            let before = before.filter(|before| before.is_directory());
+            let opaque = before.is_some_and(|before| !before.is_same_file(&state));
+            if changed {
+                self.found.push(Change::Directory { path: path.clone(), opaque });
+            }
+            let directory = open_directory(level.directory.as_fd(), &name);
+            let directory = directory.map_err(Error::io("open directory", &path))?;
+            Some(self.enter(directory, path, level.new || opaque || before.is_none())?)
+        } else {
+            if changed {
+                if state.links > 1 {
+                    let relinked = before.is_some_and(|before| state.is_relinked(before));
+                    self.linked.entry(state.inode()).or_default().push((self.found.len(), relinked));
+                }
+                self.found.push(Change::File { path });
+            }
+            None
+        };
+        self.after.insert(&level.path, name, state);
+        Ok(next)
+    }
+
+    /// The changes that are none: a file of many names got another one or lost one, which changes the status of all. Where
+    /// it had a single name before, overlayfs would have copied that with the new one.
+    fn relinked(&self) -> HashSet<usize> {
+        let many = self.linked.values().filter(|names| names.iter().filter(|(_, relinked)| *relinked).count() > 1);
+        many.flatten().filter(|(_, relinked)| *relinked).map(|(place, _)| *place).collect()
+    }
+}
+
+/// Copies changes of the tree at `root` into an upper directory.
+pub(super) fn copy(root: &Path, changes: &[Change], upper: TreeWriter) -> Result<(), Error> {
+    let root = Root::open(root)?;
+    let mut copy = Copy { root: &root, upper, described: HashSet::new(), links: HashMap::new() };
+    copy.directory(Path::new("."))?;
+    for change in changes {
+        match change {
+            Change::Directory { path, opaque } => {
+                copy.ancestors(path)?;
+                copy.directory(path)?;
+                if *opaque {
+                    copy.upper.opaque(path)?;
+                }
+            }
+            Change::File { path } => {
+                copy.ancestors(path)?;
+                copy.file(path)?;
+            }
+            Change::Gone { path } => {
+                copy.ancestors(path)?;
+                copy.upper.whiteout(path)?;
+            }
+        }
+    }
+    copy.upper.finish()
+}
+
+struct Copy<'a> {
+    root: &'a Root,
+    upper: TreeWriter,
+    /// The directories that the upper directory has.
+    described: HashSet<PathBuf>,
+    /// Files with several names, by inode.
+    links: HashMap<u64, PathBuf>,
+}
+
+impl Copy<'_> {
+    /// Copies the directories above a change, as overlayfs does.
+    fn ancestors(&mut self, path: &Path) -> Result<(), Error> {
+        let above: Vec<&Path> = path
+            .ancestors()
+            .skip(1)
+            .take_while(|above| !above.as_os_str().is_empty() && !self.described.contains(*above))
+            .collect();
+        above.into_iter().rev().try_for_each(|directory| self.directory(directory))
+    }
+
+    fn directory(&mut self, path: &Path) -> Result<(), Error> {
+        if !self.described.insert(path.to_owned()) {
+            return Ok(());
+        }
+        let directory = self.root.readable_directory(path).map_err(Error::io("open directory", path))?;
+        let status = rustix::fs::fstat(&directory).map_err(Error::io("read the status of", path))?;
+        let source = xattr::Source::Open(directory.as_fd());
+        let (entry, _) = describe(&status, Kind::Directory, source, path)?;
+        self.upper.entry(path, &entry, &mut io::empty())
+    }
+
+    fn file(&mut self, path: &Path) -> Result<(), Error> {
+        let (parent, name) = split(path).ok_or_else(|| Error::NotDirectory { path: path.to_owned() })?;
+        let directory = self.root.directory(parent).map_err(Error::io("open directory", parent))?;
+        let status = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW);
+        let status = status.map_err(Error::io("read the status of", path))?;
+        if status.st_nlink > 1 {
+            if let Some(first) = self.links.get(&status.st_ino) {
+                return self.upper.hard_link(path, first);
+            }
+            self.links.insert(status.st_ino, path.to_owned());
+        }
+        match FileType::from_raw_mode(status.st_mode) {
+            FileType::RegularFile => self.regular(&directory, name, path, &status),
+            FileType::Socket => Ok(()),
+            _ => {
+                let entry = special(directory.as_fd(), name, &status, path)?;
+                self.upper.entry(path, &entry, &mut io::empty())
+            }
+        }
+    }
+
+    fn regular(&mut self, directory: &OwnedFd, name: &OsStr, path: &Path, status: &Stat) -> Result<(), Error> {
+        let file = open_regular(directory.as_fd(), name).map_err(Error::io("open", path))?;
+        let size = u64::try_from(status.st_size).unwrap_or(0);
+        let (entry, _) = describe(status, Kind::File { size }, xattr::Source::Open(file.as_fd()), path)?;
+        self.upper.copy_file(path, &entry, &fs_err::File::from_parts(file, path))
+    }
+}

@@ -1,0 +1,134 @@
+//! How every file of a tree is, so far as its status tells.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp};
+use rustix::io::Errno;
+
+use crate::Error;
+use crate::path::{Root, names, open_directory};
+
+/// How far two changes may lie apart that have the same time: the tick of the slowest kernel.
+const TICK: Duration = Duration::from_millis(10);
+
+/// What tells whether a file is the one that it was, and as it was. The time of the last change alone cannot be set by a
+/// program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct State {
+    inode: u64,
+    born: Time,
+    changed: Time,
+    modified: Time,
+    size: u64,
+    mode: u16,
+    owner: (u32, u32),
+    pub(super) links: u32,
+}
+
+type Time = (i64, u32);
+
+impl State {
+    /// Looks at `name` in an open directory.
+    pub(super) fn of(directory: BorrowedFd<'_>, name: &OsStr) -> Result<Self, Errno> {
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+        let found = rustix::fs::statx(directory, name, AtFlags::SYMLINK_NOFOLLOW, wanted)?;
+        Ok(Self::from(&found))
+    }
+
+    pub(super) fn is_directory(&self) -> bool {
+        FileType::from_raw_mode(self.mode.into()) == FileType::Directory
+    }
+
+    /// Whether it is the very same file, whatever it holds. Inode numbers are used again, together with the time of birth
+    /// they are not.
+    pub(super) fn is_same_file(&self, other: &Self) -> bool {
+        (self.inode, self.born) == (other.inode, other.born)
+    }
+
+    /// Whether nothing but its number of names has changed.
+    pub(super) fn is_relinked(&self, before: &Self) -> bool {
+        let alike = Self { links: before.links, changed: before.changed, ..*self };
+        alike == *before && self.links != before.links
+    }
+
+    /// Which file it is, among those of one tree.
+    pub(super) fn inode(&self) -> u64 {
+        self.inode
+    }
+}
+
+impl From<&Statx> for State {
+    fn from(found: &Statx) -> Self {
+        let time = |time: StatxTimestamp| (time.tv_sec, time.tv_nsec);
+        Self {
+            inode: found.stx_ino,
+            born: time(found.stx_btime),
+            changed: time(found.stx_ctime),
+            modified: time(found.stx_mtime),
+            size: found.stx_size,
+            mode: found.stx_mode,
+            owner: (found.stx_uid, found.stx_gid),
+            links: found.stx_nlink,
+        }
+    }
+}
+
+/// The states of all files of a tree, by directory and name.
+#[derive(Debug, Default)]
+pub(super) struct States {
+    directories: HashMap<PathBuf, BTreeMap<OsString, State>>,
+    /// The time of the last change.
+    latest: Time,
+}
+
+impl States {
+    /// Looks at everything below `root`.
+    pub(super) fn read(root: &Path) -> Result<Self, Error> {
+        let mut states = Self::default();
+        let top = Root::open(root)?;
+        let mut open = vec![(rustix::io::dup(&top).map_err(Error::io("open directory", root))?, PathBuf::new())];
+        while let Some((directory, path)) = open.pop() {
+            for name in names(directory.as_fd()).map_err(Error::io("list directory", &path))? {
+                let state = State::of(directory.as_fd(), &name);
+                let state = state.map_err(Error::io("read the status of", &path.join(&name)))?;
+                if state.is_directory() {
+                    let below = path.join(&name);
+                    let opened = open_directory(directory.as_fd(), &name);
+                    open.push((opened.map_err(Error::io("open directory", &below))?, below));
+                }
+                states.insert(&path, name, state);
+            }
+        }
+        Ok(states)
+    }
+
+    /// Waits until another change has another time than the last one.
+    pub(super) fn settle(&self) {
+        let latest = Duration::new(u64::try_from(self.latest.0).unwrap_or(0), self.latest.1);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        // What lies in the future was changed under another clock.
+        std::thread::sleep((latest + TICK).saturating_sub(now).min(TICK));
+    }
+
+    pub(super) fn insert(&mut self, directory: &Path, name: OsString, state: State) {
+        self.latest = self.latest.max(state.changed);
+        if let Some(names) = self.directories.get_mut(directory) {
+            names.insert(name, state);
+        } else {
+            self.directories.insert(directory.to_owned(), BTreeMap::from([(name, state)]));
+        }
+    }
+
+    pub(super) fn get(&self, directory: &Path, name: &OsStr) -> Option<&State> {
+        self.directories.get(directory)?.get(name)
+    }
+
+    /// The names in a directory, sorted.
+    pub(super) fn names(&self, directory: &Path) -> impl Iterator<Item = &OsStr> {
+        self.directories.get(directory).into_iter().flat_map(|names| names.keys().map(OsString::as_os_str))
+    }
+}

@@ -1,0 +1,173 @@
+//! Containers in which rbuild itself runs: as Docker and Kubernetes make them, here by crun.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+
+use crate::common::{Bench, RBUILD};
+
+/// The capabilities that Docker gives by default (moby, `oci/caps/defaults.go`).
+pub(crate) const DOCKER: &[&str] = &[
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
+/// What Docker hides of `/proc` and `/sys` (moby, `oci/defaults.go`).
+const MASKED: &[&str] = &[
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+/// The calls that every process may make: those of Linux on x86-64 that the default profiles of container engines have.
+const SYSCALLS: &str = include_str!("../../fixtures/containers/syscalls");
+/// `CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET`.
+const NAMESPACES: u64 = 0x7e02_0000;
+
+/// How a container is confined.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Container {
+    /// Who rbuild runs as; the bench has to belong to that user.
+    pub(crate) user: u32,
+    /// What root may do; another user has none of it.
+    pub(crate) capabilities: &'static [&'static str],
+    pub(crate) no_new_privileges: bool,
+    /// Whether system calls are filtered.
+    pub(crate) seccomp: bool,
+}
+
+impl Container {
+    /// `rbuild` in a container, with the directory of `bench` where it is outside too. Dropping the bench is the end of
+    /// what the container needs.
+    pub(crate) fn rbuild(&self, bench: &Bench, arguments: &[&str]) -> Command {
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let bundle = bench.path(&format!("bundle-{number}"));
+        fs_err::create_dir(&bundle).unwrap();
+        let config = self.config(bench, arguments);
+        fs_err::write(bundle.join("config.json"), config.to_string()).unwrap();
+        // crun refuses a machine that has both versions of cgroups mounted.
+        let script =
+            "umount /sys/fs/cgroup/unified 2>/dev/null; exec crun --cgroup-manager=disabled run --bundle \"$0\" \"$1\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).arg(bundle);
+        command.arg(format!("rbuild-test-{}-{number}", std::process::id()));
+        command
+    }
+
+    /// The runtime's configuration (OCI runtime spec, config.md).
+    fn config(&self, bench: &Bench, arguments: &[&str]) -> Value {
+        let capabilities: Vec<String> = self.capabilities.iter().map(|name| format!("CAP_{name}")).collect();
+        let held = if self.user == 0 { capabilities.as_slice() } else { &[] };
+        let own = bench.path("");
+        let bind = |source: &Path, destination: &Path, options: &[&str]| {
+            let options = [&["rbind"], options].concat();
+            json!({ "type": "bind", "source": source, "destination": destination, "options": options })
+        };
+        let mut mounts = file_systems();
+        mounts.push(bind(&own, &own, &["rw"]));
+        mounts.push(bind(Path::new(RBUILD), Path::new("/usr/local/bin/rbuild"), &["ro"]));
+        mounts.push(bind(Path::new("/etc/resolv.conf"), Path::new("/etc/resolv.conf"), &["ro"]));
+        let namespaces: Vec<Value> = ["pid", "ipc", "uts", "mount"].map(|kind| json!({ "type": kind })).to_vec();
+        let mut linux = json!({ "namespaces": namespaces, "maskedPaths": MASKED, "readonlyPaths": READ_ONLY });
+        if self.seccomp {
+            linux["seccomp"] = filter();
+        }
+        let command = [&["/usr/local/bin/rbuild"], arguments].concat();
+        json!({
+            "ociVersion": "1.0.2",
+            "root": { "path": root(), "readonly": true },
+            "hostname": "container",
+            "mounts": mounts,
+            "linux": linux,
+            "process": {
+                "user": { "uid": self.user, "gid": self.user },
+                "cwd": bench.context(),
+                "args": command,
+                "env": [
+                    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                    format!("RBUILD_HOME={}", bench.path("home").display()),
+                ],
+                "noNewPrivileges": self.no_new_privileges,
+                "capabilities": { "bounding": capabilities, "effective": held, "permitted": held },
+            },
+        })
+    }
+}
+
+fn file_systems() -> Vec<Value> {
+    [
+        ("proc", "/proc", &["nosuid", "noexec", "nodev"][..]),
+        ("tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        ("devpts", "/dev/pts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        ("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+        ("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
+        ("sysfs", "/sys", &["nosuid", "noexec", "nodev", "ro"]),
+        ("tmpfs", "/tmp", &["nosuid", "nodev", "mode=1777"]),
+    ]
+    .map(|(kind, destination, options)| {
+        json!({ "type": kind, "source": kind, "destination": destination, "options": options })
+    })
+    .to_vec()
+}
+
+/// What Docker's default profile does: what is not listed is not permitted, new namespaces are not, and clone3, whose
+/// flags no filter can see, is said not to exist.
+fn filter() -> Value {
+    let masked =
+        |value: u64| json!([{ "index": 0, "value": NAMESPACES, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ" }]);
+    let equal = |value: u64| json!([{ "index": 0, "value": value, "op": "SCMP_CMP_EQ" }]);
+    let mut rules = vec![
+        json!({ "names": SYSCALLS.split_whitespace().collect::<Vec<_>>(), "action": "SCMP_ACT_ALLOW" }),
+        json!({ "names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": masked(0) }),
+        json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38 }),
+    ];
+    for persona in [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff] {
+        rules.push(json!({ "names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": equal(persona) }));
+    }
+    json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": 1,
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+        "syscalls": rules,
+    })
+}
+
+/// The root file system of all containers, Debian's base image: made once, kept with what cargo builds for tests.
+fn root() -> PathBuf {
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("container-root");
+        if !root.exists() {
+            let bench = Bench::with("FROM {debian}\n");
+            let new = root.with_extension(std::process::id().to_string());
+            bench.build(&["-o", &format!("type=local,dest={}", new.display())]);
+            fs_err::create_dir_all(new.join("etc")).unwrap();
+            fs_err::rename(new, &root).unwrap();
+        }
+        root
+    })
+    .clone()
+}
