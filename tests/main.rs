@@ -18,6 +18,7 @@ mod mounts;
 mod once;
 mod outputs;
 mod real;
+mod remote;
 mod rootless;
 mod sandbox;
 mod server;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use snapshot::{Compression, Flavour, Store};
 
 use crate::bases::{self, BaseError};
+use crate::cache::{self, CacheFrom, CacheTo, Caches};
 use crate::checks::{self, Subject};
 use crate::context::{ContextError, Ignore, LocalContext, Memo};
 use crate::contexts::{NamedTree, OpenError, open_named};
@@ -65,6 +66,10 @@ pub struct Caching {
     pub keep_going: bool,
     /// Say of each step that runs why the cache did not have it.
     pub explain: bool,
+    /// Where steps are looked up besides the store.
+    pub from: Vec<CacheFrom>,
+    /// Where steps are kept besides the store.
+    pub to: Vec<CacheTo>,
 }
 
 /// What a build stands on.
@@ -118,10 +123,19 @@ pub enum BuildError {
     /// The build arg that stands for `# check=`.
     #[error("cannot read the build arg BUILDKIT_DOCKERFILE_CHECK")]
     CheckOptions(#[from] CheckOptionError),
+    /// A cache was not written that had to be.
+    #[error("cannot keep the steps in the cache `{place}`: see the warnings above")]
+    Cache {
+        /// The cache.
+        place: String,
+    },
     /// Checks that found something where `error=true` is asked for.
     #[error("the checks found something, and `error=true` makes that an error")]
     Checks(Vec<Finding>),
 }
+
+/// Threads that keep steps in caches: each waits for the network most of the time.
+const KEEPERS: usize = 4;
 
 /// The store as the sandbox's rung needs it.
 pub fn open_store(home: &std::path::Path, sandbox: &Sandbox) -> Result<Store, snapshot::Error> {
@@ -187,6 +201,7 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
     let memo_path = store.path().join("context-digests");
     let memo = Memo::load(&memo_path);
     let options = options(build);
+    let caches = Caches::new(&build.caching.from, &build.caching.to);
     let world = World {
         store: &store,
         client: &client,
@@ -198,23 +213,44 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
         reporter: &reporter,
         cancel: machine.cancel,
         options: &options,
+        caches: &caches,
         grants: &build.grants,
     };
-    let solved = solve::solve(&graph, &world);
+    let result = std::thread::scope(|scope| {
+        // What steps made goes into caches while later steps run and the image is pushed.
+        let workers = if caches.can_export() { KEEPERS } else { 0 };
+        (0..workers).for_each(|_| drop(scope.spawn(|| world.caches.work(&world))));
+        let result = make(build, graph, &world);
+        caches.keep_mounts(&world);
+        caches.close();
+        result
+    });
     memo.save(&memo_path)?;
-    let tree = solved?;
-
-    let made: Vec<Option<&str>> = tree.layers().iter().map(|layer| layer.created()).collect();
-    let layers = if options.export_layers { tree.blobs(&world).map_err(ExportError::from)? } else { Vec::new() };
-    let image = assemble(graph.config, layers, &made, build.epoch.as_deref());
-    let exported = Exported { image: &image, tree: &tree, tags: &build.tags };
-    if options.export_layers {
-        export::store(&world, &exported)?;
-    }
-    for output in &build.outputs {
-        export::export(&world, output, &exported)?;
+    let image = result?;
+    if let Some(place) = caches.failure() {
+        return Err(BuildError::Cache { place: place.to_string() });
     }
     reporter.sum_up();
+    Ok(image)
+}
+
+/// Solves a graph and exports what came of it.
+fn make(build: &Build, graph: Graph, world: &World<'_>) -> Result<Image, BuildError> {
+    let tree = solve::solve(&graph, world)?;
+    let made: Vec<Option<&str>> = tree.layers().iter().map(|layer| layer.created()).collect();
+    let export_layers = world.options.export_layers;
+    let layers = if export_layers { tree.blobs(world).map_err(ExportError::from)? } else { Vec::new() };
+    let mut image = assemble(graph.config, layers, &made, build.epoch.as_deref());
+    if world.caches.is_inline() {
+        cache::annotate(&mut image, &tree.records(world));
+    }
+    let exported = Exported { image: &image, tree: &tree, tags: &build.tags };
+    if export_layers {
+        export::store(world, &exported)?;
+    }
+    for output in &build.outputs {
+        export::export(world, output, &exported)?;
+    }
     Ok(image)
 }
 

@@ -17,6 +17,7 @@ pub mod accounts;
 pub mod archive;
 pub mod bases;
 pub mod build;
+pub mod cache;
 pub mod checks;
 pub mod context;
 pub mod contexts;

@@ -30,6 +30,8 @@ pub enum Event {
         step: u32,
         /// What it would have done.
         name: String,
+        /// Another cache than the store has it, and nothing of it is fetched so far.
+        remote: bool,
     },
     /// Why a step runs that the cache could have had.
     Missed {
@@ -135,12 +137,12 @@ impl<'a> Reporter<'a> {
         Step { sink: self.sink, number, begun: Instant::now() }
     }
 
-    /// Tells of a step that the cache had; running it took so many milliseconds.
-    pub fn cached(&self, name: &str, saved: u64) {
+    /// Tells of a step that the cache had, or another one than the store; running it took so many milliseconds.
+    pub fn cached(&self, name: &str, saved: u64, remote: bool) {
         let step = self.next();
         self.totals.hit.fetch_add(1, Ordering::Relaxed);
         self.totals.saved.fetch_add(saved, Ordering::Relaxed);
-        self.sink.emit(Event::Cached { step, name: name.to_owned() });
+        self.sink.emit(Event::Cached { step, name: name.to_owned(), remote });
     }
 
     /// What the build did so far, to be added to.

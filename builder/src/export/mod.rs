@@ -99,5 +99,6 @@ fn open_layer(world: &World<'_>, tree: &Tree, position: usize, layer: &Layer) ->
     if let Some((image, pulled)) = tree.layers()[position].image() {
         crate::solve::fetch(world, image, pulled)?;
     }
+    tree.obtain(position, layer, world)?;
     Ok(world.store.blobs().open(layer.blob.digest())?)
 }

@@ -68,8 +68,7 @@ fn push_layer(
     position: usize,
 ) -> Result<Pushed, ExportError> {
     let layer = &exported.image.layers[position];
-    let source = exported.tree.layers()[position].image().filter(|(image, _)| image.layout.is_none());
-    let source = source.map(|(image, _)| &image.reference);
+    let source = exported.tree.layers()[position].repository();
     let mount = source.filter(|source| source.registry() == tag.registry()).map(Reference::repository);
     // A layer of the base is fetched only when the registry neither has nor mounts it.
     let open = || {

@@ -36,7 +36,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// A directory that a step may use until this is dropped.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(crate) struct Held {
     directory: PathBuf,
     /// Holds the lock.
     lock: fs::File,
@@ -44,12 +44,12 @@ pub(super) struct Held {
 
 impl Held {
     /// Its content.
-    pub(super) fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
     /// Lets others have it.
-    pub(super) fn release(self) {
+    pub(crate) fn release(self) {
         drop(self.lock);
     }
 }
@@ -89,6 +89,13 @@ pub(super) fn hold(
         }
         number += 1;
     }
+}
+
+/// Waits until nobody uses the mount at `place`; none when it has nothing.
+pub(crate) fn hold_mount(world: &World<'_>, place: &Path) -> Option<Held> {
+    let directory = place.join("0").join("fs");
+    let nothing = |_: &Path| Err(Cause::Cancelled);
+    directory.is_dir().then(|| hold(world, place, Sharing::Locked, &nothing).ok()).flatten()
 }
 
 /// One directory of a mount.

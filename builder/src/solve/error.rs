@@ -1,5 +1,6 @@
 //! Why a step did not end well.
 
+use std::error::Error as _;
 use std::path::PathBuf;
 
 use crate::accounts::AccountError;
@@ -22,6 +23,17 @@ pub struct SolveError {
 }
 
 impl SolveError {
+    /// The whole text, with the causes.
+    pub(super) fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = self.cause.source();
+        while let Some(error) = source {
+            text.push_str(&format!(": {error}"));
+            source = error.source();
+        }
+        text
+    }
+
     pub(super) fn new(vertex: &Vertex, cause: Cause) -> Self {
         Self { span: vertex.span, step: vertex.name.clone(), cause: Box::new(cause) }
     }
@@ -111,6 +123,14 @@ pub enum Cause {
         reference: String,
         /// Why.
         source: Box<registry::Error>,
+    },
+    /// A layer of a cache could not be fetched.
+    #[error("cannot fetch a layer from the cache `{place}`")]
+    Import {
+        /// The cache.
+        place: String,
+        /// Why.
+        source: Box<crate::cache::PlaceError>,
     },
     /// An image's layer could not be read from its OCI layout.
     #[error(transparent)]

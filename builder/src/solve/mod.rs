@@ -27,10 +27,12 @@ pub mod tree;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
 use snapshot::{Compression, Store};
 
+use crate::cache::Caches;
 use crate::context::{LocalContext, Memo};
 use crate::contexts::NamedTree;
 use crate::grants::Grants;
@@ -39,6 +41,7 @@ use crate::progress::Reporter;
 use crate::remote::Remotes;
 use crate::sandbox::{Cancel, Executor, Settings};
 
+pub(crate) use cache_mount::hold_mount;
 pub use error::{Cause, SolveError};
 use key::Key;
 use plan::Lookup;
@@ -69,6 +72,8 @@ pub struct World<'a> {
     pub cancel: &'a Cancel,
     /// Choices of the caller.
     pub options: &'a Options,
+    /// Caches that are not the store.
+    pub caches: &'a Caches,
     /// What the caller lets steps have.
     pub grants: &'a Grants,
 }
@@ -123,37 +128,58 @@ impl Options {
 }
 
 /// Solves a graph: afterwards everything that the target needs exists or can be made from what exists.
+///
+/// A cache that fails in the middle, after it promised a layer, is not asked again: what it promised is made here.
 pub fn solve(graph: &Graph, world: &World<'_>) -> Result<Tree, SolveError> {
     let keys = key::keys(graph, world)?;
-    let trees = trees(graph, &keys);
-    let plan = plan::plan(graph, &keys, &trees, world);
+    match attempt(graph, &keys, world) {
+        Err(error) if matches!(*error.cause, Cause::Import { .. }) && world.caches.can_import() => {
+            world.reporter.warn(format!("{}; the build goes on without it", error.chain()));
+            world.caches.stop_importing();
+            attempt(graph, &keys, world)
+        }
+        result => result,
+    }
+}
+
+fn attempt(graph: &Graph, keys: &[Key], world: &World<'_>) -> Result<Tree, SolveError> {
+    let trees = &trees(graph, keys);
+    let plan = plan::plan(graph, keys, trees, world);
     for (vertex, found) in graph.vertices.iter().zip(&plan.found) {
         if let Some(found) = found {
-            world.reporter.cached(&vertex.name, found.record.milliseconds);
+            world.reporter.cached(&vertex.name, found.record.milliseconds, found.origin.is_some());
         }
     }
-    let solver = Solver::new(graph, &keys, &trees, &plan, world);
-    let (finished, made) = mpsc::channel::<&Tree>();
+    let solver = &Solver::new(graph, keys, trees, &plan, world);
+    let (finished, made) = mpsc::channel::<usize>();
+    let retry = &AtomicBool::new(false);
     let result = std::thread::scope(|scope| {
         // Layers are compressed while later steps run. An error here is met again, and reported, by whoever needs the
         // layer.
         scope.spawn(move || {
-            for tree in made {
-                if !world.cancel.is_cancelled() {
-                    drop(tree.top_layer(world));
+            for vertex in made {
+                if !world.cancel.is_cancelled() && trees[vertex].top_layer(world).is_ok() {
+                    solver.settle(vertex);
                 }
             }
         });
-        let solver = &solver;
         let execute = move |vertex| {
-            if let Some(tree) = solver.execute(vertex)? {
+            let result = solver.execute(vertex);
+            match &result {
                 // The receiver lives as long as this scope; a closed channel could only mean that it panicked.
-                finished.send(tree).ok();
+                Ok(true) => _ = finished.send(vertex),
+                Err(error) if matches!(*error.cause, Cause::Import { .. }) => retry.store(true, Ordering::Relaxed),
+                Ok(false) | Err(_) => {}
             }
-            Ok(())
+            result.map(drop)
         };
         let run = scheduler::Run { jobs: world.options.jobs, keep_going: world.options.keep_going };
-        scheduler::run(&solver.tasks(), run, execute, || world.cancel.cancel())
+        scheduler::run(&solver.tasks(), run, execute, || {
+            // Who tries again must not be stopped by that.
+            if !retry.load(Ordering::Relaxed) {
+                world.cancel.cancel();
+            }
+        })
     });
     solver.finish();
     result?;

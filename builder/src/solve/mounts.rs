@@ -167,9 +167,15 @@ impl Prepared {
         for (place, uses) in places {
             let strictest = uses.iter().map(|(_, cache)| cache.sharing).max_by_key(|sharing| strictness(*sharing));
             let first = uses[0].1;
-            let fill = |new: &Path| cache_mount::fill(world, first, from(first, trees), new);
+            let fill = |new: &Path| {
+                if world.caches.fill_mount(world, &place, new)? {
+                    return Ok(());
+                }
+                cache_mount::fill(world, first, from(first, trees), new)
+            };
             let held = cache_mount::hold(world, &place, strictest.unwrap_or_default(), &fill)?;
             let source = real(held.directory())?;
+            world.caches.used_mount(&place);
             self.caches.push(held);
             mounts.extend(uses.into_iter().map(|(number, cache)| {
                 let target = cache.target.clone();

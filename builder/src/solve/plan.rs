@@ -1,11 +1,12 @@
 //! From the target downwards: what has to run, and what each step has to leave behind.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use crate::cache::Imported;
 use crate::graph::{Graph, Op, VertexId};
 
 use super::World;
-use super::key::{self, Key};
+use super::key::{self, CacheKey, Key};
 use super::recall::{self, Found, identity};
 use super::tree::Tree;
 
@@ -93,8 +94,13 @@ pub(super) fn plan(graph: &Graph, keys: &[Key], trees: &[Tree], world: &World<'_
         let below = vertex.inputs().any(|input| lookup[input.0] != Lookup::Early);
         lookup.push(world.options.lookup(&vertex.name).max(if below { Lookup::Late } else { Lookup::Early }));
     }
+    let mut imports = Imports::default();
     loop {
-        let plan = attempt(graph, keys, trees, world, lookup);
+        let plan = attempt(graph, keys, trees, world, (lookup, &imports.found));
+        if imports.ask(world, graph, keys, &plan) {
+            lookup = plan.lookup;
+            continue;
+        }
         let stale = plan.stale(graph, trees);
         if stale.is_empty() {
             for (tree, found) in trees.iter().zip(&plan.found) {
@@ -109,8 +115,35 @@ pub(super) fn plan(graph: &Graph, keys: &[Key], trees: &[Tree], world: &World<'_
     }
 }
 
+/// What other caches than the store were asked for.
+#[derive(Default)]
+struct Imports {
+    asked: HashSet<usize>,
+    found: HashMap<CacheKey, Imported>,
+}
+
+impl Imports {
+    /// Asks for what would have to run, all at once; says whether something was found.
+    fn ask(&mut self, world: &World<'_>, graph: &Graph, keys: &[Key], plan: &Plan) -> bool {
+        let step = |id: usize| !matches!(graph.vertices[id].op, Op::Scratch | Op::Source(_));
+        let wanted = |id: &usize| plan.execute[*id] && plan.lookup[*id] == Lookup::Early && step(*id);
+        let new: Vec<usize> = (0..keys.len()).filter(wanted).filter(|id| self.asked.insert(*id)).collect();
+        let new: Vec<&CacheKey> = new.into_iter().map(|id| &keys[id].definition).collect();
+        let found = world.caches.find(world, &new);
+        let some = !found.is_empty();
+        self.found.extend(found);
+        some
+    }
+}
+
 /// A vertex's inputs precede it, so one walk from the end sees every need before the vertex that meets it.
-fn attempt(graph: &Graph, keys: &[Key], trees: &[Tree], world: &World<'_>, lookup: Vec<Lookup>) -> Plan {
+fn attempt(
+    graph: &Graph,
+    keys: &[Key],
+    trees: &[Tree],
+    world: &World<'_>,
+    (lookup, imports): (Vec<Lookup>, &HashMap<CacheKey, Imported>),
+) -> Plan {
     let none = vec![false; graph.vertices.len()];
     let found = graph.vertices.iter().map(|_| None).collect();
     let (execute, layer, directory) = (none.clone(), none.clone(), none);
@@ -134,7 +167,9 @@ fn attempt(graph: &Graph, keys: &[Key], trees: &[Tree], world: &World<'_>, looku
             Op::Source(_) => !directory || trees[id].is_unpacked(world),
             Op::Copy(_) | Op::Mkdir(_) | Op::Run(_) => {
                 if plan.lookup[id] == Lookup::Early {
-                    plan.found[id] = recall::find(world, &keys[id].definition, layer && needs_blob(&vertex.op));
+                    let key = &keys[id].definition;
+                    let here = recall::find(world, key, layer && needs_blob(&vertex.op));
+                    plan.found[id] = here.or_else(|| imports.get(key).cloned().map(Found::from));
                 }
                 plan.found[id].is_some()
             }
@@ -143,6 +178,7 @@ fn attempt(graph: &Graph, keys: &[Key], trees: &[Tree], world: &World<'_>, looku
         if hit {
             continue;
         }
+        plan.layer[id] |= world.caches.keeps_all();
         // A COPY looks at the tree that it copies onto (its index comes from unpacking) and reads the one it copies from.
         let inputs: Vec<usize> = plan.inputs(graph, id).collect();
         for input in inputs {

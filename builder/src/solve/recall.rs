@@ -10,13 +10,22 @@ use super::cache::{self, Record};
 use super::content::Effort;
 use super::error::Cause;
 use super::key::{self, CacheKey, Field, Key};
-use super::tree::{Origin, Tree, now};
+use super::tree::{Origin, Tree, TreeLayer, now};
+use crate::cache::{Imported, Origin as Elsewhere};
 use crate::graph::Vertex;
 
 /// A record whose layer can be had.
 #[derive(Debug, Clone)]
 pub(super) struct Found {
     pub(super) record: Record,
+    /// Where its layer is, when that is another cache than the store.
+    pub(super) origin: Option<Elsewhere>,
+}
+
+impl From<Imported> for Found {
+    fn from(Imported { record, origin }: Imported) -> Self {
+        Self { record, origin: Some(origin) }
+    }
 }
 
 impl Found {
@@ -54,7 +63,7 @@ fn usable(world: &World<'_>, mut record: Record, blob: bool) -> Option<Found> {
     let blobs = world.store.blobs();
     record.layer = record.layer.filter(|layer| blobs.has(layer.blob.digest()) == Some(layer.blob.size()));
     let missing = record.layer.is_none() && (blob || world.store.snapshots().get(&record.made).is_none());
-    (!missing).then_some(Found { record })
+    (!missing).then_some(Found { record, origin: None })
 }
 
 /// The identity of a tree with one more layer: which executions, and which images, it is made of.
@@ -120,6 +129,24 @@ impl Tree {
             top.content.get_or_init(|| content.clone());
         }
         top.created.get_or_init(|| record.created.clone());
+        if let Some(origin) = &found.origin {
+            top.imported.get_or_init(|| Imported { record: record.clone(), origin: origin.clone() });
+        }
+    }
+
+    /// Makes sure that the store has the bytes of a layer that a cache elsewhere has; from then on the step is found here.
+    pub(crate) fn obtain(&self, position: usize, layer: &Layer, world: &World<'_>) -> Result<(), Cause> {
+        let top = &self.layers()[position];
+        let (Origin::Step(key), Some(imported)) = (&top.origin, top.imported.get()) else { return Ok(()) };
+        if world.store.blobs().has(layer.blob.digest()) == Some(layer.blob.size()) {
+            return Ok(());
+        }
+        let place = || imported.origin.place.to_string();
+        imported
+            .origin
+            .fetch(world, layer)
+            .map_err(|source| Cause::Import { place: place(), source: Box::new(source) })?;
+        Ok(cache::put(world.store, key, &imported.record)?)
     }
 
     /// Gives the step on top, which is about to run, a name of its own: it may make something else than before.
@@ -170,6 +197,19 @@ impl Tree {
             record.layer = Some(layer.clone());
             record.compression = world.options.compression;
         })
+    }
+
+    /// The records of the steps that made the tree, with the layers that it was exported with.
+    pub(crate) fn records(&self, world: &World<'_>) -> Vec<(CacheKey, Record)> {
+        let record = |layer: &TreeLayer| {
+            let Origin::Step(key) = &layer.origin else { return None };
+            let known = layer.imported.get().map(|imported| imported.record.clone());
+            let record =
+                cache::get(world.store, key).filter(|record| layer.id.get() == Some(&record.made)).or(known)?;
+            let compression = world.options.compression;
+            Some((key.clone(), Record { layer: layer.layer.get().cloned(), compression, ..record }))
+        };
+        self.layers().iter().filter_map(|layer| record(layer)).collect()
     }
 
     /// The layer of the step on top that another build has made since.

@@ -1,18 +1,20 @@
 //! One vertex after the other: found by now, or run.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use snapshot::NamedLock;
 
+use crate::cache::Job;
 use crate::graph::{Graph, Op, Vertex, VertexId};
 use crate::progress::Step;
 
 use super::content::{self, Effort};
 use super::error::{Cause, SolveError};
 use super::explain::{self, Reason};
-use super::key::Key;
+use super::key::{CacheKey, Key};
 use super::plan::{Lookup, Plan, needs_blob};
 use super::recall::{self, Found, Ran, identities, own_key};
 use super::run::Trees;
@@ -34,8 +36,14 @@ pub(super) struct Solver<'a> {
     trees: &'a [Tree],
     plan: &'a Plan,
     world: &'a World<'a>,
-    /// By vertex: it ran.
+    /// By vertex: it ran, and nobody has settled it yet.
     ran: Vec<AtomicBool>,
+    /// What was found when its turn came.
+    found: Mutex<HashMap<usize, Found>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<'a> Solver<'a> {
@@ -48,7 +56,7 @@ impl<'a> Solver<'a> {
         world: &'a World<'a>,
     ) -> Self {
         let ran = graph.vertices.iter().map(|_| AtomicBool::new(false)).collect();
-        Self { graph, keys, trees, plan, world, ran }
+        Self { graph, keys, trees, plan, world, ran, found: Mutex::default() }
     }
 
     /// The vertices that run, each with those that must have run before.
@@ -78,14 +86,15 @@ impl<'a> Solver<'a> {
         found
     }
 
-    /// Finds a vertex in the cache or runs it. Returns the tree whose layer on top can be compressed now, if there is one.
-    pub(super) fn execute(&self, id: usize) -> Result<Option<&Tree>, SolveError> {
+    /// Finds a vertex in the cache or runs it; says whether its layer can be compressed now.
+    pub(super) fn execute(&self, id: usize) -> Result<bool, SolveError> {
         let vertex = &self.graph.vertices[id];
         let begun = Instant::now();
         let _lock = match self.claim(id, vertex).map_err(|cause| SolveError::new(vertex, cause))? {
             Claim::Found(found) => {
-                self.world.reporter.cached(&vertex.name, found.record.milliseconds);
-                return Ok(None);
+                self.world.reporter.cached(&vertex.name, found.record.milliseconds, found.origin.is_some());
+                lock(&self.found).insert(id, found);
+                return Ok(false);
             }
             Claim::Ours(lock) => lock,
         };
@@ -100,7 +109,7 @@ impl<'a> Solver<'a> {
             return Err(SolveError::new(vertex, Cause::Cancelled));
         }
         step.finish(result.map_err(|cause| SolveError::new(vertex, cause)))?;
-        Ok((self.plan.layer[id] && matches!(vertex.op, Op::Run(_))).then_some(&self.trees[id]))
+        Ok(self.plan.layer[id] && !matches!(vertex.op, Op::Scratch | Op::Source(_)))
     }
 
     /// Waits while somebody else, here or in another process, makes what `id` makes, and looks for it: the inputs are
@@ -133,14 +142,22 @@ impl<'a> Solver<'a> {
         if let Some(found) = recall::find(world, &key.definition, blob).filter(|found| found.stands_on(&on)) {
             return Ok(Some(found));
         }
-        if !cache::knows(world.store, &own_key(key)) {
+        let elsewhere = |key| world.caches.find(world, &[key]).remove(key).map(Found::from);
+        if self.plan.lookup[id] == Lookup::Late
+            && let Some(found) = elsewhere(&key.definition).filter(|found| found.stands_on(&on))
+        {
+            return Ok(Some(found));
+        }
+        if !cache::knows(world.store, &own_key(key)) && !world.caches.can_import() {
             return Ok(None);
         }
         // An error, as that of a path which is missing, is the step's to report.
         let content = content::key(world, vertex, key, self.trees, Effort::Full).unwrap_or_default();
-        let Some(mut found) = content.and_then(|content| recall::find_by_content(world, &content, blob)) else {
-            return Ok(None);
-        };
+        let Some(content) = content else { return Ok(None) };
+        if let Some(found) = elsewhere(&content) {
+            return Ok(Some(found));
+        }
+        let Some(mut found) = recall::find_by_content(world, &content, blob) else { return Ok(None) };
         // From now on the definition is enough.
         found.record.on = on.into_iter().map(Option::unwrap_or_default).collect();
         found.record.fields = explain::fields(self.graph, vertex, key);
@@ -181,20 +198,59 @@ impl<'a> Solver<'a> {
         None
     }
 
-    /// Lets what ran be found by content too, where that is known by now.
+    /// Lets a step that ran be found by content too, where that is known by now, and has it kept in other caches.
+    pub(super) fn settle(&self, id: usize) {
+        if !self.ran[id].swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let (world, tree, key) = (self.world, &self.trees[id], &self.keys[id]);
+        let content = self.known_content(id);
+        let named =
+            tree.top_content(world, Effort::Known).and_then(|_| tree.remember_content(world, key, content.clone()));
+        // It costs a later build a step, no more.
+        named.ok();
+        if let Some(record) = cache::get(world.store, &key.definition) {
+            self.keep(id, Found { record, origin: None }, content);
+        }
+    }
+
+    fn known_content(&self, id: usize) -> Option<CacheKey> {
+        let vertex = &self.graph.vertices[id];
+        content::key(self.world, vertex, &self.keys[id], self.trees, Effort::Known).unwrap_or_default()
+    }
+
+    /// Settles what is left, and has kept what was found.
     pub(super) fn finish(&self) {
-        for (id, vertex) in self.graph.vertices.iter().enumerate() {
-            if !self.ran[id].load(Ordering::Relaxed) {
+        let world = self.world;
+        for id in 0..self.trees.len() {
+            self.settle(id);
+            if !world.caches.can_export() {
                 continue;
             }
-            let known = |vertex| content::key(self.world, vertex, &self.keys[id], self.trees, Effort::Known);
-            let named = known(vertex).and_then(|content| {
-                self.trees[id].top_content(self.world, Effort::Known)?;
-                self.trees[id].remember_content(self.world, &self.keys[id], content)
-            });
-            // It costs a later build a step, no more.
-            drop(named);
+            let found = lock(&self.found).remove(&id).or_else(|| self.plan.found[id].clone());
+            let key = &self.keys[id].definition;
+            let behind = || world.caches.keeps_all().then(|| recall::find(world, key, true)).flatten();
+            if let Some(found) = found.or_else(behind) {
+                self.keep(id, found, self.known_content(id));
+            }
         }
+    }
+
+    fn keep(&self, id: usize, mut found: Found, content: Option<CacheKey>) {
+        if !self.world.caches.can_export() {
+            return;
+        }
+        if found.record.layer.is_none() {
+            // It was found as a directory; a later build has made its layer, or nobody needs it.
+            found.record.layer = self.trees[id].layers().last().and_then(|layer| layer.layer.get().cloned());
+        }
+        let mut base = Some(self.graph.target);
+        while base.is_some_and(|base| base.0 > id) {
+            base = base.and_then(|base| self.graph.vertices[base.0].base);
+        }
+        let (definition, own) = (self.keys[id].definition.clone(), base == Some(VertexId(id)));
+        let Found { record, origin } = found;
+        self.world.caches.keep(Job { definition, content, record, origin, own });
     }
 
     fn needs(&self, id: usize) -> Needs {

@@ -2,14 +2,18 @@
 //! asked for it, at most once.
 
 use std::fmt;
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use jiff::Timestamp;
+use snapshot::digest::HashingReader;
 use snapshot::{Found, IndexWriter, Layer, LayerIndex, Snapshot, SnapshotId, View, chain_id, diff, layer, path};
 
 use crate::accounts::Accounts;
 use crate::graph::PinnedImage;
+
+use crate::cache::{Imported, Place};
 
 use super::error::Cause;
 use super::key::CacheKey;
@@ -40,6 +44,8 @@ pub struct TreeLayer {
     pub(super) created: OnceLock<String>,
     /// What it contains, times aside.
     pub(super) content: OnceLock<String>,
+    /// What another cache than the store has of it.
+    pub(super) imported: OnceLock<Imported>,
 }
 
 pub(super) enum Origin {
@@ -67,6 +73,7 @@ impl TreeLayer {
             otherwise: OnceLock::new(),
             created: OnceLock::new(),
             content: OnceLock::new(),
+            imported: OnceLock::new(),
         }
     }
 
@@ -86,6 +93,17 @@ impl TreeLayer {
     /// When the layer was made; none for an image's layers and for steps that did not run.
     pub fn created(&self) -> Option<&str> {
         self.created.get().map(String::as_str)
+    }
+
+    /// The repository that the layer can be mounted from, if it is in one.
+    pub fn repository(&self) -> Option<&registry::Reference> {
+        match &self.origin {
+            Origin::Image { image, .. } => image.layout.is_none().then_some(&image.reference),
+            Origin::Step(_) => match &self.imported.get()?.origin.place {
+                Place::Registry(reference) => Some(reference),
+                Place::Directory(_) => None,
+            },
+        }
     }
 
     /// The image and position of a layer that was pulled.
@@ -110,6 +128,11 @@ impl TreeLayer {
             && let Some(found) = self.index_name().and_then(|name| world.store.index(name))
         {
             return Some(Arc::clone(self.index.get_or_init(|| found)));
+        }
+        if self.index.get().is_none()
+            && let Some(fetched) = self.imported.get().and_then(|imported| imported.origin.fetch_index(world))
+        {
+            return Some(Arc::clone(self.index.get_or_init(|| Arc::new(fetched))));
         }
         self.index.get().cloned()
     }
@@ -236,10 +259,20 @@ impl Tree {
             .get()
             .or(layer.otherwise.get())
             .expect("a step that is neither a directory nor a blob is run again");
+        self.obtain(position, known, world)?;
         let blob = world.store.blobs().open(known.blob.digest())?;
-        let mut tar = layer::decompress(blob, layer::Limits::default().bytes)?;
+        let mut tar = HashingReader::new(layer::decompress(blob, layer::Limits::default().bytes)?);
         let snapshots = world.store.snapshots();
         let unpacked = snapshot::unpack(&mut tar, snapshots.prepare()?, snapshots.flavour())?;
+        if let Some(imported) = layer.imported.get() {
+            // The digest is of the whole stream, and tar ends before it does.
+            std::io::copy(&mut tar.by_ref(), &mut std::io::sink())?;
+            let (expected, found) = (known.diff_id.to_string(), tar.finish().to_string());
+            if expected != found {
+                let reference = imported.origin.place.to_string();
+                return Err(Cause::DiffId { reference, expected, found });
+            }
+        }
         layer.keep_index(world, Arc::clone(unpacked.index()))?;
         layer.keep_snapshot(unpacked.settle(&view, &dirs, layer.id())?);
         Ok(())
@@ -274,6 +307,7 @@ impl Tree {
         let compression = world.options.compression;
         let layer = if let Some(otherwise) = top.otherwise.get() {
             // Its bytes need not be those that the directory would give.
+            self.obtain(self.layers.len() - 1, otherwise, world)?;
             world.store.recompress(otherwise, compression)?
         } else {
             let snapshot = top.snapshot(world).expect("a step that is neither a directory nor a blob is run again");
@@ -306,7 +340,7 @@ impl Tree {
             return Ok(String::new());
         }
         let mut bytes = Vec::new();
-        std::io::Read::read_to_end(&mut std::io::Read::take(self.open(&found, world)?, ACCOUNTS_LIMIT), &mut bytes)?;
+        self.open(&found, world)?.take(ACCOUNTS_LIMIT).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 }

@@ -1,6 +1,7 @@
 //! The arguments of `rbuild build` that are about caches.
 
 use builder::build::Caching;
+use builder::cache::{CacheFrom, CacheTo};
 use clap::Args;
 
 /// What the cache is used for, and what is told of it.
@@ -9,6 +10,17 @@ pub(crate) struct CachingArgs {
     /// Run every step of these stages, whatever the cache has
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     no_cache_filter: Vec<String>,
+    /// Look steps up in a cache besides the store, `type=registry,ref=NAME` or `type=local,src=PATH`; may be given several
+    /// times
+    #[arg(long, value_name = "SPEC", value_parser = |text: &str| text.parse::<CacheFrom>())]
+    cache_from: Vec<CacheFrom>,
+    /// Keep steps in a cache besides the store, `type=registry,ref=NAME[,mode=min|max][,mounts=true]`,
+    /// `type=local,dest=PATH[,…]` or `type=inline`; may be given several times
+    #[arg(long, value_name = "SPEC", value_parser = |text: &str| text.parse::<CacheTo>())]
+    cache_to: Vec<CacheTo>,
+    /// Fail when a cache cannot be written
+    #[arg(long)]
+    cache_strict: bool,
     /// Say of each step that runs why the cache did not have it
     #[arg(long)]
     explain: bool,
@@ -20,6 +32,14 @@ pub(crate) struct CachingArgs {
 impl CachingArgs {
     /// What the arguments say.
     pub(crate) fn caching(&self) -> Caching {
-        Caching { no_cache_stages: self.no_cache_filter.clone(), keep_going: self.keep_going, explain: self.explain }
+        let mut to = self.cache_to.clone();
+        to.iter_mut().for_each(|to| to.strict |= self.cache_strict);
+        Caching {
+            from: self.cache_from.clone(),
+            to,
+            no_cache_stages: self.no_cache_filter.clone(),
+            keep_going: self.keep_going,
+            explain: self.explain,
+        }
     }
 }

@@ -103,6 +103,11 @@ pub(crate) fn bytes(count: u64) -> String {
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
+/// How a step is called that did not run.
+fn cached(remote: bool) -> &'static str {
+    if remote { "CACHED (remote, not pulled)" } else { "CACHED" }
+}
+
 /// What a build did, in one line.
 fn summary(run: u64, hit: u64, saved: Duration, (down, up): (u64, u64)) -> String {
     let saved = saved.as_secs_f64();

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use builder::progress::{Event, Progress};
 
-use super::{Display, Lines, note, summary};
+use super::{Display, Lines, cached, note, summary};
 
 /// The display.
 pub(super) struct Plain {
@@ -27,9 +27,9 @@ impl Progress for Plain {
                 running.insert(step, (Instant::now(), Lines::default()));
                 note(&format!("#{step} {name}"));
             }
-            Event::Cached { step, name } => {
+            Event::Cached { step, name, remote } => {
                 note(&format!("#{step} {name}"));
-                note(&format!("#{step} CACHED"));
+                note(&format!("#{step} {}", cached(remote)));
             }
             Event::Missed { step, reason } => note(&format!("#{step} runs because: {reason}")),
             Event::Output { step, bytes, .. } => {
