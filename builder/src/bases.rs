@@ -105,11 +105,11 @@ fn pin(client: &registry::Client, name: &ImageName, span: Span) -> Result<Pinned
     };
     let reference = reference.expect("the graph made it from a reference");
     let platform: Platform = name.platform.parse()?;
-    let wanted = oci_platform(&platform);
+    let wanted = oci_spec::image::Platform::from(&platform);
     let (digest, manifest, config) = if let Some(layout) = &name.layout {
         let found = layout::resolve(layout, &wanted);
         let found = found.map_err(|source| BaseError::Layout { name: shown(), span, source: Box::new(source) })?;
-        (found.digest, found.manifest, found.config)
+        (found.descriptor.digest().clone(), found.manifest, found.config)
     } else {
         let found = client.resolve(&reference, &wanted);
         let found =
@@ -130,13 +130,4 @@ fn pin(client: &registry::Client, name: &ImageName, span: Span) -> Result<Pinned
 
 fn layer(blob: &Descriptor, diff_id: &Digest) -> snapshot::Layer {
     snapshot::Layer { diff_id: diff_id.clone(), blob: blob.clone() }
-}
-
-/// The platform in the registry's words.
-fn oci_platform(platform: &Platform) -> oci_spec::image::Platform {
-    let mut oci = oci_spec::image::Platform::default();
-    oci.set_os(platform.os.as_str().into());
-    oci.set_architecture(platform.architecture.as_str().into());
-    oci.set_variant(platform.variant.clone());
-    oci
 }

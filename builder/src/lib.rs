@@ -34,3 +34,4 @@ pub mod remote;
 pub mod sandbox;
 pub mod scratch;
 pub mod solve;
+pub mod transfer;

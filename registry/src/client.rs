@@ -5,8 +5,13 @@ mod manifest;
 mod pull;
 mod push;
 mod resolve;
+mod session;
+mod stream;
 mod tags;
 mod upload;
+
+pub use manifest::{Kind, media_type};
+pub use stream::Upload;
 
 use std::io::{self, Read, Write};
 
@@ -121,6 +126,27 @@ impl Client {
         let digest = descriptor.digest().clone();
         let access = self.access(reference, Scopes::push, |repository| Action::PushBlob { repository, digest })?;
         push::push(self, &access, descriptor, mount_from, open)
+    }
+
+    /// Makes the repository have a blob without sending it, if that can be: it is there, or mounted from another
+    /// repository of the same registry. None if it has to be uploaded.
+    pub fn offer_blob(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        mount_from: Option<&str>,
+    ) -> Result<Option<Pushed>, Error> {
+        let digest = descriptor.digest().clone();
+        let access = self.access(reference, Scopes::push, |repository| Action::PushBlob { repository, digest })?;
+        Ok(match push::offer(self, &access, descriptor, mount_from)? {
+            push::Offered::Done(pushed) => Some(pushed),
+            push::Offered::Wanted(_) => None,
+        })
+    }
+
+    /// Begins to upload a blob whose digest is not known yet; its bytes are sent while they are made.
+    pub fn begin_upload(&self, reference: &Reference) -> Result<Upload<'_>, Error> {
+        Upload::begin(self, self.access(reference, Scopes::push, Action::Upload)?)
     }
 
     /// Puts a manifest or index under the reference's tag, or under its digest; at most 4 MiB.

@@ -291,6 +291,8 @@ pub enum Action {
         /// The blob.
         digest: Digest,
     },
+    /// Upload of a blob whose digest is not known yet, to a repository.
+    Upload(String),
     /// PUT of a manifest.
     PushManifest(String),
     /// GET of the tags of a repository.
@@ -304,6 +306,7 @@ impl fmt::Display for Action {
             Self::PullBlob { repository, digest } => write!(f, "pull blob `{repository}@{digest}`"),
             Self::FindBlob { repository, digest } => write!(f, "look for blob `{repository}@{digest}`"),
             Self::PushBlob { repository, digest } => write!(f, "push blob `{repository}@{digest}`"),
+            Self::Upload(repository) => write!(f, "upload a blob to `{repository}`"),
             Self::PushManifest(reference) => write!(f, "push manifest `{reference}`"),
             Self::ListTags(repository) => write!(f, "list tags of `{repository}`"),
         }

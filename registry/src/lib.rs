@@ -1,7 +1,7 @@
 //! A client of the OCI distribution protocol: pulls and pushes manifests and blobs.
 //!
 //! ```text
-//! Client ── resolve / manifest / pull_blob / has_blob / push_blob / push_manifest / tags
+//! Client ── resolve / manifest / pull_blob / has_blob / push_blob / begin_upload / push_manifest / tags
 //!    │
 //!    ├─ auth ───── challenge → token cache ── credentials (config.json, docker-credential-*)
 //!    │
@@ -30,7 +30,7 @@ pub mod reference;
 mod retry;
 mod transport;
 
-pub use client::{Client, Manifest, Pushed, Resolved};
+pub use client::{Client, Kind, Manifest, Pushed, Resolved, Upload, media_type};
 pub use credentials::Credentials;
 pub use error::{Action, Answer, AnswerError, Error, Exchange};
 pub use oci_spec::distribution::Reference;

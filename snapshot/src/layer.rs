@@ -17,6 +17,7 @@ mod codec;
 mod decompress;
 mod header;
 mod member;
+mod noise;
 mod pax;
 mod pipeline;
 mod read;

@@ -28,8 +28,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use oci_spec::image::Descriptor;
 
-use crate::solve::World;
 use crate::solve::cache::Record;
+use crate::solve::{World, chain};
 
 pub use export::Job;
 use export::Queue;
@@ -102,7 +102,9 @@ impl Caches {
 
     /// Looks into no cache any more.
     pub(crate) fn stop_importing(&self) {
-        self.from.iter().for_each(|source| source.given_up.store(true, Ordering::Relaxed));
+        for source in &self.from {
+            source.given_up.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Whether steps are kept whose layers are not the image's.
@@ -124,14 +126,8 @@ impl Caches {
 /// Says once that a cache failed.
 fn give_up(world: &World<'_>, flag: &AtomicBool, action: &str, place: &Place, error: &PlaceError) {
     if !flag.swap(true, Ordering::Relaxed) {
-        let mut causes = String::new();
-        let mut source: Option<&dyn std::error::Error> = Some(error);
-        while let Some(error) = source {
-            causes.push_str(": ");
-            causes.push_str(&error.to_string());
-            source = error.source();
-        }
-        world.reporter.warn(format!("cannot {action} the cache `{place}`{causes}; the build goes on without it"));
+        let why = chain(error);
+        world.reporter.warn(format!("cannot {action} the cache `{place}`: {why}; the build goes on without it"));
     }
 }
 

@@ -144,7 +144,7 @@ impl Place {
             Self::Registry(reference) => {
                 for tag in tags {
                     let reference = Self::tagged(reference, tag);
-                    client.push_manifest(&reference, &MediaType::ImageManifest.to_string(), bytes)?;
+                    client.push_manifest(&reference, MediaType::ImageManifest.as_ref(), bytes)?;
                 }
                 Ok(())
             }

@@ -67,7 +67,7 @@ fn replace(path: &Path, content: &mut dyn Read) -> io::Result<()> {
 }
 
 /// The index of an earlier layout with this image in place of those that had its names.
-fn merged_index(path: &Path, new: &[u8]) -> io::Result<Vec<u8>> {
+pub(crate) fn merged_index(path: &Path, new: &[u8]) -> io::Result<Vec<u8>> {
     let earlier = match fs_err::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(new.to_vec()),

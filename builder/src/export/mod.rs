@@ -1,12 +1,13 @@
 //! A solved image to where it is wanted: the store's tags, a registry, an archive, a directory.
 
-mod archive;
+pub(crate) mod archive;
 pub mod compression;
 pub mod output;
 mod push;
 mod rootfs;
 pub mod tags;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use snapshot::Layer;
@@ -76,10 +77,18 @@ pub fn store(world: &World<'_>, exported: &Exported<'_>) -> Result<(), ExportErr
     for bytes in [&image.config, &image.manifest] {
         world.store.blobs().ingest(None, &mut bytes.as_slice())?;
     }
+    let origins = origins(exported.tree);
     for tag in exported.tags {
-        tags::put(world.store, tag, image)?;
+        tags::put_with_origins(world.store, tag, image, &origins)?;
     }
     Ok(())
+}
+
+/// Where the layers of a tree come from that a registry has.
+fn origins(tree: &Tree) -> BTreeMap<String, String> {
+    let images = tree.layers().iter().filter_map(|layer| layer.image());
+    let pulled = images.filter(|(image, _)| image.layout.is_none());
+    pulled.map(|(image, layer)| (layer.blob.digest().to_string(), image.reference.whole())).collect()
 }
 
 /// Makes one output.

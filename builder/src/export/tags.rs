@@ -1,5 +1,7 @@
 //! The names of images in the store: one record a name.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use oci_spec::image::Descriptor;
 use serde::{Deserialize, Serialize};
@@ -22,17 +24,31 @@ pub struct Tag {
     pub config: Descriptor,
     /// The image's layers: what keeps their blobs from being pruned.
     pub layers: Vec<Layer>,
+    /// Where layers come from that were pulled, by their blob's digest: a build that fetches no layer leaves it there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub origins: BTreeMap<String, String>,
     /// When the name was given, RFC 3339.
     pub tagged: String,
 }
 
 /// Gives an image a name; the name's earlier image loses it.
 pub fn put(store: &Store, name: &registry::Reference, image: &Image) -> Result<(), snapshot::Error> {
+    put_with_origins(store, name, image, &BTreeMap::new())
+}
+
+/// As [`put`], for an image some of whose layers may still be where they were found.
+pub fn put_with_origins(
+    store: &Store,
+    name: &registry::Reference,
+    image: &Image,
+    origins: &BTreeMap<String, String>,
+) -> Result<(), snapshot::Error> {
     let tag = Tag {
         name: name.whole(),
         manifest: image.descriptor.clone(),
         config: image.config_descriptor.clone(),
         layers: image.layers.clone(),
+        origins: origins.clone(),
         tagged: Timestamp::now().to_string(),
     };
     let bytes = serde_json::to_vec(&tag).expect("a tag is plain data");

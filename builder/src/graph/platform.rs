@@ -37,6 +37,16 @@ impl fmt::Display for Platform {
     }
 }
 
+impl From<&Platform> for oci_spec::image::Platform {
+    fn from(platform: &Platform) -> Self {
+        let mut oci = Self::default();
+        oci.set_os(platform.os.as_str().into());
+        oci.set_architecture(platform.architecture.as_str().into());
+        oci.set_variant(platform.variant.clone());
+        oci
+    }
+}
+
 /// A platform that is not `os/arch[/variant]`, or whose system rbuild cannot build for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a platform that rbuild builds for: write `linux/<architecture>[/<variant>]`")]

@@ -1,6 +1,6 @@
 //! Why a step did not end well.
 
-use std::error::Error as _;
+use std::error::Error as StdError;
 use std::path::PathBuf;
 
 use crate::accounts::AccountError;
@@ -23,20 +23,15 @@ pub struct SolveError {
 }
 
 impl SolveError {
-    /// The whole text, with the causes.
-    pub(super) fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = self.cause.source();
-        while let Some(error) = source {
-            text.push_str(&format!(": {error}"));
-            source = error.source();
-        }
-        text
-    }
-
     pub(super) fn new(vertex: &Vertex, cause: Cause) -> Self {
         Self { span: vertex.span, step: vertex.name.clone(), cause: Box::new(cause) }
     }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| (*error).source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Why a step failed.

@@ -81,7 +81,9 @@ impl Reason {
 /// Values by name, in order.
 fn by_name(fields: &[Field]) -> BTreeMap<&str, Vec<&str>> {
     let mut named: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    fields.iter().for_each(|field| named.entry(&field.name).or_default().push(&field.value));
+    for field in fields {
+        named.entry(&field.name).or_default().push(&field.value);
+    }
     named
 }
 
@@ -161,7 +163,7 @@ fn image(old: &[&str], new: &[&str]) -> String {
     if old_chain == chain {
         return format!("the image: {}", arrow(old_name, name));
     }
-    format!("the layers of the image `{name}`: {:.19}… → {:.19}…", old_chain, chain)
+    format!("the layers of the image `{name}`: {old_chain:.19}… → {chain:.19}…")
 }
 
 fn arrow(old: &str, new: &str) -> String {

@@ -42,6 +42,7 @@ use crate::remote::Remotes;
 use crate::sandbox::{Cancel, Executor, Settings};
 
 pub(crate) use cache_mount::hold_mount;
+pub(crate) use error::chain;
 pub use error::{Cause, SolveError};
 use key::Key;
 use plan::Lookup;
@@ -134,7 +135,7 @@ pub fn solve(graph: &Graph, world: &World<'_>) -> Result<Tree, SolveError> {
     let keys = key::keys(graph, world)?;
     match attempt(graph, &keys, world) {
         Err(error) if matches!(*error.cause, Cause::Import { .. }) && world.caches.can_import() => {
-            world.reporter.warn(format!("{}; the build goes on without it", error.chain()));
+            world.reporter.warn(format!("{}; the build goes on without it", chain(error.cause.as_ref())));
             world.caches.stop_importing();
             attempt(graph, &keys, world)
         }

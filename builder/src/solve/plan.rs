@@ -104,7 +104,9 @@ pub(super) fn plan(graph: &Graph, keys: &[Key], trees: &[Tree], world: &World<'_
         let stale = plan.stale(graph, trees);
         if stale.is_empty() {
             for (tree, found) in trees.iter().zip(&plan.found) {
-                found.iter().for_each(|found| tree.accept(world, found));
+                if let Some(found) = found {
+                    tree.accept(world, found);
+                }
             }
             return plan;
         }

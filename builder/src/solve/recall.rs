@@ -84,7 +84,7 @@ impl Tree {
 
     /// What the tree contains, times aside; none when that takes more than `effort`.
     pub(super) fn content(&self, world: &World<'_>, effort: Effort) -> Result<Option<String>, Cause> {
-        let mut whole = String::new();
+        let mut parts = String::new();
         for (position, layer) in self.layers().iter().enumerate() {
             let part = match &layer.origin {
                 Origin::Image { image, position, .. } => image.layers[*position].diff_id.to_string(),
@@ -93,9 +93,10 @@ impl Tree {
                     None => return Ok(None),
                 },
             };
-            whole = sha256(format!("{whole} {part}").as_bytes()).digest().to_owned();
+            parts.push_str(&part);
+            parts.push(' ');
         }
-        Ok(Some(whole))
+        Ok(Some(sha256(parts.as_bytes()).digest().to_owned()))
     }
 
     /// What the layer on top contains, times aside; none when that is not known.

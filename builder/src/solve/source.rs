@@ -1,12 +1,13 @@
 //! Layers of images: fetched, verified and unpacked, several at once, each into its own directory.
 
-use std::io::{self, Read};
+use std::io::{self, BufWriter, PipeWriter, Read, Write};
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use oci_spec::image::Digest;
 use snapshot::digest::HashingReader;
-use snapshot::{Layer, Unpacked, View, layer};
+use snapshot::{BlobWriter, Layer, Unpacked, View, layer};
 
 use crate::graph::PinnedImage;
 use crate::layout;
@@ -17,6 +18,9 @@ use super::tree::TreeLayer;
 
 /// Layers in flight at a time: enough to keep two cores decompressing while others wait for the network.
 const CONCURRENT_LAYERS: usize = 4;
+
+/// What a pipe holds, pipe(7).
+const COPY_BUFFER: usize = 64 * 1024;
 
 /// Makes sure that every layer of an image has its directory and its index. The caller holds the image's lock.
 pub(super) fn unpack(world: &World<'_>, image: &PinnedImage, layers: &[Arc<TreeLayer>]) -> Result<(), Cause> {
@@ -55,9 +59,27 @@ pub(super) fn unpack(world: &World<'_>, image: &PinnedImage, layers: &[Arc<TreeL
     Ok(())
 }
 
+/// Unpacks one layer; one that the store lacks is unpacked while it is fetched.
 fn unpack_one(world: &World<'_>, image: &PinnedImage, layer: &Layer) -> Result<Unpacked, Cause> {
-    fetch(world, image, layer)?;
-    let blob = world.store.blobs().open(layer.blob.digest())?;
+    if world.store.blobs().has(layer.blob.digest()) == Some(layer.blob.size()) {
+        return unpack_stream(world, image, layer, world.store.blobs().open(layer.blob.digest())?);
+    }
+    let (arriving, copy) = io::pipe()?;
+    std::thread::scope(|scope| {
+        let unpacking = scope.spawn(|| unpack_stream(world, image, layer, arriving));
+        let fetched = fetch_blob(world, image, layer, Some(copy));
+        let unpacked = unpacking.join().unwrap_or_else(|panic| resume_unwind(panic));
+        // What was cut short unpacks badly too: the fetch knows why.
+        fetched.and(unpacked)
+    })
+}
+
+fn unpack_stream(
+    world: &World<'_>,
+    image: &PinnedImage,
+    layer: &Layer,
+    blob: impl Read + Send,
+) -> Result<Unpacked, Cause> {
     let mut tar = HashingReader::new(layer::decompress(blob, layer::Limits::default().bytes)?);
     let snapshots = world.store.snapshots();
     let unpacked = snapshot::unpack(&mut tar, snapshots.prepare()?, snapshots.flavour())?;
@@ -77,20 +99,58 @@ fn same(image: &PinnedImage, expected: &Digest, found: &Digest) -> Result<(), Ca
 
 /// Makes sure that the store has the blob of an image's layer.
 pub(crate) fn fetch(world: &World<'_>, image: &PinnedImage, layer: &Layer) -> Result<(), Cause> {
+    if world.store.blobs().has(layer.blob.digest()) == Some(layer.blob.size()) {
+        return Ok(());
+    }
+    fetch_blob(world, image, layer, None)
+}
+
+/// Fetches the blob into the store, and into `copy` as far as that is read.
+fn fetch_blob(world: &World<'_>, image: &PinnedImage, layer: &Layer, copy: Option<PipeWriter>) -> Result<(), Cause> {
     let (digest, size) = (layer.blob.digest(), layer.blob.size());
-    if world.store.blobs().has(digest) == Some(size) {
-        return Ok(());
-    }
+    let copy = copy.map(|copy| BufWriter::with_capacity(COPY_BUFFER, copy));
+    let mut writer = Tee { blob: world.store.blobs().writer()?, copy };
     if let Some(path) = &image.layout {
-        let mut file = layout::open(path, digest).map_err(|source| Cause::Layout(Box::new(source)))?;
-        world.store.blobs().ingest(Some((digest, size)), &mut file)?;
-        return Ok(());
+        let file = layout::open(path, digest).map_err(|source| Cause::Layout(Box::new(source)))?;
+        io::copy(&mut file.take(size.saturating_add(1)), &mut writer)?;
+    } else {
+        world
+            .client
+            .pull_blob(&image.reference, &layer.blob, &mut writer)
+            .map_err(|source| Cause::Fetch { reference: image.reference.whole(), source: Box::new(source) })?;
     }
-    let mut writer = world.store.blobs().writer()?;
-    world
-        .client
-        .pull_blob(&image.reference, &layer.blob, &mut writer)
-        .map_err(|source| Cause::Fetch { reference: image.reference.whole(), source: Box::new(source) })?;
-    writer.commit(Some((digest, size)))?;
+    writer.flush()?;
+    writer.blob.commit(Some((digest, size)))?;
     Ok(())
+}
+
+/// Writes into the store, and into a pipe for as long as somebody reads from it.
+struct Tee {
+    blob: BlobWriter,
+    copy: Option<BufWriter<PipeWriter>>,
+}
+
+impl Tee {
+    /// A reader that gave up has its own error to tell.
+    fn pass_on(&mut self, act: impl FnOnce(&mut BufWriter<PipeWriter>) -> io::Result<()>) {
+        if self.copy.as_mut().is_some_and(|copy| act(copy).is_err())
+            && let Some(copy) = self.copy.take()
+        {
+            // Without another try to write what is left.
+            drop(copy.into_parts());
+        }
+    }
+}
+
+impl Write for Tee {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let written = self.blob.write(buffer)?;
+        self.pass_on(|copy| copy.write_all(&buffer[..written]));
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.pass_on(Write::flush);
+        self.blob.flush()
+    }
 }

@@ -24,7 +24,7 @@ use super::{Needs, World, cache, copy, mkdir, run, scheduler};
 /// Whose task a step is.
 enum Claim {
     /// The cache has it.
-    Found(Found),
+    Found(Box<Found>),
     /// Ours; others wait as long as the lock is held.
     Ours(Option<NamedLock>),
 }
@@ -93,7 +93,7 @@ impl<'a> Solver<'a> {
         let _lock = match self.claim(id, vertex).map_err(|cause| SolveError::new(vertex, cause))? {
             Claim::Found(found) => {
                 self.world.reporter.cached(&vertex.name, found.record.milliseconds, found.origin.is_some());
-                lock(&self.found).insert(id, found);
+                lock(&self.found).insert(id, *found);
                 return Ok(false);
             }
             Claim::Ours(lock) => lock,
@@ -101,7 +101,9 @@ impl<'a> Solver<'a> {
         let step = self.world.reporter.start(&vertex.name, Some(vertex.span));
         let reason = self.explain(id, vertex, &step);
         let result = self.perform(id, vertex, &step).and_then(|()| {
-            reason.into_iter().for_each(|reason| step.missed(reason.complete(self.world, vertex, &self.trees[id])));
+            if let Some(reason) = reason {
+                step.missed(reason.complete(self.world, vertex, &self.trees[id]));
+            }
             self.remember(id, vertex, begun)
         });
         if matches!(result, Err(Cause::Cancelled)) {
@@ -127,7 +129,7 @@ impl<'a> Solver<'a> {
             lock = Some(held.ok_or(Cause::Cancelled)?);
             if let Some(found) = self.look_up(id, vertex)? {
                 tree.accept(world, &found);
-                return Ok(Claim::Found(found));
+                return Ok(Claim::Found(Box::new(found)));
             }
         }
         tree.begin()?;

@@ -29,13 +29,16 @@ const GENERIC: [&str; 4] = ["application/json", "application/octet-stream", "tex
 
 /// The two kinds of documents that an image is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// An image manifest.
     Image,
+    /// An index, or manifest list.
     Index,
 }
 
 impl Kind {
-    pub(super) fn of(media_type: &MediaType) -> Option<Self> {
+    /// The kind of a media type of OCI, or of Docker's schema 2; none of any other.
+    pub fn of(media_type: &MediaType) -> Option<Self> {
         match media_type {
             MediaType::ImageManifest => Some(Self::Image),
             MediaType::ImageIndex => Some(Self::Index),
@@ -133,8 +136,10 @@ fn check_descriptor(action: &Action, expected: &Descriptor, actual: &Descriptor)
     Ok(())
 }
 
-/// Finds out what a document is.
-fn media_type(content_type: &str, bytes: &[u8]) -> Result<MediaType, String> {
+/// Finds out what a manifest or index is. `content_type` is what its source calls it, empty if it does not.
+///
+/// What can be read as two kinds is refused, and so is what has no type; the error is the rule that is broken.
+pub fn media_type(content_type: &str, bytes: &[u8]) -> Result<MediaType, String> {
     // serde reads a struct from an array too.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err("the manifest is not a JSON object".to_owned());

@@ -5,7 +5,8 @@ use std::io::{self, Read};
 use oci_spec::image::{Descriptor, Digest};
 use reqwest::{Method, StatusCode};
 
-use super::upload::{Upload, location};
+use super::session::{Location, Session, location};
+use super::upload::Upload;
 use super::{Client, Pushed, check_stated};
 use crate::Error;
 use crate::auth::{Access, Scopes};
@@ -22,46 +23,58 @@ pub(super) fn push(
 ) -> Result<Pushed, Error> {
     // An algorithm that cannot be verified is not pushed either.
     Digester::new(descriptor.digest().algorithm(), &access.action)?;
-    if client.find_blob(access, descriptor.digest())? {
-        return Ok(Pushed::Existed);
+    match offer(client, access, descriptor, mount_from)? {
+        Offered::Done(pushed) => Ok(pushed),
+        Offered::Wanted(begun) => {
+            let upload = Upload { session: Session { client, access }, descriptor, open, begun };
+            upload.run().map(|()| Pushed::Uploaded)
+        }
     }
-    let mut upload = Upload::new(client, access, descriptor, open);
+}
+
+/// What came of an offer.
+pub(super) enum Offered {
+    /// The repository has the blob.
+    Done(Pushed),
+    /// It has to be uploaded; some registries begin an upload when they refuse a mount.
+    Wanted(Option<Location>),
+}
+
+/// Makes the repository have a blob without sending it, if that can be: it is there, or mounted.
+pub(super) fn offer(
+    client: &Client,
+    access: &Access,
+    descriptor: &Descriptor,
+    mount_from: Option<&str>,
+) -> Result<Offered, Error> {
+    if client.find_blob(access, descriptor.digest())? {
+        return Ok(Offered::Done(Pushed::Existed));
+    }
     match mount_from {
         Some(from) if !is_repository(from) => {
             let problem = "a repository to mount from is lower-case words joined by `/`, `.`, `_` or `-`";
-            return Err(Error::Reference { reference: from.escape_default().to_string(), problem });
+            Err(Error::Reference { reference: from.escape_default().to_string(), problem })
         }
-        Some(from) if from != access.target.repository => match mount(client, access, descriptor.digest(), from)? {
-            Mount::Done => return Ok(Pushed::Mounted),
-            Mount::Begun(begun) => upload.begun = begun,
-        },
-        Some(_) | None => {}
+        Some(from) if from != access.target.repository => mount(client, access, descriptor.digest(), from),
+        Some(_) | None => Ok(Offered::Wanted(None)),
     }
-    upload.run().map(|()| Pushed::Uploaded)
-}
-
-/// What came of a mount.
-enum Mount {
-    Done,
-    /// Refused; some registries begin an upload in the same answer.
-    Begun(Option<super::upload::Location>),
 }
 
 /// Asks the registry to take a blob from another of its repositories. A refusal is no error: it may have no such blob,
 /// or keep the other repository from us.
-fn mount(client: &Client, access: &Access, digest: &Digest, from: &str) -> Result<Mount, Error> {
+fn mount(client: &Client, access: &Access, digest: &Digest, from: &str) -> Result<Offered, Error> {
     let access = Access { scopes: access.scopes.union(&Scopes::pull(from)), ..access.clone() };
     let mut url = access.url(&["blobs", "uploads", ""]);
     url.query_pairs_mut().append_pair("mount", digest.as_ref()).append_pair("from", from);
     let request = Request::new(&access.action, Method::POST, url);
     let result = client.exchange(&access, &request, &mut |response| match response.status() {
-        StatusCode::CREATED => check_stated(&response, digest, &access.action).map(|()| Mount::Done),
-        StatusCode::ACCEPTED => location(client, &access, &response).map(|begun| Mount::Begun(Some(begun))),
+        StatusCode::CREATED => check_stated(&response, digest, &access.action).map(|()| Offered::Done(Pushed::Mounted)),
+        StatusCode::ACCEPTED => location(client, &access, &response).map(|begun| Offered::Wanted(Some(begun))),
         _ => Err(response.refusal(&access.action)),
     });
     match result {
-        Err(Error::NotFound { .. } | Error::Unauthorized { .. } | Error::Denied { .. }) => Ok(Mount::Begun(None)),
-        Err(Error::Refused { answer, .. }) if (400..500).contains(&answer.status) => Ok(Mount::Begun(None)),
+        Err(Error::NotFound { .. } | Error::Unauthorized { .. } | Error::Denied { .. }) => Ok(Offered::Wanted(None)),
+        Err(Error::Refused { answer, .. }) if (400..500).contains(&answer.status) => Ok(Offered::Wanted(None)),
         result => result,
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn blob(shared: &Shared, head: &Head, repository: &str, digest: &str)
     }
 }
 
-/// All of the upload: POST begins, PATCH adds, PUT ends, GET tells.
+/// All of the upload: POST begins, PATCH adds, PUT ends, GET tells, DELETE gives up.
 pub(super) fn upload(shared: &Shared, head: &Head, repository: &str, id: &str, body: &[u8]) -> Reply {
     let mut store = lock(&shared.store);
     if head.method == "POST" && id.is_empty() {
@@ -45,6 +45,10 @@ pub(super) fn upload(shared: &Shared, head: &Head, repository: &str, id: &str, b
     match head.method.as_str() {
         "PATCH" => patch(&mut store, head, repository, id, body),
         "PUT" => finish(&mut store, head, repository, id, body),
+        "DELETE" => {
+            store.uploads.remove(id);
+            Reply::new(204)
+        }
         "GET" => progress(&mut store, 204, repository, id),
         _ => Reply::error(405, "UNSUPPORTED"),
     }

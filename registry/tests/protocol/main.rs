@@ -9,6 +9,7 @@ mod pull;
 mod push;
 mod real;
 mod resolve;
+mod stream;
 
 use std::io::{self, Cursor, Read};
 use std::time::Duration;

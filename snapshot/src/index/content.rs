@@ -55,6 +55,12 @@ impl ContentDigest {
         self.flush();
     }
 
+    fn texts(&mut self, texts: &[&[u8]]) {
+        for text in texts {
+            self.text(text);
+        }
+    }
+
     /// The digest in hexadecimal digits; none when the bytes of a file are unknown.
     pub fn finish(mut self) -> Option<String> {
         self.hasher.update(&self.frame);
@@ -132,12 +138,9 @@ impl LayerIndex {
                         digest.text(b"opaque");
                     }
                 }
-                Node::Opaque => [b"only opaque", bytes].iter().for_each(|text| digest.text(text)),
-                Node::HardLink { target } => {
-                    let target = target.as_os_str().as_bytes();
-                    [b"hard link".as_slice(), bytes, target].iter().for_each(|text| digest.text(text));
-                }
-                Node::Whiteout => [b"whiteout".as_slice(), bytes].iter().for_each(|text| digest.text(text)),
+                Node::Opaque => digest.texts(&[b"only opaque", bytes]),
+                Node::HardLink { target } => digest.texts(&[b"hard link", bytes, target.as_os_str().as_bytes()]),
+                Node::Whiteout => digest.texts(&[b"whiteout", bytes]),
             }
         }
         digest.finish()

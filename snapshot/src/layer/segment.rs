@@ -1,9 +1,10 @@
 //! Bundles of tar entries and the gzip segments they become: where to cut, and how one member is made of many.
 //!
 //! A gzip layer is one ordinary member (RFC 1952) whose deflate stream is the concatenation of segments. Each segment
-//! is deflated from a fresh state and ends with a sync flush, so it is byte-aligned, refers to nothing before it, and
-//! depends on nothing but its bundle, the codec and the level. Everything in this file decides the bytes of every gzip
-//! layer: a change here, or of the codec's version, changes the golden digests of `layer/tests.rs`.
+//! is deflated from a fresh state and ends with a sync flush, or with a stored block where it is noise, so it is
+//! byte-aligned, refers to nothing before it, and depends on nothing but its bundle, the codec and the level.
+//! Everything in this file and in [`noise`] decides the bytes of every gzip layer: a change here, or of the codec's
+//! version, changes the golden digests of `layer/tests.rs`.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -11,6 +12,7 @@ use std::path::Path;
 use flate2::{Compress, Compression, FlushCompress};
 
 use super::header::BLOCK;
+use super::noise;
 
 /// The mean size of a bundle in bytes: large enough that a fresh deflate state costs 0.3 % in size.
 const TARGET: u64 = 1024 * 1024;
@@ -33,7 +35,7 @@ pub(super) fn ends_bundle(path: &Path, bytes: u64) -> bool {
 
 /// Describes the rule by which bundles are cut.
 pub(super) fn cut_rule() -> String {
-    format!("blake3(path), {LEAST} to {MOST}, {TARGET} in the mean")
+    format!("blake3(path), {LEAST} to {MOST}, {TARGET} in the mean, noise stored")
 }
 
 /// The gzip header: deflate, no flags, no time, no extra flags, unknown operating system.
@@ -51,16 +53,36 @@ pub(super) struct Segment {
     pub(super) length: u64,
 }
 
-/// Deflates one bundle.
+/// Deflates one bundle; what would not get shorter is stored.
 pub(super) fn deflate(bundle: &[u8], level: u32) -> Result<Segment, flate2::CompressError> {
+    let mut bytes = Vec::new();
+    for (is_noise, run) in noise::runs(bundle) {
+        if is_noise { store(&bundle[run], &mut bytes) } else { deflate_run(&bundle[run], level, &mut bytes)? }
+    }
+    bytes.shrink_to_fit();
+    Ok(Segment { bytes, crc: crc32fast::hash(bundle), length: bundle.len() as u64 })
+}
+
+fn deflate_run(run: &[u8], level: u32, out: &mut Vec<u8>) -> Result<(), flate2::CompressError> {
     // More than deflate ever needs, so that one call does it: a second one could repeat the flush.
-    let bound = bundle.len() + bundle.len() / 4 + BLOCK;
-    let mut deflated = Vec::with_capacity(bound);
+    out.reserve(run.len() + run.len() / 4 + BLOCK);
     let mut state = Compress::new(Compression::new(level), false);
-    state.compress_vec(bundle, &mut deflated, FlushCompress::Sync)?;
-    debug_assert!(state.total_in() == bundle.len() as u64 && deflated.len() < bound, "one call does it");
-    deflated.shrink_to_fit();
-    Ok(Segment { bytes: deflated, crc: crc32fast::hash(bundle), length: bundle.len() as u64 })
+    state.compress_vec(run, out, FlushCompress::Sync)?;
+    debug_assert!(state.total_in() == run.len() as u64 && out.len() < out.capacity(), "one call does it");
+    Ok(())
+}
+
+/// Writes stored blocks (RFC 1951, 3.2.4), which begin and end at whole bytes.
+fn store(run: &[u8], out: &mut Vec<u8>) {
+    const BLOCK_MAX: usize = 0xffff;
+    out.reserve(run.len() + run.len().div_ceil(BLOCK_MAX) * 5);
+    for block in run.chunks(BLOCK_MAX) {
+        let length = u16::try_from(block.len()).expect("at most 65,535");
+        out.push(0);
+        out.extend(length.to_le_bytes());
+        out.extend((!length).to_le_bytes());
+        out.extend(block);
+    }
 }
 
 /// The running CRC and length of a member.
@@ -113,9 +135,26 @@ mod tests {
         blake3::Hasher::new().finalize_xof().fill(&mut noise);
         for level in [0, 1, 2, 6, 9] {
             for length in [0, 1, 511, 70_000, noise.len()] {
-                let segment = deflate(&noise[..length], level).unwrap();
-                assert!(segment.bytes.ends_with(&[0, 0, 0xff, 0xff]), "level {level}, {length} bytes");
+                let mut deflated = Vec::new();
+                deflate_run(&noise[..length], level, &mut deflated).unwrap();
+                assert!(deflated.ends_with(&[0, 0, 0xff, 0xff]), "level {level}, {length} bytes");
             }
+        }
+    }
+
+    /// Whatever the order of noise and text, a segment is a part of a stream that any decoder reads.
+    #[test]
+    fn stored_runs_are_parts_of_the_stream() {
+        let mut noise = vec![0; 900_000];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        let text = b"all work and no play ".repeat(30_000);
+        for bundle in [[&noise[..], &text, &noise].concat(), [&text[..], &noise, &text].concat(), noise] {
+            let segment = deflate(&bundle, 6).unwrap();
+            assert!(segment.bytes.len() < bundle.len() + bundle.len() / 1000);
+            let stream = [&segment.bytes[..], &LAST_BLOCK].concat();
+            let mut back = Vec::new();
+            std::io::Read::read_to_end(&mut flate2::read::DeflateDecoder::new(&*stream), &mut back).unwrap();
+            assert!(back == bundle);
         }
     }
 }

@@ -3,6 +3,7 @@
 use ruzstd::decoding::FrameDecoder;
 use ruzstd::encoding::{CompressionLevel, FrameCompressor, compress};
 
+use super::noise;
 use super::segment::Segment;
 
 /// The one level that the encoder has: it calls it "fastest", zstd's own scale 1.
@@ -17,6 +18,10 @@ pub(super) fn segment(bundle: &[u8]) -> Segment {
     let mut bytes = Vec::new();
     let mut back = Vec::with_capacity(FRAME);
     for content in bundle.chunks(FRAME) {
+        if noise::is_noise(content) {
+            compress(content, &mut bytes, CompressionLevel::Uncompressed);
+            continue;
+        }
         let start = bytes.len();
         let mut frame = FrameCompressor::new(CompressionLevel::Fastest);
         frame.set_source(content);

@@ -1,4 +1,4 @@
-//! The two builders: their stores, and the commands that pull a base and build an image.
+//! The builders: their stores, and the commands that pull a base and build an image.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -8,9 +8,7 @@ use anyhow::{Result, ensure};
 
 use super::measure::Words;
 use super::workloads::Workload;
-use crate::bases::Base;
 use crate::command::{command, stdout};
-use crate::registry::Registry;
 
 /// A builder under measurement.
 #[derive(Debug)]
@@ -19,6 +17,8 @@ pub(crate) enum Builder {
     Rbuild(PathBuf),
     /// Debian's buildah with Debian's defaults for root.
     Buildah,
+    /// The row's [`ByHand`](super::workloads::ByHand).
+    Hand,
 }
 
 /// The store of one builder in one row.
@@ -32,7 +32,12 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn new(row: &Path, builder: &Builder) -> Self {
         let directory = row.join(builder.name());
-        let environment = BTreeMap::from([("RBUILD_HOME", directory.join("home")), ("TMPDIR", directory.join("tmp"))]);
+        let environment = BTreeMap::from([
+            ("RBUILD_HOME", directory.join("home")),
+            ("TMPDIR", directory.join("tmp")),
+            ("CONTEXT", row.join("context")),
+            ("LAYERS", layers(row)),
+        ]);
         Self { context: row.join("context"), directory, environment }
     }
 
@@ -65,6 +70,11 @@ impl Store {
     }
 }
 
+/// Where the compressed layers of a row's image lie, for the row by hand.
+pub(crate) fn layers(row: &Path) -> PathBuf {
+    row.join("layers")
+}
+
 fn words(words: &[&str]) -> Words {
     words.iter().map(OsString::from).collect()
 }
@@ -74,12 +84,12 @@ impl Builder {
         match self {
             Self::Rbuild(_) => "rbuild",
             Self::Buildah => "buildah",
+            Self::Hand => "by-hand",
         }
     }
 
-    /// Commands that put the base image into an empty store, unpacked.
-    pub(crate) fn pull(&self, store: &Store, registry: Registry) -> Result<Vec<Words>> {
-        let base = registry.reference(Base::Debian.image());
+    /// Commands that put an image into an empty store, unpacked.
+    pub(crate) fn pull(&self, store: &Store, base: &str) -> Result<Vec<Words>> {
         match self {
             Self::Rbuild(program) => {
                 // rbuild pulls what a build needs: a RUN needs the whole root file system.
@@ -91,7 +101,8 @@ impl Builder {
                 build.push(context.into());
                 Ok(vec![build])
             }
-            Self::Buildah => Ok(vec![store.buildah(&["pull", "--quiet", "--tls-verify=false", &base])]),
+            Self::Buildah => Ok(vec![store.buildah(&["pull", "--quiet", "--tls-verify=false", base])]),
+            Self::Hand => Ok(Vec::new()),
         }
     }
 
@@ -112,8 +123,15 @@ impl Builder {
                 let push = workload.push.then(|| store.buildah(&["push", "--quiet", "--tls-verify=false", image]));
                 [build].into_iter().chain(push).collect()
             }
+            Self::Hand => by_hand(workload),
         }
     }
+}
+
+/// The row by hand, in an empty directory.
+pub(crate) fn by_hand(workload: &Workload) -> Vec<Words> {
+    let script = workload.by_hand.map(|script| format!("cd \"$TMPDIR\" && {script}"));
+    script.map(|script| words(&["sh", "-c", &script])).into_iter().collect()
 }
 
 /// What a reader of the table has to know. Fails where buildah would fall back to a driver that copies whole file systems.

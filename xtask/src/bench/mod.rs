@@ -1,11 +1,13 @@
 //! rbuild against Debian's buildah: the same inputs on one machine in one run, samples taken in turn.
 //!
 //! Stores, contexts and temporary files lie on tmpfs, so that a disk does not decide. A cold row begins each sample with a store
-//! that holds the base image alone; a warm row repeats a build that was made before. Rows are data: [`workloads`].
+//! that holds the base image alone; a warm row repeats a build that was made before; the row of the pull begins with nothing. Where a
+//! plain pipe does the same to the same bytes it is a third builder, "by hand". Rows are data: [`workloads`].
 
 pub(crate) mod measure;
 
 mod builders;
+mod content;
 mod table;
 mod workloads;
 
@@ -16,6 +18,8 @@ use clap::Args;
 use nix::sys::statvfs::statvfs;
 use nix::unistd::Uid;
 
+use crate::bases::Base;
+use crate::command::{command, quiet};
 use crate::rbuild::{self, Profile};
 use crate::registry::Registry;
 use crate::setup::{self, Part};
@@ -24,9 +28,6 @@ use builders::{Builder, Store};
 use measure::Sample;
 use table::Row;
 use workloads::{Start, WORKLOADS, Workload};
-
-/// What the largest row takes for both builders, with room to spare.
-const SCRATCH_BYTES: u64 = 4 << 30;
 
 /// How the names of scratch directories begin.
 const PREFIX: &str = "rbuild-bench-";
@@ -44,35 +45,47 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     rbuild: Option<PathBuf>,
     /// Rows to run; all of them unless named
-    #[arg(value_name = "ROW", value_parser = clap::builder::PossibleValuesParser::new(WORKLOADS.iter().map(|row| row.name)))]
-    rows: Vec<String>,
+    #[arg(long, value_name = "ROW", value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(WORKLOADS.iter().map(|row| row.name)))]
+    only: Vec<String>,
+    /// Push the image to the registry in every row that builds one
+    #[arg(long)]
+    push: bool,
 }
 
 /// What all rows share.
 struct Bench {
     registry: Registry,
     scratch: tempfile::TempDir,
-    builders: [Builder; 2],
+    rbuild: PathBuf,
     samples: u32,
 }
 
 /// Sets up, measures and prints the table.
 pub(crate) fn run(state: &State, arguments: &Arguments) -> Result<()> {
     ensure!(Uid::effective().is_root(), "the bench compares builds by root: run it as root");
+    let wanted =
+        |workload: &&Workload| arguments.only.is_empty() || arguments.only.iter().any(|row| row == workload.name);
+    let workloads: Vec<Workload> = WORKLOADS
+        .iter()
+        .filter(wanted)
+        .map(|workload| Workload {
+            push: workload.push || arguments.push && workload.start != Start::Pull,
+            ..*workload
+        })
+        .collect();
     let registry = setup::run(state, &[Part::Bench], Profile::Release)?;
     let rbuild = match &arguments.rbuild {
         Some(path) => fs_err::canonicalize(path)?,
         None => rbuild::compile(state, Profile::Release)?.path,
     };
-    let scratch = scratch(&arguments.scratch)?;
+    let most = workloads.iter().map(|workload| workload.scratch).max().unwrap_or(0);
+    let scratch = scratch(&arguments.scratch, most << 20)?;
     let conditions = builders::conditions(scratch.path(), arguments.samples)?;
-    let builders = [Builder::Rbuild(rbuild), Builder::Buildah];
-    let bench = Bench { registry, scratch, builders, samples: arguments.samples };
-    let wanted =
-        |workload: &&Workload| arguments.rows.is_empty() || arguments.rows.iter().any(|row| row == workload.name);
+    let bench = Bench { registry, scratch, rbuild, samples: arguments.samples };
     let mut rows = Vec::new();
-    for workload in WORKLOADS.iter().filter(wanted) {
-        rows.push(bench.row(workload).with_context(|| format!("measuring the row {}", workload.name))?);
+    for workload in workloads {
+        let name = workload.name;
+        rows.push(bench.row(workload).with_context(|| format!("measuring the row {name}"))?);
     }
     println!("{}", table::markdown(&rows));
     println!("{conditions}");
@@ -80,15 +93,15 @@ pub(crate) fn run(state: &State, arguments: &Arguments) -> Result<()> {
 }
 
 /// Makes the directory in which everything that is measured lies; its name holds our process id, see [`sweep`].
-fn scratch(directory: &Path) -> Result<tempfile::TempDir> {
+fn scratch(directory: &Path, needed: u64) -> Result<tempfile::TempDir> {
     sweep(directory)?;
     let space =
         statvfs(directory).with_context(|| format!("looking at the scratch directory {}", directory.display()))?;
     let free = space.blocks_available() * space.fragment_size();
     ensure!(
-        free >= SCRATCH_BYTES,
+        free >= needed,
         "the bench needs {} MiB in {}, which has {}: name another directory with --scratch",
-        SCRATCH_BYTES >> 20,
+        needed >> 20,
         directory.display(),
         free >> 20
     );
@@ -111,46 +124,91 @@ fn sweep(directory: &Path) -> Result<()> {
 
 impl Bench {
     /// Takes the samples of one row, the builders in turn.
-    fn row(&self, workload: &'static Workload) -> Result<Row> {
+    fn row(&self, workload: Workload) -> Result<Row> {
         let directory = self.scratch.path().join(workload.name);
         let context = directory.join("context");
         fs_err::create_dir_all(&context)?;
-        (workload.write)(&context, &self.registry.reference(crate::bases::Base::Debian.image()))?;
-        let stores = self.builders.each_ref().map(|builder| Store::new(&directory, builder));
-        if workload.start == Start::Warm {
-            for (builder, store) in self.builders.iter().zip(&stores) {
-                self.fill(builder, store)?;
-                self.sample(workload, builder, store, 0)?;
-            }
+        (workload.write)(&context, &self.registry.reference(Base::Debian.image()))?;
+        let mut builders = vec![Builder::Rbuild(self.rbuild.clone()), Builder::Buildah];
+        builders.extend(workload.by_hand.map(|_| Builder::Hand));
+        if workload.start == Start::Pull {
+            self.publish(&workload, &directory)?;
         }
-        let mut samples: [Vec<Sample>; 2] = Default::default();
+        let mut columns: Vec<(Builder, Store, Vec<Sample>)> = Vec::new();
+        for builder in builders {
+            let store = Store::new(&directory, &builder);
+            if workload.start == Start::Warm {
+                self.fill(&builder, &store)?;
+                self.sample(&workload, &builder, &store, 0)?;
+            }
+            columns.push((builder, store, Vec::new()));
+        }
         for round in 1..=self.samples {
             eprintln!("{}: {round} of {}", workload.name, self.samples);
-            for ((builder, store), samples) in self.builders.iter().zip(&stores).zip(&mut samples) {
-                if workload.start == Start::Cold {
-                    self.fill(builder, store)?;
+            if let Some(change) = workload.change {
+                change(&context, round)?;
+            }
+            for (builder, store, samples) in &mut columns {
+                match (workload.start, &*builder) {
+                    (Start::Warm, Builder::Rbuild(_) | Builder::Buildah) => {}
+                    (Start::Cold, _) => self.fill(builder, store)?,
+                    (Start::Pull, _) | (_, Builder::Hand) => store.clear()?,
                 }
-                samples.push(self.sample(workload, builder, store, round)?);
+                samples.push(self.sample(&workload, builder, store, round)?);
+                if workload.start != Start::Warm {
+                    // The scratch directory is memory.
+                    store.clear()?;
+                }
             }
         }
         fs_err::remove_dir_all(&directory)?;
-        let [rbuild, buildah] = samples;
-        Ok(Row { workload, rbuild: Sample::median(&rbuild), buildah: Sample::median(&buildah) })
+        let mut medians = columns.iter().map(|(_, _, samples)| Sample::median(samples));
+        let (rbuild, buildah) = (medians.next().context("no samples")?, medians.next().context("no samples")?);
+        Ok(Row { rbuild, buildah, by_hand: medians.next(), workload })
     }
 
     /// Gives a builder a new store that holds the base image.
     fn fill(&self, builder: &Builder, store: &Store) -> Result<()> {
         store.clear()?;
-        let commands = builder.pull(store, self.registry)?;
+        let commands = builder.pull(store, &self.registry.reference(Base::Debian.image()))?;
         measure::sample(&commands, store.environment(), &store.log()).context("pulling the base image")?;
         Ok(())
+    }
+
+    /// Builds the row's image and puts it into the registry, and its layers where the row by hand finds them.
+    fn publish(&self, workload: &Workload, row: &Path) -> Result<()> {
+        let home = row.join("publish");
+        let layout = row.join("layout");
+        let mut build = command(&self.rbuild, ["--progress", "plain", "--push", "-t"]);
+        build.arg(self.published(workload)).arg("-o").arg(format!("type=oci,tar=false,dest={}", layout.display()));
+        quiet(build.arg(row.join("context")).env("RBUILD_HOME", &home)).context("making the image to pull")?;
+        fs_err::create_dir(builders::layers(row))?;
+        for blob in fs_err::read_dir(layout.join("blobs/sha256"))? {
+            let blob = blob?;
+            // The documents of the image are small.
+            if blob.metadata()?.len() > 1 << 20 {
+                fs_err::rename(blob.path(), builders::layers(row).join(blob.file_name()))?;
+            }
+        }
+        for done in [home, layout, row.join("context")] {
+            fs_err::remove_dir_all(done)?;
+        }
+        Ok(())
+    }
+
+    fn published(&self, workload: &Workload) -> String {
+        self.registry.reference(&format!("bench/{}:1", workload.name))
     }
 
     fn sample(&self, workload: &Workload, builder: &Builder, store: &Store, round: u32) -> Result<Sample> {
         // A repository of its own for each sample: no push finds the blobs of the one before.
         let run = std::process::id();
         let image = self.registry.reference(&format!("bench/{}-{}-{run}-{round}:1", workload.name, builder.name()));
-        let commands = builder.build(store, workload, &image);
+        let commands = match (workload.start, builder) {
+            (_, Builder::Hand) => builders::by_hand(workload),
+            (Start::Pull, _) => builder.pull(store, &self.published(workload))?,
+            _ => builder.build(store, workload, &image),
+        };
         measure::sample(&commands, store.environment(), &store.log())
             .with_context(|| format!("building with {}", builder.name()))
     }

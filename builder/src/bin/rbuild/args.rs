@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::commands::{copy, inspect};
 use builder::export::{Output, OutputSpec};
 use builder::grants::{AgentSpec, SecretSpec};
 use builder::graph::platform::Platform;
@@ -41,6 +42,16 @@ pub(crate) enum Command {
     Images(ImagesArgs),
     /// Remove cached steps and every layer that no named image needs
     Prune(PruneArgs),
+    /// Copy an image, with all its platforms, between registries, OCI layouts, archives and the store
+    Copy(copy::CopyArgs),
+    /// Push an image of the store
+    Push(copy::PushArgs),
+    /// Pull an image into the store
+    Pull(copy::PullArgs),
+    /// Say what an image is made of
+    Inspect(inspect::InspectArgs),
+    /// List the tags of a repository
+    Tags(inspect::TagsArgs),
     /// Say what this machine lets rbuild do, and what would let it do more
     Doctor(DoctorArgs),
     /// Look inside

@@ -32,6 +32,8 @@ pub(crate) enum Failure {
     Environment(anyhow::Error),
     /// A sandbox that `rbuild debug run` could not make: nothing that the process itself could end with.
     Sandbox(anyhow::Error),
+    /// A registry refused, or could not be reached.
+    Registry(anyhow::Error),
     /// Anything else.
     Other(anyhow::Error),
 }
@@ -68,6 +70,7 @@ pub(crate) fn failure(failure: &Failure) -> ExitCode {
         Failure::Usage(message) => (format!("error: {message}\n"), code::USAGE),
         Failure::Environment(error) => (chain(error.as_ref()), code::ENVIRONMENT),
         Failure::Sandbox(error) => (chain(error.as_ref()), code::SANDBOX),
+        Failure::Registry(error) => (chain(error.as_ref()), code::REGISTRY),
         Failure::Other(error) => (chain(error.as_ref()), code::BUILD),
         Failure::Build { error, dockerfile } => build(error, dockerfile),
     };

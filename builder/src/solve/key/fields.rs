@@ -61,8 +61,12 @@ impl Fields {
             }
         };
         frame("kind", kind.as_bytes());
-        self.0.iter().for_each(|(name, value)| frame(name, value));
-        inputs.iter().for_each(|(name, value)| frame(name, value.as_bytes()));
+        for (name, value) in &self.0 {
+            frame(name, value);
+        }
+        for (name, value) in inputs {
+            frame(name, value.as_bytes());
+        }
         CacheKey(hashing.finish())
     }
 

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::args::{BuildArgs, Mode};
-use crate::commands::grants;
+use crate::commands::{grants, registries};
 use crate::report::{self, Dockerfile, Failure};
 use crate::{signals, ui};
 
@@ -32,11 +32,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
     if let Location::Git(git) = &mut location {
         git.keep_git_dir |= build.request.build_args.get(KEEP_GIT_DIR).is_some_and(|value| value == "1");
     }
-    let credentials = registry::Credentials::from_files(paths::credential_files());
-    let registry = registry::Options {
-        credentials: credentials.map_err(|error| Failure::Other(error.into()))?,
-        ..registry::Options::default()
-    };
+    let registry = registries::options()?;
     let (mut main, sandbox) = main_context(args, &location)?;
     build.dockerfile = std::mem::take(&mut main.dockerfile);
     build.dockerfile_name.clone_from(&main.name);

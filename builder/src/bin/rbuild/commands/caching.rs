@@ -33,7 +33,9 @@ impl CachingArgs {
     /// What the arguments say.
     pub(crate) fn caching(&self) -> Caching {
         let mut to = self.cache_to.clone();
-        to.iter_mut().for_each(|to| to.strict |= self.cache_strict);
+        for to in &mut to {
+            to.strict |= self.cache_strict;
+        }
         Caching {
             from: self.cache_from.clone(),
             to,

@@ -2,11 +2,14 @@
 
 mod build;
 pub(crate) mod caching;
+pub(crate) mod copy;
 pub(crate) mod debug;
 mod doctor;
 mod grants;
 mod images;
+pub(crate) mod inspect;
 mod prune;
+mod registries;
 pub(crate) mod settings;
 
 use std::path::{Path, PathBuf};
@@ -25,6 +28,11 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Some(Command::Build(args)) => build::run(&args),
         Some(Command::Images(args)) => images::run(&args),
         Some(Command::Prune(args)) => prune::run(&args),
+        Some(Command::Copy(args)) => copy::copy(&args),
+        Some(Command::Push(args)) => copy::push(&args),
+        Some(Command::Pull(args)) => copy::pull(&args),
+        Some(Command::Inspect(args)) => inspect::inspect(&args),
+        Some(Command::Tags(args)) => inspect::tags(&args),
         Some(Command::Doctor(_)) => doctor::run(),
         Some(Command::Debug(command)) => return debug::run(&command),
     }?;

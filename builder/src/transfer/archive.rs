@@ -1,0 +1,86 @@
+//! Into a tar archive: an OCI layout, and with `manifest.json` what `docker load` reads. The same bytes each time.
+
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::directory::{blob_path, index_of, marker, replace};
+use super::{Parts, Source, TransferError};
+
+/// The size of a block (POSIX.1-2017, pax, "ustar Interchange Format").
+const BLOCK: u64 = 512;
+
+/// Writes an archive of an OCI layout.
+pub(super) fn write_oci(
+    source: &Source<'_>,
+    parts: &Parts,
+    path: &Path,
+    tag: Option<&str>,
+) -> Result<(), TransferError> {
+    write(source, parts, path, &[("index.json", index_of(parts.root(), tag))])
+}
+
+/// Writes an archive for `docker load`.
+pub(super) fn write_docker(
+    source: &Source<'_>,
+    parts: &Parts,
+    path: &Path,
+    name: Option<&str>,
+) -> Result<(), TransferError> {
+    let image =
+        parts.image().ok_or_else(|| source.wrong("a docker archive holds one image, and this is none".into()))?;
+    let name = match name.map(registry::reference::parse) {
+        Some(parsed) => Some(parsed?),
+        None => None,
+    };
+    let tags: Vec<String> = name.iter().map(registry::Reference::whole).collect();
+    let layers: Vec<String> = image.layers().iter().map(|layer| blob_path(layer.digest())).collect();
+    let manifest: Value = json!([{"Config": blob_path(image.config().digest()), "RepoTags": tags, "Layers": layers}]);
+    let index = index_of(parts.root(), name.as_ref().and_then(registry::Reference::tag));
+    write(source, parts, path, &[("manifest.json", manifest.to_string().into_bytes()), ("index.json", index)])
+}
+
+fn write(source: &Source<'_>, parts: &Parts, path: &Path, last: &[(&str, Vec<u8>)]) -> Result<(), TransferError> {
+    let failed = |source| TransferError::Write { path: path.to_owned(), source };
+    replace(path, |out| {
+        for directory in ["blobs/", "blobs/sha256/"] {
+            out.write_all(&header(directory, 0)).map_err(failed)?;
+        }
+        for blob in &parts.blobs {
+            out.write_all(&header(&blob_path(blob.digest()), blob.size())).map_err(failed)?;
+            source.write(blob, out)?;
+            pad(out, blob.size()).map_err(failed)?;
+        }
+        let mut file = |name: &str, bytes: &[u8]| {
+            let size = bytes.len() as u64;
+            out.write_all(&header(name, size)).and_then(|()| out.write_all(bytes)).and_then(|()| pad(out, size))
+        };
+        for (descriptor, bytes) in &parts.documents {
+            file(&blob_path(descriptor.digest()), bytes).map_err(failed)?;
+        }
+        file("oci-layout", &marker()).map_err(failed)?;
+        for (name, bytes) in last {
+            file(name, bytes).map_err(failed)?;
+        }
+        out.write_all(&[0; 2 * BLOCK as usize]).map_err(failed)
+    })
+}
+
+/// The header of a file, or of a directory when the name ends with `/`.
+fn header(name: &str, size: u64) -> [u8; BLOCK as usize] {
+    let mut header = tar::Header::new_ustar();
+    let directory = name.ends_with('/');
+    header.set_entry_type(if directory { tar::EntryType::Directory } else { tar::EntryType::Regular });
+    header.set_mode(if directory { 0o755 } else { 0o644 });
+    header.set_size(size);
+    header.set_mtime(0);
+    header.set_path(name).expect("the names of a layout are short");
+    header.set_cksum();
+    *header.as_bytes()
+}
+
+fn pad(out: &mut dyn Write, size: u64) -> std::io::Result<()> {
+    let rest = usize::try_from(size.next_multiple_of(BLOCK) - size).unwrap_or_default();
+    out.write_all(&[0; BLOCK as usize][..rest])
+}

@@ -1,0 +1,121 @@
+//! What an image is made of: its documents, children before parents, and its blobs, each once.
+
+use std::collections::HashSet;
+
+use oci_spec::image::{Descriptor, Digest, ImageIndex, ImageManifest};
+use registry::Kind;
+use serde::de::DeserializeOwned;
+
+use super::source::Source;
+use super::{Choice, TransferError};
+
+/// Deepest nesting of indexes.
+const DEPTH_LIMIT: u32 = 4;
+/// Most manifests of one index; the largest published ones have some dozens.
+const MANIFEST_LIMIT: usize = 1000;
+/// What the media types of layers that may not be distributed have in them; nobody but their owner serves them.
+const FOREIGN: [&str; 2] = [".nondistributable.", ".foreign."];
+
+/// All of an image, or of an index with its images.
+#[derive(Debug)]
+pub struct Parts {
+    /// Descriptor and bytes of each manifest and index; the root is the last.
+    pub(super) documents: Vec<(Descriptor, Vec<u8>)>,
+    /// Configs and layers.
+    pub(super) blobs: Vec<Descriptor>,
+    seen: HashSet<Digest>,
+}
+
+impl Parts {
+    /// Reads all documents of an image.
+    pub fn collect(source: &Source<'_>, choice: &Choice) -> Result<Self, TransferError> {
+        let (root, bytes) = match choice {
+            Choice::All => source.root()?,
+            Choice::One(platform) => source.image(platform)?,
+        };
+        let mut parts = Self { documents: Vec::new(), blobs: Vec::new(), seen: HashSet::new() };
+        parts.add(source, root, bytes, 0)?;
+        Ok(parts)
+    }
+
+    /// Describes the image or index as a whole.
+    pub fn root(&self) -> &Descriptor {
+        &self.documents.last().expect("there is a root").0
+    }
+
+    /// The bytes of the image or index as a whole.
+    pub fn root_bytes(&self) -> &[u8] {
+        &self.documents.last().expect("there is a root").1
+    }
+
+    /// All image manifests.
+    pub fn images(&self) -> impl Iterator<Item = (&Descriptor, ImageManifest)> {
+        self.documents
+            .iter()
+            .filter(|(descriptor, _)| Kind::of(descriptor.media_type()) == Some(Kind::Image))
+            .filter_map(|(descriptor, bytes)| Some((descriptor, serde_json::from_slice(bytes).ok()?)))
+    }
+
+    /// The manifest of the one image that this is; none of an index.
+    pub(super) fn image(&self) -> Option<ImageManifest> {
+        match self.documents.as_slice() {
+            [(_, bytes)] => serde_json::from_slice(bytes).ok(),
+            _ => None,
+        }
+    }
+
+    fn add(
+        &mut self,
+        source: &Source<'_>,
+        descriptor: Descriptor,
+        bytes: Vec<u8>,
+        depth: u32,
+    ) -> Result<(), TransferError> {
+        let digest = descriptor.digest();
+        let wrong = |problem| source.wrong(format!("`{digest}` is malformed: {problem}"));
+        let media_type = registry::media_type(descriptor.media_type().as_ref(), &bytes).map_err(wrong)?;
+        match Kind::of(&media_type) {
+            Some(Kind::Image) => {
+                let image: ImageManifest = parse(source, digest, &bytes)?;
+                let is_foreign =
+                    |layer: &&Descriptor| FOREIGN.iter().any(|part| layer.media_type().as_ref().contains(part));
+                let blobs = std::iter::once(image.config()).chain(image.layers().iter().filter(|l| !is_foreign(l)));
+                for blob in blobs.filter(|blob| self.seen.insert(blob.digest().clone())) {
+                    self.blobs.push(blob.clone());
+                }
+            }
+            Some(Kind::Index) if depth >= DEPTH_LIMIT => {
+                return Err(source.wrong(format!("its indexes are nested more than {DEPTH_LIMIT} deep")));
+            }
+            Some(Kind::Index) => {
+                let index: ImageIndex = parse(source, digest, &bytes)?;
+                for child in index.manifests() {
+                    if !self.seen.insert(child.digest().clone()) {
+                        continue;
+                    }
+                    if Kind::of(child.media_type()).is_none() {
+                        let media_type = child.media_type().to_string();
+                        return Err(source.wrong(format!(
+                            "its index lists a `{}`, which is neither an image nor an index",
+                            media_type.escape_default()
+                        )));
+                    }
+                    if self.seen.len() > MANIFEST_LIMIT * 128 || self.documents.len() >= MANIFEST_LIMIT {
+                        return Err(source.wrong(format!("it has more than {MANIFEST_LIMIT} manifests")));
+                    }
+                    self.add(source, child.clone(), source.document(child)?, depth + 1)?;
+                }
+            }
+            None => {
+                let media_type = media_type.to_string();
+                return Err(source.wrong(format!("it is a `{}`, and no image", media_type.escape_default())));
+            }
+        }
+        self.documents.push((descriptor, bytes));
+        Ok(())
+    }
+}
+
+fn parse<T: DeserializeOwned>(source: &Source<'_>, digest: &Digest, bytes: &[u8]) -> Result<T, TransferError> {
+    serde_json::from_slice(bytes).map_err(|error| source.wrong(format!("`{digest}` is malformed: {error}")))
+}
