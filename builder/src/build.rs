@@ -9,7 +9,7 @@ use snapshot::{Compression, Flavour, Store};
 use crate::bases::{self, BaseError};
 use crate::cache::{self, CacheFrom, CacheTo, Caches};
 use crate::checks::{self, Subject};
-use crate::context::{ContextError, Ignore, LocalContext, Memo};
+use crate::context::{ContextError, Ignore, LocalContext, Memo, Modes};
 use crate::contexts::{NamedTree, OpenError, open_named};
 use crate::dockerfile::lint::Finding;
 use crate::dockerfile::{self, CheckOptionError};
@@ -66,6 +66,10 @@ pub struct Caching {
     pub keep_going: bool,
     /// Say of each step that runs why the cache did not have it.
     pub explain: bool,
+    /// Which permissions the files of the build context have.
+    pub modes: Modes,
+    /// How many of a hundred steps that the cache has are run all the same, and compared.
+    pub verify: u8,
     /// Where steps are looked up besides the store.
     pub from: Vec<CacheFrom>,
     /// Where steps are kept besides the store.
@@ -195,7 +199,7 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
     }
 
     let store = open_store(machine.home, machine.sandbox)?;
-    let context = LocalContext::open(&build.context, build.ignore.clone())?;
+    let context = LocalContext::open(&build.context, build.ignore.clone())?.with_modes(build.caching.modes);
     let remotes = Remotes::default();
     let contexts = named_contexts(&contexts, &build.request, &store, &remotes)?;
     let memo_path = store.path().join("context-digests");
@@ -280,6 +284,7 @@ fn options(build: &Build) -> solve::Options {
         no_cache_stages: build.caching.no_cache_stages.clone(),
         keep_going: build.caching.keep_going,
         explain: build.caching.explain,
+        verify: build.caching.verify,
         settings: build.settings.clone(),
         private_network: build.request.network == StepNetwork::Private,
         compression: build.compression,

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use fs_err as fs;
 use rustix::fs::{Mode, OFlags};
-use snapshot::Entry;
+use snapshot::{Entry, Kind};
 
 use super::beneath::Opener;
 use super::error::ContextError;
@@ -27,6 +27,18 @@ const IGNORE_LIMIT: u64 = 4 << 20;
 pub struct LocalContext {
     root: OwnedFd,
     ignore: Ignore,
+    modes: Modes,
+}
+
+/// Which permissions the files of a context have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Modes {
+    /// Their own.
+    #[default]
+    Kept,
+    /// Those that git keeps: 0755 for directories and for what its owner may execute, else 0644. The umask of whoever
+    /// checked the files out is nowhere to be seen then.
+    Git,
 }
 
 /// One match of a source pattern.
@@ -53,7 +65,7 @@ impl LocalContext {
         let opened = rustix::fs::open(root, directory, Mode::empty())
             .map_err(|source| ContextError::Root { path: root.to_owned(), source: source.into() })?;
         fs::metadata("/proc/self/fd").map_err(ContextError::NoProc)?;
-        Ok(Self { root: opened, ignore })
+        Ok(Self { root: opened, ignore, modes: Modes::Kept })
     }
 
     /// Returns what `pattern` selects, sorted by path as the pattern sees it: a literal path, or wildcards as in
@@ -109,8 +121,11 @@ impl LocalContext {
 
     /// Resolves the links of `path` inside the root, ignored or not.
     pub fn find(&self, path: &Path) -> Result<PathBuf, ContextError> {
-        let bare =
-            Self { root: self.root.try_clone().map_err(|source| read(path, source))?, ignore: Ignore::default() };
+        let bare = Self {
+            root: self.root.try_clone().map_err(|source| read(path, source))?,
+            ignore: Ignore::default(),
+            modes: self.modes,
+        };
         let relative = path.components().filter(|part| !matches!(part, Component::RootDir | Component::CurDir));
         resolve::find(&bare, &relative.collect::<PathBuf>()).map(|(found, _)| found)
     }
@@ -121,6 +136,22 @@ impl LocalContext {
         match super::beneath::open_directory(self.root(), &found) {
             Ok(_) => Ok(found),
             Err(source) => Err(read(Path::new(path), source)),
+        }
+    }
+
+    /// Chooses which permissions its files have.
+    #[must_use]
+    pub fn with_modes(self, modes: Modes) -> Self {
+        Self { modes, ..self }
+    }
+
+    /// Gives an entry the permissions that it has in this context.
+    pub(super) fn set_mode(&self, entry: &mut Entry) {
+        let mode = &mut entry.metadata.mode;
+        match (self.modes, &entry.kind) {
+            (Modes::Git, Kind::Directory) => *mode = 0o755,
+            (Modes::Git, Kind::File { .. }) => *mode = if *mode & 0o100 == 0 { 0o644 } else { 0o755 },
+            _ => {}
         }
     }
 

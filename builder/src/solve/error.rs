@@ -119,6 +119,14 @@ pub enum Cause {
         /// Why.
         source: Box<registry::Error>,
     },
+    /// A step that was run to verify the cache made something else.
+    #[error("the cache has another result than the step makes now: `/{}` {how}", path.display())]
+    Differs {
+        /// The first path that differs.
+        path: PathBuf,
+        /// How.
+        how: &'static str,
+    },
     /// A layer of a cache could not be fetched.
     #[error("cannot fetch a layer from the cache `{place}`")]
     Import {

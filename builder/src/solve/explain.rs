@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use snapshot::LayerIndex;
+
 use crate::graph::{CopyOp, CopySource, Graph, Op, Vertex, VertexId};
 
 use super::cache::{self, Record};
@@ -190,15 +192,20 @@ fn input(graph: &Graph, vertex: &Vertex, record: &Record, on: &[Option<String>])
 fn changed(world: &World<'_>, record: &Record, tree: &Tree) -> Result<Option<(PathBuf, &'static str)>, Cause> {
     let Some(old) = world.store.index(&record.made.0) else { return Ok(None) };
     let new = tree.index(tree.layers().len() - 1, world)?;
+    Ok(first_change(&old, &new))
+}
+
+/// The first path that two layers differ in, times aside, and how.
+pub(super) fn first_change(old: &LayerIndex, new: &LayerIndex) -> Option<(PathBuf, &'static str)> {
     let (old, new) = (old.nodes(), new.nodes());
     for (path, node) in new {
         match (old.get(path), node) {
-            (None, _) => return Ok(Some((path.clone(), "is new"))),
-            (Some(before), node) if !node.same_content(before) => return Ok(Some((path.clone(), "changed"))),
+            (None, _) => return Some((path.clone(), "is new")),
+            (Some(before), node) if !node.same_content(before) => return Some((path.clone(), "changed")),
             _ => {}
         }
     }
-    Ok(old.keys().find(|path| !new.contains_key(*path)).map(|path| (path.clone(), "is gone")))
+    old.keys().find(|path| !new.contains_key(*path)).map(|path| (path.clone(), "is gone"))
 }
 
 /// The file of the context that a COPY brings to `path`, where that can be told.

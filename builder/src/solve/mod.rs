@@ -23,7 +23,10 @@ pub mod scheduler;
 mod select;
 mod source;
 mod steps;
+#[cfg(test)]
+mod tests;
 pub mod tree;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -107,6 +110,8 @@ pub struct Options {
     pub keep_going: bool,
     /// Say of each step that runs why the cache did not have it.
     pub explain: bool,
+    /// How many of a hundred steps that the cache has are run all the same, and compared.
+    pub verify: u8,
     /// Whether steps have a network of their own.
     pub private_network: bool,
     /// What else every step has.
@@ -184,6 +189,7 @@ fn attempt(graph: &Graph, keys: &[Key], world: &World<'_>) -> Result<Tree, Solve
     });
     solver.finish();
     result?;
+    solver.verify()?;
     Ok(trees[graph.target.0].clone())
 }
 

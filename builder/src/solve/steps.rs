@@ -31,11 +31,11 @@ enum Claim {
 
 /// Runs what a plan says.
 pub(super) struct Solver<'a> {
-    graph: &'a Graph,
-    keys: &'a [Key],
-    trees: &'a [Tree],
-    plan: &'a Plan,
-    world: &'a World<'a>,
+    pub(super) graph: &'a Graph,
+    pub(super) keys: &'a [Key],
+    pub(super) trees: &'a [Tree],
+    pub(super) plan: &'a Plan,
+    pub(super) world: &'a World<'a>,
     /// By vertex: it ran, and nobody has settled it yet.
     ran: Vec<AtomicBool>,
     /// What was found when its turn came.
@@ -100,7 +100,7 @@ impl<'a> Solver<'a> {
         };
         let step = self.world.reporter.start(&vertex.name, Some(vertex.span));
         let reason = self.explain(id, vertex, &step);
-        let result = self.perform(id, vertex, &step).and_then(|()| {
+        let result = self.perform(id, &self.trees[id], self.needs(id), &step).and_then(|()| {
             if let Some(reason) = reason {
                 step.missed(reason.complete(self.world, vertex, &self.trees[id]));
             }
@@ -259,8 +259,9 @@ impl<'a> Solver<'a> {
         Needs { layer: self.plan.layer[id], directory: self.plan.directory[id] }
     }
 
-    fn perform(&self, id: usize, vertex: &Vertex, step: &Step<'_>) -> Result<(), Cause> {
-        let tree = &self.trees[id];
+    /// Has a vertex leave what is needed in `tree`.
+    pub(super) fn perform(&self, id: usize, tree: &Tree, needs: Needs, step: &Step<'_>) -> Result<(), Cause> {
+        let vertex = &self.graph.vertices[id];
         let base = || &self.trees[vertex.base.expect("lowering gives every such vertex a base").0];
         match &vertex.op {
             Op::Scratch => Ok(()),
@@ -275,11 +276,11 @@ impl<'a> Solver<'a> {
                     base: base(),
                     from: vertex.from.first().map(|from| &self.trees[from.0]),
                     tree,
-                    needs: self.needs(id),
+                    needs,
                 };
                 copy::copy(self.world, &job)
             }
-            Op::Mkdir(op) => mkdir::mkdir(self.world, op, base(), tree, self.needs(id)),
+            Op::Mkdir(op) => mkdir::mkdir(self.world, op, base(), tree, needs),
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use builder::build::Caching;
 use builder::cache::{CacheFrom, CacheTo};
-use clap::Args;
+use builder::context::Modes;
+use clap::{Args, ValueEnum};
 
 /// What the cache is used for, and what is told of it.
 #[derive(Debug, Clone, Args)]
@@ -18,6 +19,12 @@ pub(crate) struct CachingArgs {
     /// `type=local,dest=PATH[,…]` or `type=inline`; may be given several times
     #[arg(long, value_name = "SPEC", value_parser = |text: &str| text.parse::<CacheTo>())]
     cache_to: Vec<CacheTo>,
+    /// Run so many of a hundred steps that the cache has all the same, `N%`, and fail where that makes something else
+    #[arg(long, value_name = "N%", value_parser = percentage, default_value = "0%")]
+    cache_verify: u8,
+    /// Which permissions the files of the build context have
+    #[arg(long, value_name = "MODE", default_value = "keep")]
+    context_mode: ContextMode,
     /// Fail when a cache cannot be written
     #[arg(long)]
     cache_strict: bool,
@@ -29,6 +36,21 @@ pub(crate) struct CachingArgs {
     keep_going: bool,
 }
 
+/// `--context-mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ContextMode {
+    /// Their own
+    Keep,
+    /// Those that git keeps, whatever the umask of the check-out: 0644, 0755 for directories and programs
+    Git,
+}
+
+/// `N%`, from 0 to 100.
+fn percentage(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse().ok().filter(|number| *number <= 100);
+    number.ok_or_else(|| "write a number from 0 to 100 with a `%`".to_owned())
+}
+
 impl CachingArgs {
     /// What the arguments say.
     pub(crate) fn caching(&self) -> Caching {
@@ -37,6 +59,11 @@ impl CachingArgs {
             to.strict |= self.cache_strict;
         }
         Caching {
+            verify: self.cache_verify,
+            modes: match self.context_mode {
+                ContextMode::Keep => Modes::Kept,
+                ContextMode::Git => Modes::Git,
+            },
             from: self.cache_from.clone(),
             to,
             no_cache_stages: self.no_cache_filter.clone(),
