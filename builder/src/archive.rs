@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
-use snapshot::{ChangeSink, Entry, Flavour, IndexWriter, TreeWriter, View, layer, path};
+use snapshot::{ChangeSink, Entry, Flavour, IndexWriter, Kind, TreeWriter, View, layer, path};
 
 /// The size of a tar header (POSIX.1-2017, pax, "ustar Interchange Format").
 const BLOCK: usize = 512;
@@ -25,7 +25,7 @@ pub struct Unpacked {
 /// Whom unpacked files belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owners {
-    /// Those whom the archive names.
+    /// Those whom the archive names, by the view; on disk this process.
     Archive,
     /// This process.
     Ours,
@@ -87,10 +87,11 @@ impl ChangeSink for Indexed {
 
     fn entry(&mut self, path: &std::path::Path, entry: &Entry, content: &mut dyn Read) -> Result<(), snapshot::Error> {
         self.index.put(path, entry, None)?;
-        if self.owners == Owners::Archive {
-            return self.tree.entry(path, entry, content);
-        }
         let mut ours = entry.clone();
+        // The index says what an archive's owner or device is: not every sandbox can give or make one.
+        if self.owners == Owners::Archive && matches!(entry.kind, Kind::CharDevice { .. } | Kind::BlockDevice { .. }) {
+            ours.kind = Kind::File { size: 0 };
+        }
         (ours.metadata.uid, ours.metadata.gid) =
             (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         self.tree.entry(path, &ours, content)

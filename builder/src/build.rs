@@ -20,9 +20,14 @@ use crate::graph::references::{Request, StepNetwork, select};
 use crate::graph::{Graph, GraphError, lower};
 use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
+use crate::prune::{self, Limit};
 use crate::remote::Remotes;
-use crate::sandbox::{Cancel, Sandbox, Settings};
+use crate::sandbox::{Cancel, RootEmulation, Sandbox, Settings};
+use crate::solve::whole::Wholes;
 use crate::solve::{self, SolveError, World};
+
+/// How often a build begins again because it found a damaged file in the store: each time there is one less.
+const RETRIES: usize = 8;
 
 /// What to build.
 #[derive(Debug, Clone)]
@@ -87,6 +92,8 @@ pub struct Machine<'a> {
     pub registry: &'a registry::Options,
     /// Ends the build.
     pub cancel: &'a Cancel,
+    /// How large the store may be afterwards.
+    pub keep_storage: Limit,
 }
 
 /// Why a build failed.
@@ -143,7 +150,12 @@ const KEEPERS: usize = 4;
 
 /// The store as the sandbox's rung needs it.
 pub fn open_store(home: &std::path::Path, sandbox: &Sandbox) -> Result<Store, snapshot::Error> {
-    Store::open(home, if sandbox.user_xattr() { Flavour::UserXattr } else { Flavour::Trusted })
+    let flavour = match (sandbox.emulation(), sandbox.user_xattr()) {
+        (Some(_), _) => Flavour::Single,
+        (None, true) => Flavour::UserXattr,
+        (None, false) => Flavour::Trusted,
+    };
+    Store::open(home, flavour)
 }
 
 /// What a build begins with, and all of a check.
@@ -199,15 +211,18 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
     }
 
     let store = open_store(machine.home, machine.sandbox)?;
+    let lease = store.lease(&format!("building `{name}`"))?;
     let context = LocalContext::open(&build.context, build.ignore.clone())?.with_modes(build.caching.modes);
     let remotes = Remotes::default();
     let contexts = named_contexts(&contexts, &build.request, &store, &remotes)?;
     let memo_path = store.path().join("context-digests");
     let memo = Memo::load(&memo_path);
-    let options = options(build);
+    let options = options(build, machine.sandbox.emulation());
     let caches = Caches::new(&build.caching.from, &build.caching.to);
+    let wholes = Wholes::default();
     let world = World {
         store: &store,
+        wholes: &wholes,
         client: &client,
         executor: machine.sandbox,
         context: &context,
@@ -220,17 +235,26 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
         caches: &caches,
         grants: &build.grants,
     };
-    let result = std::thread::scope(|scope| {
+    let made = std::thread::scope(|scope| {
         // What steps made goes into caches while later steps run and the image is pushed.
         let workers = if caches.can_export() { KEEPERS } else { 0 };
         (0..workers).for_each(|_| drop(scope.spawn(|| world.caches.work(&world))));
-        let result = make(build, graph, &world);
+        let mut made = make(build, &graph, &world);
+        for damaged in 1..=RETRIES {
+            if made.is_ok() || store.blobs().damaged() < damaged {
+                break;
+            }
+            reporter.warn("a damaged file was removed from the store: what it was for is made again".to_owned());
+            made = make(build, &graph, &world);
+        }
         caches.keep_mounts(&world);
         caches.close();
-        result
+        made
     });
     memo.save(&memo_path)?;
-    let image = result?;
+    drop(lease);
+    tidy(&store, machine.keep_storage, &reporter);
+    let image = made?;
     if let Some(place) = caches.failure() {
         return Err(BuildError::Cache { place: place.to_string() });
     }
@@ -238,13 +262,25 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
     Ok(image)
 }
 
+/// Keeps the store within its limit. A build that is done does not fail for it.
+fn tidy(store: &Store, limit: Limit, reporter: &Reporter<'_>) {
+    match prune::keep_within(store, limit) {
+        Ok(pruned) => {
+            for name in pruned.forgotten {
+                reporter.warn(format!("the image `{name}` is no more: the store was above its limit ({limit})"));
+            }
+        }
+        Err(error) => reporter.warn(format!("cannot keep the store within its limit ({limit}): {error}")),
+    }
+}
+
 /// Solves a graph and exports what came of it.
-fn make(build: &Build, graph: Graph, world: &World<'_>) -> Result<Image, BuildError> {
-    let tree = solve::solve(&graph, world)?;
+fn make(build: &Build, graph: &Graph, world: &World<'_>) -> Result<Image, BuildError> {
+    let tree = solve::solve(graph, world)?;
     let made: Vec<Option<&str>> = tree.layers().iter().map(|layer| layer.created()).collect();
     let export_layers = world.options.export_layers;
     let layers = if export_layers { tree.blobs(world).map_err(ExportError::from)? } else { Vec::new() };
-    let mut image = assemble(graph.config, layers, &made, build.epoch.as_deref());
+    let mut image = assemble(graph.config.clone(), layers, &made, build.epoch.as_deref());
     if world.caches.is_inline() {
         cache::annotate(&mut image, &tree.records(world));
     }
@@ -276,7 +312,7 @@ fn named_contexts(
     Ok(opened)
 }
 
-fn options(build: &Build) -> solve::Options {
+fn options(build: &Build, emulation: Option<RootEmulation>) -> solve::Options {
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     solve::Options {
         jobs: build.jobs.unwrap_or(processors),
@@ -287,6 +323,7 @@ fn options(build: &Build) -> solve::Options {
         verify: build.caching.verify,
         settings: build.settings.clone(),
         private_network: build.request.network == StepNetwork::Private,
+        emulation,
         compression: build.compression,
         epoch: build.epoch.clone(),
         export_layers: build.outputs.is_empty()

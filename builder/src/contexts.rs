@@ -217,7 +217,7 @@ fn fetch(store: &Store, location: &Location, stdin: &mut dyn Read, remotes: &Rem
         }
         Location::Http(url) => {
             let download: http::Download = remotes.download(store, url, None)?;
-            let file = store.blobs().open(&download.digest);
+            let file = store.blobs().open_verified(&download.digest);
             let file = file.map_err(|source| OpenError::Archive { origin: origin(location), source })?;
             unpack(store, location, file.into_parts().0)
         }

@@ -35,3 +35,4 @@ pub mod sandbox;
 pub mod scratch;
 pub mod solve;
 pub mod transfer;
+pub mod verify;

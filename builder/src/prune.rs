@@ -1,33 +1,247 @@
-//! Removing what the store need not keep.
+//! Removing what the store need not keep: the longest unused first, and never what a running build uses.
 
-use snapshot::store::Referenced;
+use std::collections::HashSet;
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use snapshot::store::{Inventory, KnownSizes, Object, ObjectKind};
 use snapshot::{Error, Store};
 
-use crate::export::tags;
-use crate::solve::cache;
+use crate::dockerfile::read_size;
+use crate::export::tags::{self, Tag};
+use crate::verify::dangling;
 
-/// What stays.
+/// The record of how large snapshots are: they never change.
+const SIZES: (&str, &str) = ("sizes", "snapshots");
+
+/// How much a store may take up on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keep {
-    /// The images that have a name, and the content of cache mounts.
-    Images,
-    /// Nothing.
-    Nothing,
+pub enum Limit {
+    /// Bytes.
+    Bytes(u64),
+    /// A share of the file system that the store is on, in hundredths.
+    Percent(u8),
 }
 
-/// Removes cached steps, unpacked layers and the blobs of unnamed images. Returns the bytes freed.
-pub fn prune(store: &Store, keep: Keep) -> Result<u64, Error> {
-    let mut kept = Referenced { mounts: keep == Keep::Images, ..Referenced::default() };
-    match keep {
-        Keep::Images => {
-            for tag in tags::list(store)? {
-                kept.blobs.extend([tag.manifest.digest().clone(), tag.config.digest().clone()]);
-                kept.blobs.extend(tag.layers.iter().map(|layer| layer.blob.digest().clone()));
+/// A quarter of the disk: a store is a cache, and what else the disk is for matters more.
+impl Default for Limit {
+    fn default() -> Self {
+        Self::Percent(25)
+    }
+}
+
+/// A text that is no [`Limit`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no size: write bytes (`500m`, `20GiB`) or a share of the disk (`25%`)")]
+pub struct LimitError(String);
+
+impl FromStr for Limit {
+    type Err = LimitError;
+
+    fn from_str(text: &str) -> Result<Self, LimitError> {
+        let wrong = || LimitError(text.to_owned());
+        if let Some(number) = text.strip_suffix('%') {
+            let percent = number.parse().ok().filter(|percent| *percent <= 100);
+            return percent.map(Self::Percent).ok_or_else(wrong);
+        }
+        read_size(text).map(Self::Bytes).map_err(|_| wrong())
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(f, "{bytes}"),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+impl Limit {
+    fn bytes(self, disk: &Disk) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Percent(percent) => disk.size / 100 * u64::from(percent),
+        }
+    }
+}
+
+/// The file system that a store is on, in bytes.
+struct Disk {
+    size: u64,
+    used: u64,
+}
+
+impl Disk {
+    fn of(store: &Store) -> Result<Self, Error> {
+        let status = rustix::fs::statvfs(store.path()).map_err(std::io::Error::from)?;
+        let used = status.f_blocks.saturating_sub(status.f_bfree);
+        Ok(Self { size: status.f_blocks * status.f_frsize, used: used * status.f_frsize })
+    }
+}
+
+/// What may go.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Policy {
+    /// Names of images and the content of cache mounts too.
+    pub all: bool,
+    /// Only as much as brings the store down to this.
+    pub keep: Option<Limit>,
+    /// Only what was not used for as long.
+    pub unused_for: Option<Duration>,
+}
+
+/// What went.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Bytes on disk.
+    pub freed: u64,
+    /// The names of images that are no more.
+    pub forgotten: Vec<String>,
+    /// How far the store is still above its limit: running builds hold what is left.
+    pub above: u64,
+}
+
+/// Removes what the policy lets go. Where a limit is to be met, everything may go in the end: steps, layers and mounts in
+/// the order of their last use, and then the oldest names with their images.
+pub fn prune(store: &Store, policy: &Policy) -> Result<Pruned, Error> {
+    sweep(store, policy, &store.inventory(&KnownSizes::new())?)
+}
+
+/// Keeps the store within its limit after a build; measures only what is new, and nothing where that cannot matter.
+pub fn keep_within(store: &Store, limit: Limit) -> Result<Pruned, Error> {
+    let disk = Disk::of(store)?;
+    if !store.has_grown() || disk.used <= limit.bytes(&disk) {
+        return Ok(Pruned::default());
+    }
+    let stored = store.get_record(SIZES.0, SIZES.1).and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let known: KnownSizes = stored.unwrap_or_default();
+    let inventory = store.inventory(&known)?;
+    let snapshots = inventory.objects.iter().filter(|object| object.kind == ObjectKind::Snapshot);
+    let sizes: KnownSizes = snapshots.map(|object| (object.path.clone(), object.bytes)).collect();
+    if sizes != known {
+        let bytes = serde_json::to_vec(&sizes).expect("sizes are plain data");
+        store.put_record(SIZES.0, SIZES.1, &bytes)?;
+    }
+    sweep(store, &Policy { keep: Some(limit), ..Policy::default() }, &inventory)
+}
+
+fn sweep(store: &Store, policy: &Policy, inventory: &Inventory) -> Result<Pruned, Error> {
+    let keep = policy.keep.map(|limit| Ok::<_, Error>(limit.bytes(&Disk::of(store)?))).transpose()?;
+    let mut sweep = Sweep {
+        store,
+        policy,
+        before: policy.unused_for.map(|age| SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH)),
+        keep,
+        total: inventory.total(),
+        removed: HashSet::new(),
+        pruned: Pruned::default(),
+    };
+    let mut objects: Vec<&Object> = inventory.objects.iter().collect();
+    objects.sort_by_key(|object| (object.used, object.kind));
+    let mut names = sweep.names()?;
+    if policy.all && keep.is_none() {
+        while sweep.forget_oldest(&mut names, &objects)? {}
+    }
+    loop {
+        sweep.remove(&objects, &names)?;
+        if keep.is_none_or(|keep| sweep.total <= keep) || !sweep.forget_oldest(&mut names, &objects)? {
+            break;
+        }
+    }
+    sweep.remove_dangling(&objects)?;
+    let Sweep { total, mut pruned, .. } = sweep;
+    pruned.above = keep.map_or(0, |keep| total.saturating_sub(keep));
+    Ok(pruned)
+}
+
+struct Sweep<'a> {
+    store: &'a Store,
+    policy: &'a Policy,
+    /// What was used since stays.
+    before: Option<SystemTime>,
+    /// The bytes that the store may take up.
+    keep: Option<u64>,
+    /// The bytes that it does.
+    total: u64,
+    removed: HashSet<&'a std::path::Path>,
+    pruned: Pruned,
+}
+
+impl<'a> Sweep<'a> {
+    /// The names of images, the oldest last.
+    fn names(&self) -> Result<Vec<Tag>, Error> {
+        let mut names = tags::list(self.store)?;
+        names.sort_by(|a, b| b.tagged.cmp(&a.tagged));
+        Ok(names)
+    }
+
+    fn is_old(&self, object: &Object) -> bool {
+        self.before.is_none_or(|before| object.used < before)
+    }
+
+    /// Takes the oldest name away that may go; `false` when there is none.
+    fn forget_oldest(&mut self, names: &mut Vec<Tag>, objects: &[&'a Object]) -> Result<bool, Error> {
+        for at in (0..names.len()).rev() {
+            let key = tags::key(&names[at].name);
+            let object = objects.iter().find(|object| object.kind == ObjectKind::Tag && object.name == key);
+            let Some(object) = object.filter(|object| self.is_old(object)) else { continue };
+            if self.take(&[object])? == 1 {
+                self.pruned.forgotten.push(names.remove(at).name);
+                return Ok(true);
             }
         }
-        Keep::Nothing => tags::clear(store)?,
+        Ok(false)
     }
-    // Records first: a step must not be found whose layer is gone.
-    cache::clear(store)?;
-    store.remove_unreferenced(&kept)
+
+    /// Removes what may go while these names stay.
+    fn remove(&mut self, objects: &[&'a Object], names: &[Tag]) -> Result<(), Error> {
+        let mut kept: HashSet<&str> = HashSet::new();
+        for tag in names {
+            kept.extend([tag.manifest.digest().digest(), tag.config.digest().digest()]);
+            kept.extend(tag.layers.iter().map(|layer| layer.blob.digest().digest()));
+        }
+        let (mut victims, mut left) = (Vec::new(), self.total);
+        for object in objects.iter().filter(|object| !self.removed.contains(object.path.as_path())) {
+            let may_go = match object.kind {
+                ObjectKind::Tag => false,
+                ObjectKind::Blob | ObjectKind::Segments => !kept.contains(object.name.as_str()),
+                ObjectKind::Mount | ObjectKind::ContextDigests => self.policy.all || self.keep.is_some(),
+                ObjectKind::Snapshot | ObjectKind::Record | ObjectKind::Index => true,
+            };
+            if self.keep.is_some_and(|keep| left <= keep) {
+                break;
+            }
+            if may_go && self.is_old(object) {
+                left = left.saturating_sub(object.bytes);
+                victims.push(*object);
+            }
+        }
+        self.take(&victims).map(drop)
+    }
+
+    /// Removes objects that are not held; returns how many.
+    fn take(&mut self, objects: &[&'a Object]) -> Result<usize, Error> {
+        let removed = self.store.remove(objects)?;
+        for object in &removed {
+            self.removed.insert(&object.path);
+            self.total = self.total.saturating_sub(object.bytes);
+            self.pruned.freed += object.bytes;
+        }
+        Ok(removed.len())
+    }
+
+    /// Removes the records whose steps and downloads are gone.
+    fn remove_dangling(&mut self, objects: &[&'a Object]) -> Result<(), Error> {
+        let left = objects.iter().filter(|object| !self.removed.contains(object.path.as_path()));
+        let dangling: Vec<&Object> = left
+            .filter(|object| object.kind == ObjectKind::Record && dangling(self.store, object).is_some())
+            .copied()
+            .collect();
+        self.take(&dangling).map(drop)
+    }
 }
+
+#[cfg(test)]
+mod tests;

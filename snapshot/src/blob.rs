@@ -3,14 +3,18 @@
 //! A blob is written to `<root>/tmp`, digested while it is written, made durable and only then renamed to its digest:
 //! a name in `blobs/` always stands for complete bytes.
 
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use oci_spec::image::{Digest, DigestAlgorithm};
 
 use crate::Error;
 use crate::digest::{HashingReader, HashingWriter, sha256};
-use crate::temp::{TempFile, ensure_directory};
+use crate::store::uses::Uses;
+use crate::temp::{TempFile, ensure_directory, sync_directory_of};
 
 /// Bytes moved at a time: large enough that the system calls cost nothing beside the digest.
 const COPY_BUFFER: usize = 256 * 1024;
@@ -22,25 +26,82 @@ pub struct BlobStore {
     directory: PathBuf,
     /// `<root>/tmp`.
     temporary: PathBuf,
+    uses: Uses,
+    /// The blobs whose bytes this process has digested.
+    trusted: Arc<Mutex<HashSet<Digest>>>,
+    /// How many damaged blobs this process has removed.
+    damaged: Arc<AtomicUsize>,
+    grown: Arc<AtomicBool>,
 }
 
 impl BlobStore {
     /// Opens the blobs of `root`, an existing directory, and creates the folders that it lacks.
     pub fn open_at(root: &Path) -> Result<Self, Error> {
-        let store = Self { directory: root.join("blobs"), temporary: root.join("tmp") };
+        let (directory, temporary) = (root.join("blobs"), root.join("tmp"));
+        let uses = Uses::open_at(root)?;
+        let store = Self {
+            directory,
+            temporary,
+            uses,
+            trusted: Arc::default(),
+            damaged: Arc::default(),
+            grown: Arc::default(),
+        };
         for directory in [&store.directory, &store.directory.join("sha256"), &store.temporary] {
             ensure_directory(directory)?;
         }
         Ok(store)
     }
 
-    /// Returns the size on disk of a blob that the store has.
+    /// Returns the length of a blob that the store has, which counts as a use of it.
     pub fn has(&self, digest: &Digest) -> Option<u64> {
-        let metadata = fs_err::symlink_metadata(self.path(digest)).ok()?;
+        let path = self.path(digest);
+        let metadata = self.uses.mark(&path).then(|| fs_err::symlink_metadata(path).ok())??;
         metadata.is_file().then_some(metadata.len())
     }
 
-    /// Opens a blob for reading. The bytes are not verified here: see [`BlobStore::verify`].
+    /// Whether the store has a blob of `size` bytes which are those that its name says: read once by each process. A
+    /// damaged one is removed.
+    pub fn has_verified(&self, digest: &Digest, size: u64) -> bool {
+        self.has(digest) == Some(size) && self.open_verified(digest).is_ok()
+    }
+
+    /// Opens a blob for reading, its bytes compared with its name: by this process, once. A damaged one is removed, and
+    /// the error is [`Error::Damaged`]: what needs it can make it or fetch it again.
+    pub fn open_verified(&self, digest: &Digest) -> Result<fs_err::File, Error> {
+        if !self.trusted().contains(digest) {
+            if let Err(error) = self.verify(digest) {
+                if matches!(error, Error::MissingBlob { .. } | Error::Algorithm { .. }) {
+                    return Err(error);
+                }
+                self.remove(digest)?;
+                self.damaged.fetch_add(1, Ordering::Relaxed);
+                return Err(Error::Damaged { path: self.path(digest), source: Box::new(error) });
+            }
+            self.trusted().insert(digest.clone());
+        }
+        self.open(digest)
+    }
+
+    /// How many damaged blobs this process has found and removed: what failed for that can succeed at the next try.
+    pub fn damaged(&self) -> usize {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn has_grown(&self) -> bool {
+        self.grown.load(Ordering::Relaxed)
+    }
+
+    fn trusted(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        self.trusted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets that the bytes of a blob were right.
+    pub(crate) fn distrust(&self, digest: &Digest) {
+        self.trusted().remove(digest);
+    }
+
+    /// Opens a blob for reading. The bytes are not verified here: see [`BlobStore::open_verified`].
     pub fn open(&self, digest: &Digest) -> Result<fs_err::File, Error> {
         supported(digest)?;
         fs_err::File::open(self.path(digest)).map_err(|error| match error.kind() {
@@ -111,6 +172,7 @@ impl BlobStore {
 
     /// Removes a blob; one that is not there is no error.
     pub fn remove(&self, digest: &Digest) -> Result<(), Error> {
+        self.distrust(digest);
         match fs_err::remove_file(self.path(digest)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
@@ -129,7 +191,7 @@ impl BlobWriter {
     /// Verifies what was written, makes it durable and gives it its name.
     pub fn commit(self, expected: Option<(&Digest, u64)>) -> Result<(Digest, u64), Error> {
         let size = self.target.bytes;
-        let (temporary, digest) = self.target.into_parts();
+        let (mut temporary, digest) = self.target.into_parts();
         if let Some((wanted, wanted_size)) = expected {
             if size != wanted_size {
                 return Err(Error::SizeMismatch { expected: wanted_size, found: size });
@@ -139,7 +201,14 @@ impl BlobWriter {
             }
         }
         // A blob that is already there is replaced: equal bytes, or the damaged copy healed.
-        temporary.persist(&self.store.path(&digest))?;
+        let path = self.store.path(&digest);
+        if fs_err::symlink_metadata(&path).is_err() {
+            self.store.grown.store(true, Ordering::Relaxed);
+        }
+        temporary.sync()?;
+        self.store.uses.replace(&path, || temporary.publish(&path))?;
+        sync_directory_of(&path)?;
+        self.store.trusted().insert(digest.clone());
         Ok((digest, size))
     }
 }

@@ -14,20 +14,24 @@ use rustix::fs::{AtFlags, FileType, Stat, major, minor};
 
 use crate::entry::{Content, Entry, Kind, Metadata, Mtime};
 use crate::index::{Found, View, implied_directory};
+use crate::owner::{self, Device};
 use crate::path::{Root, names, open_directory, open_regular, through_proc};
-use crate::{ChangeSink, Error, xattr};
+use crate::{ChangeSink, Error, Flavour, xattr};
 
 /// Walks the upper directory `upper`, which nobody may be writing, and passes what it changes in `below` to `sink`:
 /// depth-first, parents first, names sorted bytewise.
 ///
 /// A file that equals the one below is no change; a directory that does is one only when something in it is. Times
 /// are compared in whole seconds, which is all that a layer keeps, and contents by digest.
-pub fn changes<S: ChangeSink>(upper: &Path, below: &View, sink: &mut S) -> Result<(), S::Error>
+///
+/// With [`Flavour::Single`] owners and devices are what attributes say; in a tree of another flavour such an attribute is
+/// a step's own and means nothing.
+pub fn changes<S: ChangeSink>(upper: &Path, flavour: Flavour, below: &View, sink: &mut S) -> Result<(), S::Error>
 where
     S::Error: From<Error>,
 {
     let root = Root::open(upper)?;
-    let mut walk = Walk { below, sink, links: HashMap::new(), pending: Vec::new() };
+    let mut walk = Walk { below, sink, flavour, links: HashMap::new(), pending: Vec::new() };
     let top = rustix::fs::openat(&root, ".", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty());
     let top = top.map_err(Error::io("open directory", upper))?;
     walk.root(&top)?;
@@ -75,6 +79,7 @@ enum Pending {
 struct Walk<'a, S> {
     below: &'a View,
     sink: &'a mut S,
+    flavour: Flavour,
     /// Files with several names, by device and inode: the first name in order is the file.
     links: HashMap<(u64, u64), PathBuf>,
     pending: Vec<Pending>,
@@ -88,7 +93,7 @@ where
     fn root(&mut self, fd: &OwnedFd) -> Result<(), S::Error> {
         let path = Path::new(".");
         let status = rustix::fs::fstat(fd).map_err(Error::io("read the status of", path))?;
-        let (entry, _) = describe(&status, Kind::Directory, xattr::Source::Open(fd.as_fd()), path)?;
+        let (entry, _) = self.describe(&status, Kind::Directory, xattr::Source::Open(fd.as_fd()), path)?;
         let lower = self.below.lookup(path).map_or_else(implied_directory, |found| found.entry.into_owned());
         let time = entry.metadata.mtime;
         let timeless = |entry: &Entry| Metadata { mtime: time, ..entry.metadata.clone() };
@@ -120,7 +125,7 @@ where
 
     fn directory(&mut self, above: &Level, name: &OsStr, path: PathBuf, status: &Stat) -> Result<Level, S::Error> {
         let fd = open_directory(above.fd.as_fd(), name).map_err(Error::io("open directory", &path))?;
-        let (entry, overlay) = describe(status, Kind::Directory, xattr::Source::Open(fd.as_fd()), &path)?;
+        let (entry, overlay) = self.describe(status, Kind::Directory, xattr::Source::Open(fd.as_fd()), &path)?;
         let lower = self.lower(above, &path).filter(|found| found.entry.kind == Kind::Directory);
         let mark = overlay.get(&b"opaque"[..]).map(Vec::as_slice);
         // Overlayfs marks every new directory: that says something only where there is one below.
@@ -149,20 +154,21 @@ where
         let size = u64::try_from(status.st_size).unwrap_or(0);
         let file = open_regular(level.fd.as_fd(), name).map_err(Error::io("open", path))?;
         let source = xattr::Source::Open(file.as_fd());
-        let (entry, overlay) = describe(status, Kind::File { size }, source, path)?;
+        let (entry, overlay) = self.describe(status, Kind::File { size }, source, path)?;
         if level.marked_files && size == 0 && overlay.contains_key(&b"whiteout"[..]) {
             return self.whiteout(level, path);
         }
+        let device = !matches!(entry.kind, Kind::File { .. });
         let mut file = fs_err::File::from_parts(file, path);
         if status.st_nlink == 1
             && let Some(lower) = self.lower(level, path)
             && same(&entry, &lower.entry)
-            && same_content(&mut file, size, &lower).map_err(Error::io("read", path))?
+            && (device || same_content(&mut file, size, &lower).map_err(Error::io("read", path))?)
         {
             return Ok(());
         }
         self.pass_pending()?;
-        self.sink.entry(path, &entry, &mut file)
+        if device { self.sink.entry(path, &entry, &mut io::empty()) } else { self.sink.entry(path, &entry, &mut file) }
     }
 
     /// Passes on links, devices and FIFOs.
@@ -171,13 +177,43 @@ where
         if self.link(path, status)? {
             return Ok(());
         }
-        let entry = special(at, name, status, path)?;
+        let mut entry = special(at, name, status, path)?;
+        self.own(&mut entry, status, xattr::Source::Path(&through_proc(at, name)), path)?;
         let lower = self.lower(level, path);
         if status.st_nlink == 1 && lower.is_some_and(|lower| same(&entry, &lower.entry)) {
             return Ok(());
         }
         self.pass_pending()?;
         self.sink.entry(path, &entry, &mut io::empty())
+    }
+
+    /// Does [`describe`] with the owner that the tree's flavour says.
+    fn describe(
+        &self,
+        status: &Stat,
+        kind: Kind,
+        source: xattr::Source<'_>,
+        path: &Path,
+    ) -> Result<(Entry, crate::Xattrs), Error> {
+        let (mut entry, overlay) = describe(status, kind, source, path)?;
+        self.own(&mut entry, status, source, path)?;
+        Ok((entry, overlay))
+    }
+
+    /// Puts right what the file system could not hold.
+    fn own(&self, entry: &mut Entry, status: &Stat, source: xattr::Source<'_>, path: &Path) -> Result<(), Error> {
+        if self.flavour != Flavour::Single {
+            return Ok(());
+        }
+        let kind = FileType::from_raw_mode(status.st_mode);
+        let owner = owner::read(source, kind).map_err(Error::io("read the owner of", path))?;
+        (entry.metadata.uid, entry.metadata.gid) = (owner.uid, owner.gid);
+        match owner.device {
+            None => {}
+            Some(Device { block: true, major, minor }) => entry.kind = Kind::BlockDevice { major, minor },
+            Some(Device { block: false, major, minor }) => entry.kind = Kind::CharDevice { major, minor },
+        }
+        Ok(())
     }
 
     /// Passes `path` on as a hard link when the same file had a name before; else remembers its name. A file with
@@ -261,7 +297,7 @@ pub(crate) fn describe(
 
 /// Whether two entries are the same to a layer, whose times have no fractions of a second. A symbolic link's mode
 /// means nothing.
-fn same(upper: &Entry, lower: &Entry) -> bool {
+pub(crate) fn same(upper: &Entry, lower: &Entry) -> bool {
     let whole = |entry: &Entry| {
         let mut metadata = entry.metadata.clone();
         metadata.mtime.nanoseconds = 0;

@@ -149,6 +149,35 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A snapshot is not what its layer says.
+    #[error("snapshot `{}` is damaged at `{}`: {what}", snapshot.display(), path.display())]
+    OtherTree {
+        /// The snapshot.
+        snapshot: PathBuf,
+        /// The path in it.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A blob of the store had other bytes than its name says. It is removed: it can be made or fetched again.
+    #[error("`{}` was damaged, and is removed from the store", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// How that showed.
+        source: Box<Self>,
+    },
+    /// Others may write in the store, so nothing in it can be trusted.
+    #[error(
+        "store `{}` can be written by others (mode {mode:04o}): remove it, or make it yours with `chmod 700`",
+        path.display()
+    )]
+    OpenStore {
+        /// The store's directory.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// The store belongs to another user.
     #[error("store `{}` belongs to user {owner}, not to user {user}", path.display())]
     ForeignStore {

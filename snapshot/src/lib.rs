@@ -18,25 +18,30 @@
 //!
 //! ```text
 //! <root>/store-v1/              0700, of one user, shared by any number of processes
-//!   lock                        flock: shared by everybody who has the store open, exclusive to remove what is unused
+//!   lock                        flock: shared while a use is marked, exclusive while something is removed
 //!   blobs/sha256/<hex>          complete and verified bytes: manifests, configs, compressed layers
 //!   segments/<hex of blob>      where in a blob of ours its segments lie: what a later layer copies
 //!   indexes/<hex of diff_id>    a layer's index: path → type, mode, owner, time, content digest
 //!   snapshots-<flavour>/<hex>/  by chain_id (a pulled layer) or cache key (a built vertex)
 //!     fs                        the layer's tree: a lowerdir; whiteouts as its flavour of overlayfs reads them
+//!     sealed                    made when the tree was complete: what is younger was changed by somebody else
 //!     unsynced                  the boot id, until `syncfs`: after a crash such a snapshot is thrown away
 //!   snapshots-<flavour>/tmp/<random>/{fs,work}   being written; flock held by its writer
 //!   cache/<kind>/<key>          records of the builder, each sealed with a digest
 //!   mounts/                     cache mounts: the builder's, see its `solve::cache_mount`
 //!   tags/<reference>            what a reference was resolved to
+//!   leases/<random>             flock held by whoever uses the store: what was used since its time is not removed
 //!   leases/
 //!   locks/<name>                flock: who makes what has this name
 //!   tmp/<random>                being written; flock held by its writer
 //! ```
 //!
-//! A name outside `tmp` always stands for something complete: it was written, made durable and then renamed (but for
-//! `segments`, which a crash may damage and whose readers check). What is
-//! in `tmp` without a lock has no owner and is removed by the next process that opens the store.
+//! A name outside `tmp` always stands for something complete. Blobs and tags are written, made durable and then
+//! renamed. What carries a seal (indexes, records, lists of segments) is renamed as it is, for its readers check it; it
+//! names nothing that is not durable, but for snapshots, which do not outlive a crash unsynced. What is in `tmp`
+//! without a lock has no owner and is removed by the next process that opens the store.
+//!
+//! The modification time of a name is its last use: [`Store::lease`] and [`Store::remove`] say what follows.
 
 pub mod blob;
 pub mod diff;
@@ -46,6 +51,7 @@ pub mod error;
 pub mod index;
 pub mod layer;
 pub mod lock;
+pub mod owner;
 pub mod path;
 pub mod sink;
 pub mod snapshotter;
@@ -64,9 +70,10 @@ pub use error::Error;
 pub use index::{ContentDigest, Found, IndexWriter, LayerIndex, Node, View};
 pub use layer::{Compression, Layer, LayerOptions, LayerWriter, SegmentCache, SegmentCounts, TarError, TarWriter};
 pub use lock::NamedLock;
+pub use owner::Owner;
 pub use sink::ChangeSink;
 pub use snapshotter::{Active, Snapshot, SnapshotId, Snapshots, chain_id};
-pub use store::Store;
+pub use store::{Lease, Store};
 pub use tree::{Flavour, TreeWriter};
 pub use unpack::{Unpacked, unpack};
 pub use whole::Whole;

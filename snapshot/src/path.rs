@@ -4,6 +4,8 @@
 //! symbolic link, and names are then used relative to what it returned. Only [`Root::open_in`] follows links, inside
 //! the root.
 
+mod measure;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -14,6 +16,8 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::Error;
+
+pub(crate) use measure::measure;
 
 /// Flags with which every descriptor here is opened.
 const SAFE: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW);

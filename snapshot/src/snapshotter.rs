@@ -3,25 +3,32 @@
 //! ```text
 //! <root>/snapshots-<flavour>/
 //!   <id>/fs        the layer's tree: a `lowerdir`
+//!   <id>/sealed    made when the tree was complete: what is younger was changed by somebody else
 //!   <id>/unsynced  the boot id, until the tree is known to be on the disk
 //!   tmp/<random>/{fs,work}  active: an `upperdir` and its `workdir`, locked by the process that writes it
 //! ```
 //! Nothing in a tree is synced one by one. After a crash of the machine a snapshot that still says `unsynced` is
 //! worth nothing, so it is thrown away: see [`Snapshots::sync`].
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use oci_spec::image::{Digest, DigestAlgorithm};
-use rustix::fs::Mode;
+use rustix::fs::{AtFlags, CWD, FileType, Mode};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::digest::sha256;
+use crate::owner::{self, Owner};
 use crate::path::remove_tree;
+use crate::store::{seal, uses::Uses};
 use crate::temp::{TempDirectory, create_directory, ensure_directory, random_path, sweep};
 use crate::tree::Flavour;
+use crate::xattr::Source;
 
 const TREE: &str = "fs";
 const WORK: &str = "work";
@@ -55,6 +62,10 @@ pub struct Snapshots {
     directory: PathBuf,
     flavour: Flavour,
     boot: Arc<str>,
+    uses: Uses,
+    /// Those that this process has found intact.
+    intact: Arc<Mutex<HashSet<Digest>>>,
+    grown: Arc<AtomicBool>,
 }
 
 impl Snapshots {
@@ -64,6 +75,7 @@ impl Snapshots {
         let directory = root.join(match flavour {
             Flavour::Trusted => "snapshots-trusted",
             Flavour::UserXattr => "snapshots-userxattr",
+            Flavour::Single => "snapshots-single",
             Flavour::Plain => "snapshots-plain",
         });
         let tmp = directory.join(TMP);
@@ -73,7 +85,8 @@ impl Snapshots {
         sweep(&tmp)?;
         // Without procfs every boot looks the same: then a crash is survived as far as the file system does.
         let boot = fs_err::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        Ok(Self { directory, flavour, boot: boot.trim().into() })
+        let uses = Uses::open_at(root)?;
+        Ok(Self { directory, flavour, boot: boot.trim().into(), uses, intact: Arc::default(), grown: Arc::default() })
     }
 
     /// Returns how the trees write down whiteouts.
@@ -81,27 +94,35 @@ impl Snapshots {
         self.flavour
     }
 
-    /// Returns where the snapshots are, each in a folder with the name of its digest.
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
-    }
-
-    /// Returns a committed snapshot. One that a crash of the machine may have damaged is removed and not returned.
+    /// Returns a committed snapshot, which counts as a use of it. One that is damaged, or that a crash of the machine may
+    /// have damaged, is removed and not returned.
     pub fn get(&self, id: &SnapshotId) -> Option<Snapshot> {
         let place = self.place(id).ok()?;
-        let dir = place.join(TREE);
-        if !fs_err::symlink_metadata(&dir).ok()?.is_dir() {
+        if !self.uses.mark(&place) {
             return None;
         }
-        match fs_err::read_to_string(place.join(UNSYNCED)) {
-            Ok(boot) if *boot == *self.boot => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            _ => {
-                self.discard(&place).ok();
-                return None;
-            }
+        let known = self.intact.lock().unwrap_or_else(PoisonError::into_inner).contains(&id.0);
+        let dir = place.join(TREE);
+        if !known && !self.is_intact(&place) {
+            self.discard(&place).ok();
+            return None;
         }
+        self.intact.lock().unwrap_or_else(PoisonError::into_inner).insert(id.0.clone());
         Some(Snapshot { id: id.clone(), dir })
+    }
+
+    /// Whether a snapshot survived the last crash of the machine and is as it was committed.
+    pub(crate) fn is_intact(&self, place: &Path) -> bool {
+        let tree = place.join(TREE);
+        let survived = match fs_err::read_to_string(place.join(UNSYNCED)) {
+            Ok(boot) => *boot == *self.boot,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        survived && fs_err::symlink_metadata(&tree).is_ok_and(|tree| tree.is_dir()) && seal::is_intact(place, &tree)
+    }
+
+    pub(crate) fn has_grown(&self) -> bool {
+        self.grown.load(Ordering::Relaxed)
     }
 
     /// Starts a snapshot.
@@ -113,6 +134,19 @@ impl Snapshots {
         // The root of an image can be entered by everybody, unless adopt_root_of or a layer says otherwise.
         rustix::fs::chmod(&upper, Mode::from_raw_mode(0o755)).map_err(Error::io("set the mode of", &upper))?;
         Ok(Active { snapshots: self.clone(), temporary, upper, work })
+    }
+
+    /// Gives a file of the store to an owner of the image, the way in which this flavour keeps owners; what is `None`
+    /// stays as it is. A symbolic link is not followed.
+    pub fn give(&self, path: &Path, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
+        if self.flavour != Flavour::Single {
+            let (uid, gid) = (uid.map(rustix::fs::Uid::from_raw), gid.map(rustix::fs::Gid::from_raw));
+            return rustix::fs::chownat(CWD, path, uid, gid, AtFlags::SYMLINK_NOFOLLOW);
+        }
+        let kind = FileType::from_raw_mode(rustix::fs::lstat(path)?.st_mode);
+        let known = owner::read(Source::Path(path), kind)?;
+        let owner = Owner { uid: uid.unwrap_or(known.uid), gid: gid.unwrap_or(known.gid), ..known };
+        owner::write(Source::Path(path), kind, owner)
     }
 
     /// Lists the committed snapshots.
@@ -130,6 +164,7 @@ impl Snapshots {
     /// Removes a snapshot; one that is not there is no error. Nobody may be using it.
     pub fn remove(&self, id: &SnapshotId) -> Result<(), Error> {
         let place = self.place(id)?;
+        self.intact.lock().unwrap_or_else(PoisonError::into_inner).remove(&id.0);
         if place.exists() { self.discard(&place) } else { Ok(()) }
     }
 
@@ -193,20 +228,33 @@ impl Active {
         self.snapshots.flavour
     }
 
+    /// Does [`Snapshots::give`].
+    pub fn give(&self, path: &Path, uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
+        self.snapshots.give(path, uid, gid)
+    }
+
     /// Gives the tree's root the metadata of `lower`, the directory of the topmost layer below, which shows what the whole
     /// stack's root is. An overlay shows those of the upper directory: call this before mounting, or `/` changes its mode.
     pub fn adopt_root_of(&self, lower: &Path) -> Result<(), Error> {
         let found = rustix::fs::stat(lower).map_err(Error::io("read the metadata of", lower))?;
         let written = Error::io("set the metadata of", &self.upper);
         let upper = &self.upper;
-        let (uid, gid) = (rustix::fs::Uid::from_raw(found.st_uid), rustix::fs::Gid::from_raw(found.st_gid));
-        rustix::fs::chown(upper, Some(uid), Some(gid))
+        let (uid, gid) = match self.flavour() {
+            Flavour::Single => {
+                let owner = owner::read(Source::Path(lower), FileType::Directory);
+                let owner = owner.map_err(Error::io("read the owner of", lower))?;
+                (owner.uid, owner.gid)
+            }
+            Flavour::Trusted | Flavour::UserXattr | Flavour::Plain => (found.st_uid, found.st_gid),
+        };
+        self.snapshots
+            .give(upper, Some(uid), Some(gid))
             .and_then(|()| rustix::fs::chmod(upper, Mode::from_raw_mode(found.st_mode & 0o7777)))
             .and_then(|()| {
                 let modified =
                     rustix::fs::Timespec { tv_sec: found.st_mtime, tv_nsec: found.st_mtime_nsec.cast_signed() };
                 let times = rustix::fs::Timestamps { last_access: modified, last_modification: modified };
-                rustix::fs::utimensat(rustix::fs::CWD, upper, &times, rustix::fs::AtFlags::empty())
+                rustix::fs::utimensat(CWD, upper, &times, AtFlags::empty())
             })
             .map_err(written)
     }
@@ -215,8 +263,15 @@ impl Active {
     pub fn commit(self, id: &SnapshotId) -> Result<Snapshot, Error> {
         let target = self.snapshots.place(id)?;
         remove_tree(&self.work)?;
+        // A damaged one is not to stay in the way.
+        if let Some(earlier) = self.snapshots.get(id) {
+            return Ok(earlier);
+        }
         fs_err::write(self.temporary.path().join(UNSYNCED), self.snapshots.boot.as_bytes())?;
+        seal::seal(self.temporary.path())?;
         self.temporary.persist(&target)?;
+        self.snapshots.grown.store(true, Ordering::Relaxed);
+        self.snapshots.intact.lock().unwrap_or_else(PoisonError::into_inner).insert(id.0.clone());
         Ok(Snapshot { id: id.clone(), dir: target.join(TREE) })
     }
 }

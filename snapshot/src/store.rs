@@ -1,23 +1,30 @@
 //! The store as a whole: its folders, its locks, and the small files (indexes, records) that are not blobs.
 
-use std::collections::HashSet;
+mod names;
+mod objects;
+pub(crate) mod seal;
+pub(crate) mod uses;
+mod verify;
+
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use oci_spec::image::{Digest, DigestAlgorithm};
-use rustix::fs::{FlockOperation, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags};
 
 use crate::blob::BlobStore;
 use crate::index::LayerIndex;
 use crate::lock::NamedLock;
-use crate::path::remove_tree;
-use crate::snapshotter::{SnapshotId, Snapshots};
-use crate::temp::{TempFile, create_directory, ensure_directory, sweep};
+use crate::snapshotter::Snapshots;
+use crate::temp::{TempFile, create_directory, ensure_directory, sweep, sync_directory_of};
 use crate::tree::Flavour;
 use crate::{Compression, Error, Layer, LayerOptions, LayerWriter, SegmentCache, layer};
+
+use names::{escape, unescape};
+pub use objects::{Inventory, KnownSizes, Object, ObjectKind};
+pub use uses::Lease;
+use uses::Uses;
 
 /// The layout of the store: another one gets another directory.
 const VERSION: &str = "store-v1";
@@ -25,31 +32,8 @@ const VERSION: &str = "store-v1";
 /// The blake3 digest that ends every record.
 const SEAL: usize = 32;
 
-/// Bytes on disk, by kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// In `blobs`.
-    pub blobs: u64,
-    /// In the snapshots of all flavours.
-    pub snapshots: u64,
-    /// In `mounts`.
-    pub mounts: u64,
-    /// In `indexes`, `segments`, `cache` and `tags`.
-    pub records: u64,
-}
-
-/// What [`Store::remove_unreferenced`] keeps.
-#[derive(Debug, Clone, Default)]
-pub struct Referenced {
-    /// Blobs.
-    pub blobs: HashSet<Digest>,
-    /// Snapshots.
-    pub snapshots: HashSet<SnapshotId>,
-    /// Indexes, by the layer's `diff_id`.
-    pub indexes: HashSet<Digest>,
-    /// All that is in `mounts`.
-    pub mounts: bool,
-}
+/// The kind of records that are names of images.
+const TAGS: &str = "tags";
 
 /// An open store, shared with any number of processes.
 #[derive(Debug)]
@@ -58,8 +42,7 @@ pub struct Store {
     blobs: BlobStore,
     segments: Arc<SegmentCache>,
     snapshots: Snapshots,
-    /// Locked (flock) as shared while the store is open, so that nothing is removed under anybody's feet.
-    lock: fs_err::File,
+    uses: Uses,
 }
 
 impl Store {
@@ -76,16 +59,17 @@ impl Store {
             other => other?,
         }
         claim(&path)?;
-        let lock = fs_err::File::from_parts(open_lock(&path.join("lock"))?, path.join("lock"));
-        rustix::fs::flock(&lock, FlockOperation::LockShared).map_err(Error::io("lock", &path))?;
+        let uses = Uses::open_at(&path)?;
         for name in ["indexes", "cache", "mounts", "tags", "leases", "locks", "tmp"] {
             ensure_directory(&path.join(name))?;
         }
         let blobs = BlobStore::open_at(&path)?;
         let segments = Arc::new(SegmentCache::open_at(&path, blobs.clone())?);
-        sweep(&path.join("tmp"))?;
+        for name in ["tmp", "leases", "locks"] {
+            sweep(&path.join(name))?;
+        }
         let snapshots = Snapshots::open_at(&path, flavour)?;
-        Ok(Self { path, blobs, segments, snapshots, lock })
+        Ok(Self { path, blobs, segments, snapshots, uses })
     }
 
     /// Returns `<root>/store-v1`.
@@ -93,9 +77,25 @@ impl Store {
         &self.path
     }
 
+    /// Holds all that is made or found from now on, until the lease is dropped; `holder` says to people for what.
+    pub fn lease(&self, holder: &str) -> Result<Lease, Error> {
+        Lease::take(&self.path.join("leases"), holder)
+    }
+
     /// Returns the directory of what outlives builds by wish of their steps; its content is the builder's.
     pub fn mounts(&self) -> PathBuf {
         self.path.join("mounts")
+    }
+
+    /// Makes sure that there is the folder `name` in [`Store::mounts`], and that a lease holds it; returns where it is.
+    pub fn use_mount(&self, name: &str) -> Result<PathBuf, Error> {
+        let path = self.mounts().join(name);
+        loop {
+            ensure_directory(&path)?;
+            if self.uses.mark(&path) {
+                return Ok(path);
+            }
+        }
     }
 
     /// Returns the blobs.
@@ -117,7 +117,7 @@ impl Store {
     /// Makes the blob of a layer, written by [`LayerWriter`] and in this store, anew with another compression.
     pub fn recompress(&self, layer: &Layer, compression: Compression) -> Result<Layer, Error> {
         let mut writer = self.layer_writer(compression)?;
-        let blob = self.blobs.open(layer.blob.digest())?;
+        let blob = self.blobs.open_verified(layer.blob.digest())?;
         layer::read(&mut layer::decompress(blob, layer::Limits::default().bytes)?, &mut writer)?;
         let (made, _) = writer.finish()?;
         if made.diff_id != layer.diff_id {
@@ -135,6 +135,11 @@ impl Store {
         NamedLock::wait(&self.path.join("locks").join(name), give_up)
     }
 
+    /// Whether this process has added a blob or a snapshot that was not there before.
+    pub fn has_grown(&self) -> bool {
+        self.blobs.has_grown() || self.snapshots.has_grown()
+    }
+
     /// Returns the snapshots of the flavour that the store was opened with.
     pub fn snapshots(&self) -> &Snapshots {
         &self.snapshots
@@ -142,7 +147,8 @@ impl Store {
 
     /// Returns the index of the layer `diff_id`. One that is damaged counts as absent: it can be made again.
     pub fn index(&self, diff_id: &Digest) -> Option<Arc<LayerIndex>> {
-        let bytes = fs_err::read(self.index_path(diff_id).ok()?).ok()?;
+        let path = self.index_path(diff_id).ok()?;
+        let bytes = self.uses.mark(&path).then(|| fs_err::read(path).ok())??;
         LayerIndex::decode(&bytes).ok().map(Arc::new)
     }
 
@@ -151,18 +157,20 @@ impl Store {
         self.write(&self.index_path(diff_id)?, &index.encode())
     }
 
-    /// Returns a record. One that is damaged counts as absent: what it says can be found out again.
+    /// Returns a record, which counts as a use of it. One that is damaged counts as absent: what it says can be found out
+    /// again.
     pub fn get_record(&self, kind: &str, key: &str) -> Option<Vec<u8>> {
-        let mut bytes = fs_err::read(self.record_path(kind, key).ok()?).ok()?;
-        let (value, seal) = bytes.split_at_checked(bytes.len().checked_sub(SEAL)?)?;
-        if blake3::hash(value) != *seal {
-            return None;
-        }
-        bytes.truncate(bytes.len() - SEAL);
-        Some(bytes)
+        let path = self.record_path(kind, key).ok()?;
+        self.uses.mark(&path).then(|| read_record(&path))?
     }
 
-    /// Stores a record durably: under `tags` when that is its kind, else under `cache/<kind>`.
+    /// Does [`Store::get_record`] for those who only look.
+    pub fn peek_record(&self, kind: &str, key: &str) -> Option<Vec<u8>> {
+        read_record(&self.record_path(kind, key).ok()?)
+    }
+
+    /// Stores a record: under `tags` when that is its kind, else under `cache/<kind>`. A tag outlives a crash of the
+    /// machine; another record outlives it whole or not at all, for its seal tells.
     pub fn put_record(&self, kind: &str, key: &str, value: &[u8]) -> Result<(), Error> {
         let path = self.record_path(kind, key)?;
         ensure_directory(path.parent().unwrap_or(&self.path))?;
@@ -190,75 +198,6 @@ impl Store {
         Ok(keys)
     }
 
-    /// Measures the store on disk.
-    pub fn usage(&self) -> Result<Usage, Error> {
-        let mut usage = Usage::default();
-        for entry in fs_err::read_dir(&self.path)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let bytes = || disk_usage(&entry.path());
-            match name.to_str().unwrap_or_default() {
-                "blobs" => usage.blobs += bytes()?,
-                "mounts" => usage.mounts += bytes()?,
-                "indexes" | "segments" | "cache" | "tags" => usage.records += bytes()?,
-                name if name.starts_with("snapshots-") => usage.snapshots += bytes()?,
-                _ => {}
-            }
-        }
-        Ok(usage)
-    }
-
-    /// Removes the blobs with their segment lists, the indexes, the snapshots (of this store's flavour) and the mounts that
-    /// `keep` does not name; returns the bytes freed. Fails with [`Error::Busy`] while another process has the store open.
-    pub fn remove_unreferenced(&self, keep: &Referenced) -> Result<u64, Error> {
-        match rustix::fs::flock(&self.lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                // Trying to convert a lock can lose it.
-                rustix::fs::flock(&self.lock, FlockOperation::LockShared).map_err(Error::io("lock", &self.path))?;
-                return Err(Error::Busy { path: self.path.clone() });
-            }
-            Err(error) => return Err(Error::io("lock", &self.path)(error)),
-        }
-        let freed = self.sweep_unreferenced(keep);
-        rustix::fs::flock(&self.lock, FlockOperation::LockShared).map_err(Error::io("lock", &self.path))?;
-        freed
-    }
-
-    fn sweep_unreferenced(&self, keep: &Referenced) -> Result<u64, Error> {
-        let mut freed = 0;
-        for (digest, _) in self.blobs.list()? {
-            if !keep.blobs.contains(&digest) {
-                freed += disk_usage(&self.blobs.path(&digest))?;
-                self.blobs.remove(&digest)?;
-            }
-        }
-        freed += self.segments.retain(&keep.blobs)?;
-        for id in self.snapshots.list()? {
-            if !keep.snapshots.contains(&id) {
-                freed += disk_usage(&self.snapshots.directory().join(id.0.digest()))?;
-                self.snapshots.remove(&id)?;
-            }
-        }
-        for entry in fs_err::read_dir(self.path.join("indexes"))? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let digest = name.to_str().and_then(|hex| format!("sha256:{hex}").parse().ok());
-            if digest.is_none_or(|digest| !keep.indexes.contains(&digest)) {
-                freed += disk_usage(&entry.path())?;
-                fs_err::remove_file(entry.path())?;
-            }
-        }
-        if !keep.mounts {
-            for entry in fs_err::read_dir(self.mounts())? {
-                let path = entry?.path();
-                freed += disk_usage(&path)?;
-                remove_tree(&path)?;
-            }
-        }
-        Ok(freed)
-    }
-
     fn index_path(&self, diff_id: &Digest) -> Result<PathBuf, Error> {
         match diff_id.algorithm() {
             DigestAlgorithm::Sha256 => Ok(self.path.join("indexes").join(diff_id.digest())),
@@ -269,7 +208,7 @@ impl Store {
     fn record_directory(&self, kind: &str) -> Result<PathBuf, Error> {
         let plain = kind.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         match kind {
-            "tags" => Ok(self.path.join("tags")),
+            TAGS => Ok(self.path.join(TAGS)),
             _ if plain && !kind.is_empty() && kind.len() < 64 => Ok(self.path.join("cache").join(kind)),
             _ => Err(Error::RecordName { name: kind.to_owned() }),
         }
@@ -280,11 +219,28 @@ impl Store {
         Ok(self.record_directory(kind)?.join(name))
     }
 
+    /// Writes a small file that carries a seal, but for tags not durably.
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+        let durable = path.starts_with(self.path.join(TAGS));
         let mut file = TempFile::create(&self.path.join("tmp"))?;
         io::Write::write_all(file.file(), bytes)?;
-        file.persist(path)
+        if durable {
+            file.sync()?;
+        }
+        self.uses.replace(path, || file.publish(path))?;
+        if durable { sync_directory_of(path) } else { Ok(()) }
     }
+}
+
+/// Reads a record whose seal is right.
+fn read_record(path: &Path) -> Option<Vec<u8>> {
+    let mut bytes = fs_err::read(path).ok()?;
+    let (value, seal) = bytes.split_at_checked(bytes.len().checked_sub(SEAL)?)?;
+    if blake3::hash(value) != *seal {
+        return None;
+    }
+    bytes.truncate(bytes.len() - SEAL);
+    Some(bytes)
 }
 
 /// Checks that the store is ours and closes it to everybody else.
@@ -296,71 +252,13 @@ fn claim(path: &Path) -> Result<(), Error> {
     if status.st_uid != user {
         return Err(Error::ForeignStore { path: path.to_owned(), owner: status.st_uid, user });
     }
+    if status.st_mode & 0o022 != 0 {
+        return Err(Error::OpenStore { path: path.to_owned(), mode: status.st_mode & 0o7777 });
+    }
     if status.st_mode & 0o7777 != 0o700 {
         rustix::fs::fchmod(&directory, Mode::RWXU).map_err(Error::io("set the mode of", path))?;
     }
     Ok(())
-}
-
-fn open_lock(path: &Path) -> Result<std::fs::File, Error> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(Error::io("open", path))?;
-    Ok(fd.into())
-}
-
-/// Returns the bytes that a file or a tree takes up on disk.
-fn disk_usage(path: &Path) -> Result<u64, Error> {
-    let mut total = 0;
-    let mut links = HashSet::new();
-    let mut pending = vec![path.to_owned()];
-    while let Some(path) = pending.pop() {
-        let metadata = match fs_err::symlink_metadata(&path) {
-            // Another process may remove what is temporary.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            other => other?,
-        };
-        if metadata.nlink() > 1 && !metadata.is_dir() && !links.insert((metadata.dev(), metadata.ino())) {
-            continue;
-        }
-        total += metadata.blocks() * 512;
-        if metadata.is_dir() {
-            for entry in fs_err::read_dir(&path)? {
-                pending.push(entry?.path());
-            }
-        }
-    }
-    Ok(total)
-}
-
-/// Makes a file name of a key: what is not a plain character becomes `%XX`, as does a leading dot.
-fn escape(key: &str) -> Option<String> {
-    let mut name = String::with_capacity(key.len());
-    for (at, byte) in key.bytes().enumerate() {
-        match byte {
-            b'.' if at == 0 => name.push_str("%2e"),
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' => name.push(char::from(byte)),
-            _ => {
-                name.push('%');
-                name.push_str(&crate::digest::hex(&[byte]));
-            }
-        }
-    }
-    (1..=255).contains(&name.len()).then_some(name)
-}
-
-/// Takes back [`escape`].
-fn unescape(name: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(name.len());
-    let mut rest = name.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let pair = [rest.next()?, rest.next()?];
-            bytes.push(u8::from_str_radix(std::str::from_utf8(&pair).ok()?, 16).ok()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

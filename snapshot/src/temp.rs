@@ -45,16 +45,13 @@ impl TempFile {
         &mut self.file
     }
 
-    /// Makes the bytes durable and renames the file to `target`, whose directory is made durable too.
-    pub(crate) fn persist(mut self, target: &Path) -> Result<(), Error> {
-        self.file.sync_all()?;
-        fs_err::rename(&self.path, target)?;
-        self.persisted = true;
-        sync_directory_of(target)
+    /// Makes the bytes durable.
+    pub(crate) fn sync(&mut self) -> Result<(), Error> {
+        Ok(self.file.sync_all()?)
     }
 
-    /// Renames the file to `target` without making anything durable: for what may be lost or torn by a crash because
-    /// whoever reads it checks it.
+    /// Renames the file to `target`. Without [`TempFile::sync`] before and [`sync_directory_of`] after that, a crash may
+    /// lose it or tear it.
     pub(crate) fn publish(mut self, target: &Path) -> Result<(), Error> {
         fs_err::rename(&self.path, target)?;
         self.persisted = true;
@@ -99,6 +96,12 @@ impl TempDirectory {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Removes the directory with all that is in it.
+    pub(crate) fn delete(mut self) -> Result<(), Error> {
+        self.persisted = true;
+        remove_tree(&self.path)
     }
 
     /// Renames the directory to `target`; returns `false` (and deletes it) when `target` exists.

@@ -16,7 +16,9 @@ use rustix::io::Errno;
 
 use crate::entry::{Entry, Kind, Metadata};
 use crate::index::implied_directory;
+use crate::owner::{self, Device, Owner};
 use crate::path::{Root, remove_at, split, through_proc};
+use crate::xattr::Source;
 use crate::{ChangeSink, Error};
 
 mod copy;
@@ -28,6 +30,9 @@ pub enum Flavour {
     Trusted,
     /// As overlayfs reads it with the mount option `userxattr`: `user.overlay.*`.
     UserXattr,
+    /// The same, and owners and devices in attributes too (see [`owner`](crate::owner)): for a user namespace with a
+    /// single id.
+    Single,
     /// Not at all: the directory is a whole tree.
     Plain,
 }
@@ -37,7 +42,7 @@ impl Flavour {
     fn opaque(self) -> Option<&'static str> {
         match self {
             Self::Trusted => Some("trusted.overlay.opaque"),
-            Self::UserXattr => Some("user.overlay.opaque"),
+            Self::UserXattr | Self::Single => Some("user.overlay.opaque"),
             Self::Plain => None,
         }
     }
@@ -67,7 +72,11 @@ impl TreeWriter {
         let status = rustix::fs::fstat(&root).map_err(Error::io("read the status of", root.path()))?;
         let gives_group = Mode::from_raw_mode(status.st_mode).contains(Mode::SGID);
         let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let owner = (flavour != Flavour::Plain && !gives_group).then_some(own);
+        let owner = match flavour {
+            Flavour::Single => Some((0, 0)),
+            Flavour::Plain => None,
+            Flavour::Trusted | Flavour::UserXattr => (!gives_group).then_some(own),
+        };
         Ok(Self { root, flavour, directories: BTreeMap::new(), parent: None, owner, buffer: Vec::new() })
     }
 
@@ -253,9 +262,13 @@ impl TreeWriter {
     fn make_special(&mut self, path: &Path, entry: &Entry) -> Result<(), Error> {
         let (parent, name) = self.place(path)?;
         let at = parent.as_fd();
-        let metadata = &entry.metadata;
+        let (metadata, flavour) = (&entry.metadata, self.flavour);
         let mode = Mode::from_raw_mode(metadata.mode);
-        let device = |kind, device| rustix::fs::mknodat(at, name, kind, mode, device);
+        let device = |kind, device| match flavour {
+            // A file, which its attribute makes a device.
+            Flavour::Single if kind != FileType::Fifo => rustix::fs::mknodat(at, name, FileType::RegularFile, mode, 0),
+            _ => rustix::fs::mknodat(at, name, kind, mode, device),
+        };
         self.replacing(at, name, path, "create", || match &entry.kind {
             Kind::Symlink { target } => rustix::fs::symlinkat(target.as_slice(), at, name),
             Kind::CharDevice { major, minor } => device(FileType::CharacterDevice, makedev(*major, *minor)),
@@ -264,8 +277,10 @@ impl TreeWriter {
             Kind::Directory | Kind::File { .. } => Err(Errno::INVAL),
         })?;
         let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-        if self.owner != Some((metadata.uid, metadata.gid)) {
-            let (uid, gid) = owner(path, metadata)?;
+        let (uid, gid) = owner(path, metadata)?;
+        if flavour == Flavour::Single {
+            record(&through_proc(at, name), entry).map_err(Error::io("write down the owner of", path))?;
+        } else if self.owner != Some((metadata.uid, metadata.gid)) {
             rustix::fs::chownat(at, name, uid, gid, nofollow).map_err(Error::io("set the owner of", path))?;
         }
         if !matches!(entry.kind, Kind::Symlink { .. }) {
@@ -283,16 +298,24 @@ impl TreeWriter {
 
     fn apply_to_directory(&self, path: &Path, metadata: &Metadata) -> Result<(), Error> {
         let fd = self.root.readable_directory(path).map_err(Error::io("open directory", path))?;
-        let (uid, gid) = owner(path, metadata)?;
-        rustix::fs::fchown(&fd, uid, gid).map_err(Error::io("set the owner of", path))?;
+        self.give(fd.as_fd(), path, metadata)?;
         set_open(fd.as_fd(), path, metadata)
+    }
+
+    /// Gives an open file or directory to its owner.
+    fn give(&self, fd: BorrowedFd<'_>, path: &Path, metadata: &Metadata) -> Result<(), Error> {
+        let (uid, gid) = owner(path, metadata)?;
+        if self.flavour != Flavour::Single {
+            return rustix::fs::fchown(fd, uid, gid).map_err(Error::io("set the owner of", path));
+        }
+        let owner = Owner { uid: metadata.uid, gid: metadata.gid, device: None };
+        owner::write(Source::Open(fd), FileType::RegularFile, owner).map_err(Error::io("write down the owner of", path))
     }
 
     /// Gives a new file its metadata. Writing and a new owner take away setuid and capabilities: they come last.
     fn apply_to_open(&self, fd: BorrowedFd<'_>, path: &Path, metadata: &Metadata) -> Result<(), Error> {
         if self.owner != Some((metadata.uid, metadata.gid)) {
-            let (uid, gid) = owner(path, metadata)?;
-            rustix::fs::fchown(fd, uid, gid).map_err(Error::io("set the owner of", path))?;
+            self.give(fd, path, metadata)?;
         }
         set_open(fd, path, metadata)
     }
@@ -396,6 +419,17 @@ fn owner(path: &Path, metadata: &Metadata) -> Result<(Option<Uid>, Option<Gid>),
         return Err(Error::Unrepresentable { path: path.to_owned(), reason: "4294967295 is no owner" });
     }
     Ok((Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid))))
+}
+
+/// Writes down the owner of what has no descriptor, and what device it stands for.
+fn record(path: &Path, entry: &Entry) -> Result<(), Errno> {
+    let Metadata { uid, gid, .. } = entry.metadata;
+    let (kind, device) = match entry.kind {
+        Kind::CharDevice { major, minor } => (FileType::RegularFile, Some(Device { block: false, major, minor })),
+        Kind::BlockDevice { major, minor } => (FileType::RegularFile, Some(Device { block: true, major, minor })),
+        _ => (FileType::Symlink, None),
+    };
+    owner::write(Source::Path(path), kind, Owner { uid, gid, device })
 }
 
 fn times(metadata: &Metadata) -> Timestamps {

@@ -23,6 +23,15 @@ pub(crate) struct Rung {
     pub(crate) masked: bool,
 }
 
+const CHROOT: Rung = Rung { name: "chroot", as_user: false, masked: false };
+
+impl Rung {
+    /// Whether layers are stacked and things mounted; else a root is one tree, and its changes are found by comparing.
+    pub(crate) fn mounts(self) -> bool {
+        self != CHROOT
+    }
+}
+
 /// A directory with a root of busybox, for one rung.
 pub(crate) struct Bench {
     pub(crate) rung: Rung,
@@ -48,6 +57,7 @@ pub(crate) fn on_every_rung(test: impl Fn(&mut Bench)) {
             Rung { name: "range", as_user: true, masked: false },
             Rung { name: "range", as_user: false, masked: true },
             Rung { name: "range", as_user: true, masked: true },
+            CHROOT,
         ]
     } else {
         &[Rung { name: "range", as_user: false, masked: false }]
@@ -57,6 +67,15 @@ pub(crate) fn on_every_rung(test: impl Fn(&mut Bench)) {
         test(&mut bench);
         assert!(!mounted(bench.directory.path()), "a mount is left on {rung:?}");
     }
+}
+
+/// Runs `test` on every rung that can mount.
+pub(crate) fn on_rungs_with_mounts(test: impl Fn(&mut Bench)) {
+    on_every_rung(|bench| {
+        if bench.rung.mounts() {
+            test(bench);
+        }
+    });
 }
 
 pub(crate) fn is_root() -> bool {
@@ -78,6 +97,12 @@ impl Bench {
         fs_err::create_dir_all(bench.path("root/bin")).unwrap();
         fs_err::copy(busybox(), bench.path("root/bin/busybox")).unwrap();
         symlink("busybox", bench.path("root/bin/sh")).unwrap();
+        if !bench.rung.mounts() {
+            // Its shell runs the others as `/proc/self/exe`, which is nothing that can be executed there.
+            for applet in outcome(Command::new(busybox()).arg("--list")).stdout.lines() {
+                drop(symlink("busybox", bench.path("root/bin").join(applet)));
+            }
+        }
         bench.renew();
         bench
     }
@@ -99,7 +124,15 @@ impl Bench {
             fs_err::remove_dir_all(&upper).unwrap();
         }
         fs_err::create_dir(&upper).unwrap();
+        if !self.rung.mounts() {
+            self.fill();
+        }
         self.give();
+    }
+
+    /// Copies what a whole tree still lacks.
+    fn fill(&self) {
+        run(Command::new("cp").args(["-a", "--no-clobber"]).arg(self.path("root/.")).arg(self.path("upper")));
     }
 
     /// Gives the whole directory to who runs the step.
@@ -127,7 +160,11 @@ impl Bench {
         self.renew_work();
         let mut command = self.rbuild();
         command.args(["debug", "run", "--rung", self.rung.name]);
-        command.arg("--lower").arg(self.path("root"));
+        if self.rung.mounts() {
+            command.arg("--lower").arg(self.path("root"));
+        } else {
+            self.fill();
+        }
         command.arg("--upper").arg(self.path("upper")).arg("--work").arg(self.path("work"));
         command.args(&self.options).arg("--").args(argv);
         command
@@ -168,10 +205,11 @@ impl Bench {
         outcome.stdout
     }
 
-    /// What is in the upper directory, sorted.
+    /// What is in the upper directory, sorted; of a whole tree, what the image does not have.
     pub(crate) fn upper(&self) -> Vec<String> {
         let mut found = Vec::new();
         list(&self.path("upper"), "", &mut found);
+        found.retain(|path| self.rung.mounts() || fs_err::symlink_metadata(self.path("root").join(path)).is_err());
         found.sort();
         found
     }

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use super::bench::{SANDBOX_FAILED, on_every_rung, processes};
+use super::bench::{SANDBOX_FAILED, on_every_rung, on_rungs_with_mounts, processes};
 
 /// A number of seconds to sleep that marks the processes of one test.
 fn mark() -> String {
@@ -56,7 +56,7 @@ fn output_is_handed_over_as_it_comes() {
 
 #[test]
 fn steps_of_many_threads_do_not_hold_each_other_up() {
-    on_every_rung(|bench| {
+    on_rungs_with_mounts(|bench| {
         bench.option("--parallel=8");
         let mut command = bench.command(&["/bin/sh", "-c", "sleep 0.5; sleep 60 & touch /made"]);
         for name in ["upper", "work"] {

@@ -74,6 +74,11 @@ const KINDS: &str = "FROM {debian} AS made\n\
     USER app\nWORKDIR /home/app/w\nRUN id -u >me && touch mine && ls -l /proc/self/exe >/dev/null\nCOPY --chown=app:0 c /c\n\
     FROM {busybox}\nCOPY --from=made /k /k\nCOPY --from=made --chown=12:13 /home /home\nRUN chown 77 /k/f && rm -r /k/dir\n";
 
+/// Programs that care for owners, users and what is mounted while they are installed.
+const PACKAGES: &str = "FROM {debian}\n\
+    RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+    nginx postgresql openssh-server sudo procps && ps -e >/dev/null && rm -rf /var/lib/apt/lists/*\n";
+
 fn bench(dockerfile: &str) -> Bench {
     let bench = Bench::with(dockerfile);
     bench.file("c", "c\n");
@@ -95,13 +100,21 @@ fn assert_equal_to_root(place: Place, dockerfile: &str) {
     }
 }
 
+/// The lines of a listing that another does not have.
+fn only(these: &Listing, others: &Listing) -> Vec<String> {
+    these.iter().filter(|(path, line)| others.get(*path) != Some(line)).map(|(_, line)| line.clone()).collect()
+}
+
+/// A listing without what has another name each time: links named after the digest of a certificate that was just made.
+fn without_chance(listing: &Listing) -> Listing {
+    let of_digest = |path: &str| path.starts_with("etc/ssl/certs/") && path.ends_with(".0");
+    listing.iter().filter(|(path, _)| !of_digest(path)).map(|(path, line)| (path.clone(), line.clone())).collect()
+}
+
 /// Layer by layer the same entries; the same bytes in every file.
 fn assert_equal(theirs: &Image, root: &Image) {
     assert_eq!(theirs.layers.len(), root.layers.len());
     for (number, (theirs, root)) in theirs.layers.iter().zip(&root.layers).enumerate() {
-        let only = |a: &Listing, b: &Listing| -> Vec<String> {
-            a.iter().filter(|(path, line)| b.get(*path) != Some(line)).map(|(_, line)| line.clone()).collect()
-        };
         let none: Vec<String> = Vec::new();
         assert_eq!((only(theirs, root), only(root, theirs)), (none.clone(), none), "layer {number}: theirs, root's");
     }
@@ -127,8 +140,91 @@ fn root_of_a_container_without_a_filter_gets_the_same_image() {
 }
 
 #[test]
-fn root_of_docker_s_default_container_is_told_what_is_missing() {
-    assert_refused(Place::Container(DOCKER_DEFAULT), &["allows the sandbox `chroot`", "seccomp=unconfined"]);
+fn root_of_docker_s_default_container_gets_the_same_image() {
+    for dockerfile in [COPIES, KINDS] {
+        assert_equal_to_root(Place::Container(DOCKER_DEFAULT), dockerfile);
+    }
+}
+
+/// What programs look for beside their files, asked by a shell and by Python; as root and as a user.
+const LOOKS: &str = "FROM {python}\n\
+    RUN useradd -m app\n\
+    RUN [\"/bin/bash\", \"-ec\", \"cat <(echo substituted) && echo to-stdout >/dev/stdout && echo to-stderr >/dev/stderr && \
+    readlink /proc/self/exe && grep -c processor /proc/cpuinfo >/dev/null && cat /proc/self/mounts && [ -d /proc/$$ ] && \
+    ls /proc/self/fd && [ -e /sys/class/net/lo ] && stat -c %F /proc/self /dev/fd/0 /dev/stdin /proc/$$/cwd && echo from-stdin | cat /dev/stdin && \
+    readlink /proc/self/cwd && chmod 640 /proc/self/fd/3 3>/tmp/made && stat -c %a /tmp/made\"]\n\
+    RUN [\"python3\", \"-c\", \"import os, pty, multiprocessing as m; a, b = pty.openpty(); print(os.ttyname(b).startswith('/dev/pts/')); \
+    print(m.Pool(2).map(abs, [-1])); print(os.listdir('/proc/self/task') == [str(os.getpid())]); print(os.stat('/proc/self/fd/1').st_mode == os.fstat(1).st_mode)\"]\n\
+    USER app\n\
+    RUN [\"/bin/bash\", \"-ec\", \"cat <(echo substituted) && readlink /proc/self/exe && echo to-stdout >/dev/stdout && readlink /proc/self/root && \
+    (cat /proc/1/environ 2>/dev/null | wc -c) && ls -d /proc/self/fd/1\"]\n";
+
+#[test]
+fn steps_without_mounts_see_proc_and_terminals() {
+    let bench = bench(LOOKS);
+    let place = Place::Container(DOCKER_DEFAULT);
+    place.own(&bench);
+    let run = place.build(&bench, &[]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let said: Vec<&str> = run
+        .stderr
+        .lines()
+        .filter_map(|line| line.strip_prefix('#')?.split_once(' ')?.1.split_once(' '))
+        .filter(|(time, _)| time.parse::<f64>().is_ok())
+        .map(|(_, said)| said)
+        .collect();
+    let mounts = "rootfs / rootfs rw 0 0\nproc /proc proc ro 0 0\nsysfs /sys sysfs ro 0 0";
+    let expected = format!(
+        "substituted\nto-stdout\nto-stderr\n/usr/bin/readlink\n{mounts}\n0\n1\n2\n3\nsymbolic link\nsymbolic link\n\
+        symbolic link\nsymbolic link\nfrom-stdin\n/\n640\nTrue\n[1]\nTrue\nTrue\n\
+        substituted\n/usr/bin/readlink\nto-stdout\n/\n0\n/proc/self/fd/1"
+    );
+    assert_eq!(said.join("\n"), expected);
+}
+
+/// All kinds of mounts, in a build that is made twice.
+const MOUNTS: &str = "FROM {busybox} AS other\nRUN mkdir -p /given/deep && echo of-a-stage >/given/deep/file\n\
+    FROM {busybox}\nRUN mkdir /in-the-way && echo kept >/in-the-way/file\nARG RUN=1\n\
+    RUN --mount=type=bind,target=/context,rw --mount=type=bind,from=other,source=/given,target=/in-the-way \
+    --mount=type=cache,target=/var/cache/kept --mount=type=tmpfs,target=/scratch --mount=type=secret,id=key,mode=0400 \
+    cat /context/c /in-the-way/deep/file /run/secrets/key && echo written >/context/new && touch /scratch/x && \
+    echo $RUN >>/var/cache/kept/log && cp /var/cache/kept/log /log && ln -s /etc/passwd /var/cache/link\n\
+    RUN <<END\ncat /in-the-way/file /log\nls /context /scratch /run/secrets 2>&1 | wc -l\nEND\n";
+
+#[test]
+fn what_is_mounted_without_mounts_leaves_no_trace() {
+    let (theirs, root) = (bench(MOUNTS), bench(MOUNTS));
+    let place = Place::Container(DOCKER_DEFAULT);
+    for bench in [&theirs, &root] {
+        bench.file("secret", "hidden\n");
+        bench.file(".dockerignore", "secret\nDockerfile\n");
+    }
+    place.own(&theirs);
+    for run in ["RUN=1", "RUN=2"] {
+        let secret = format!("id=key,src={}", theirs.path("context/secret").display());
+        let built = place.build(&theirs, &["--build-arg", run, "--secret", &secret]);
+        assert_eq!(built.code, 0, "{}", built.stderr);
+        let secret = format!("id=key,src={}", root.path("context/secret").display());
+        assert_equal(&Image::read(&theirs.path("layout")), &root.image(&["--build-arg", run, "--secret", &secret]));
+        fs_err::remove_dir_all(theirs.path("layout")).unwrap();
+        theirs.assert_clean();
+    }
+    let log = root.image(&["--build-arg", "RUN=2", "--secret", "id=key,src=/dev/null"]).text("log");
+    assert_eq!(log, "1\n2\n", "a cache outlives a build");
+}
+
+#[test]
+fn packages_installed_without_mounts_are_those_of_root() {
+    let (theirs, root) = (bench(PACKAGES), bench(PACKAGES));
+    let place = Place::Container(DOCKER_DEFAULT);
+    place.own(&theirs);
+    let run = place.build(&theirs, &[]);
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    let entries = |image: &Image| image.layers.iter().map(|layer| without_chance(layer)).collect::<Vec<_>>();
+    let (theirs, root) = (entries(&Image::read(&theirs.path("layout"))), entries(&root.image(&[])));
+    for (theirs, root) in theirs.iter().zip(&root) {
+        assert_eq!((only(theirs, root), only(root, theirs)), (Vec::new(), Vec::new()));
+    }
 }
 
 #[test]

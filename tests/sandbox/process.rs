@@ -1,6 +1,6 @@
 //! What a step's process is given, and how its end is told.
 
-use super::bench::{Outcome, SANDBOX_FAILED, on_every_rung};
+use super::bench::{Outcome, SANDBOX_FAILED, on_every_rung, on_rungs_with_mounts};
 
 fn told(code: i32, stderr: &str) -> Outcome {
     Outcome { code, stdout: String::new(), stderr: stderr.to_owned() }
@@ -107,7 +107,7 @@ fn an_id_that_the_namespace_does_not_have_is_refused_by_name() {
 
 #[test]
 fn the_host_name_is_known_and_resolvable() {
-    on_every_rung(|bench| {
+    on_rungs_with_mounts(|bench| {
         bench.option("--hostname=builder-7");
         assert_eq!(bench.text("hostname; grep builder-7 /etc/hosts"), "builder-7\n127.0.1.1\tbuilder-7\n");
     });

@@ -22,7 +22,6 @@ mod place;
 mod spec;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -44,8 +43,8 @@ pub struct Caches {
     to: Vec<Target>,
     queue: Mutex<Queue>,
     changed: Condvar,
-    /// The places of cache mounts that steps had.
-    mounts: Mutex<BTreeSet<PathBuf>>,
+    /// The names of cache mounts that steps had.
+    mounts: Mutex<BTreeSet<String>>,
 }
 
 /// A cache that is read.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use jiff::Timestamp;
 use rustix::fs::Mode;
 use snapshot::path::remove_tree;
-use snapshot::{Flavour, TreeWriter, View, diff, layer};
+use snapshot::{TreeWriter, View, diff, layer};
 
 use crate::solve::{self, Cause, World};
 
@@ -14,25 +14,24 @@ use super::import::fetch;
 use super::place::{Place, PlaceError};
 use super::{Caches, entry, export, give_up, lock};
 
-/// The tag of a mount, by the name of its directory in the store.
-fn tag(place: &Path) -> Option<String> {
-    Some(format!("m-{}", place.file_name()?.to_str()?))
+/// The tag of a mount, by its name in the store.
+fn tag(name: &str) -> String {
+    format!("m-{name}")
 }
 
 impl Caches {
-    /// Notes that a step had the mount whose directories are at `place`.
-    pub(crate) fn used_mount(&self, place: &Path) {
-        lock(&self.mounts).insert(place.to_owned());
+    /// Notes that a step had the mount `name`.
+    pub(crate) fn used_mount(&self, name: &str) {
+        lock(&self.mounts).insert(name.to_owned());
     }
 
-    /// Fills the new directory `new` of the mount at `place` with what a cache has; says whether one had something.
-    pub(crate) fn fill_mount(&self, world: &World<'_>, place: &Path, new: &Path) -> Result<bool, Cause> {
-        let Some(tag) = tag(place) else { return Ok(false) };
+    /// Fills the new directory `new` of the mount `name` with what a cache has; says whether one had something.
+    pub(crate) fn fill_mount(&self, world: &World<'_>, name: &str, new: &Path) -> Result<bool, Cause> {
         for source in &self.from {
             if source.given_up.load(Ordering::Relaxed) {
                 continue;
             }
-            match fill(world, &source.place, &tag, new) {
+            match fill(world, &source.place, name, new) {
                 Ok(true) => return Ok(true),
                 Ok(false) => {}
                 Err(error) => {
@@ -60,27 +59,26 @@ impl Caches {
     }
 }
 
-fn fill(world: &World<'_>, place: &Place, tag: &str, new: &Path) -> Result<bool, PlaceError> {
-    let manifest = place.manifest(world.client, tag)?;
+fn fill(world: &World<'_>, place: &Place, name: &str, new: &Path) -> Result<bool, PlaceError> {
+    let manifest = place.manifest(world.client, &tag(name))?;
     let Some(blob) = manifest.as_deref().and_then(entry::read_mount) else { return Ok(false) };
     fetch(world, place, &blob)?;
     let file = world.store.blobs().open(blob.digest())?;
     rustix::fs::mkdir(new, Mode::RWXU).map_err(std::io::Error::from)?;
-    let mut writer = TreeWriter::new(new, Flavour::Plain)?;
+    let mut writer = TreeWriter::new(new, world.store.snapshots().flavour())?;
     layer::read(&mut layer::decompress(file, layer::Limits::default().bytes)?, &mut writer)?;
     writer.finish()?;
     Ok(true)
 }
 
-fn keep(world: &World<'_>, place: &Place, mount: &Path) -> Result<(), PlaceError> {
-    let Some(tag) = tag(mount) else { return Ok(()) };
+fn keep(world: &World<'_>, place: &Place, mount: &str) -> Result<(), PlaceError> {
     // Steps that want it wait until it is read: what is written meanwhile would be half there.
     let Some(held) = solve::hold_mount(world, mount) else { return Ok(()) };
     let mut writer = world.store.layer_writer(world.options.compression)?;
-    diff::changes(held.directory(), &View::default(), &mut writer)?;
+    diff::changes(held.directory(), world.store.snapshots().flavour(), &View::default(), &mut writer)?;
     let layer = writer.finish()?.0;
     held.release();
     export::send_stored(world, place, &layer)?;
     let document = entry::write_mount(&layer, &Timestamp::now().to_string());
-    export::send_document(world, place, &[tag], &document)
+    export::send_document(world, place, &[tag(mount)], &document)
 }

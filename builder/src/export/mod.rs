@@ -109,5 +109,5 @@ fn open_layer(world: &World<'_>, tree: &Tree, position: usize, layer: &Layer) ->
         crate::solve::fetch(world, image, pulled)?;
     }
     tree.obtain(position, layer, world)?;
-    Ok(world.store.blobs().open(layer.blob.digest())?)
+    Ok(world.store.blobs().open_verified(layer.blob.digest())?)
 }

@@ -60,19 +60,14 @@ pub fn list(store: &Store) -> Result<Vec<Tag>, snapshot::Error> {
     let mut tags: Vec<Tag> = store
         .record_keys(KIND)?
         .iter()
-        .filter_map(|key| store.get_record(KIND, key))
+        .filter_map(|key| store.peek_record(KIND, key))
         .filter_map(|bytes| serde_json::from_slice(&bytes).ok())
         .collect();
     tags.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(tags)
 }
 
-/// Takes every name away.
-pub fn clear(store: &Store) -> Result<(), snapshot::Error> {
-    store.record_keys(KIND)?.iter().try_for_each(|key| store.remove_record(KIND, key))
-}
-
 /// A name may hold what a file name may not.
-fn key(name: &str) -> String {
+pub(crate) fn key(name: &str) -> String {
     sha256(name.as_bytes()).digest().to_owned()
 }

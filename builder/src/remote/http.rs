@@ -30,7 +30,7 @@ const CONNECT: Duration = Duration::from_secs(30);
 /// How long a whole download may take.
 const WHOLE: Duration = Duration::from_hours(1);
 /// The kind of record that the store keeps downloads as.
-const KIND: &str = "http";
+pub(crate) const KIND: &str = "http";
 
 /// Why a file could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -127,7 +127,7 @@ impl Http {
         let key = blake3::hash(url.as_bytes()).to_hex();
         let known: Option<Download> =
             store.get_record(KIND, &key).and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let known = known.filter(|known| store.blobs().has(&known.digest) == Some(known.size));
+        let known = known.filter(|known| store.blobs().has_verified(&known.digest, known.size));
         if let (Some(known), Some(_)) = (&known, checksum)
             && known.check(url, checksum).is_ok()
         {

@@ -25,7 +25,8 @@ pub(super) const STEP: CapabilitySet = CapabilitySet::AUDIT_WRITE
     .union(CapabilitySet::SYS_CHROOT);
 
 /// Gives up every capability but those of a step, for good: in the bounding set, too, so that no program regains one.
-pub(super) fn confine() -> Result<(), Failure> {
+/// What is `kept` beside them stays with this process, and with no program that it executes.
+pub(super) fn confine(kept: CapabilitySet) -> Result<(), Failure> {
     let attempt = || -> Result<(), Errno> {
         for number in 0..u64::BITS {
             let capability = CapabilitySet::from_bits_retain(1 << number);
@@ -41,7 +42,7 @@ pub(super) fn confine() -> Result<(), Failure> {
             Ok(()) | Err(Errno::INVAL) => {} // before Linux 4.3 there are none
             Err(error) => return Err(error),
         }
-        let held = capabilities(None)?.permitted.intersection(STEP);
+        let held = capabilities(None)?.permitted.intersection(STEP | kept);
         set_capabilities(None, CapabilitySets { effective: held, permitted: held, inheritable: CapabilitySet::empty() })
     };
     attempt().attempt(|| "give up capabilities".to_owned())

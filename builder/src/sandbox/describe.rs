@@ -162,6 +162,11 @@ impl ExitStatus {
 
 /// Runs steps.
 pub trait Executor: Sync {
+    /// Tells whether it can stack layers. Otherwise a root must be a whole tree (no lowers), no mount may be of
+    /// [layers](Mount::Layers), and the sources of binds, which are moved into the tree and back, must be on its file
+    /// system and in use by nobody else.
+    fn stacks_layers(&self) -> bool;
+
     /// Runs `process` in `root` and hands over its output as it comes. Returns when the process has ended, everything
     /// that it started is dead, and nothing is mounted. A command that fails is not an `Err`.
     fn run(

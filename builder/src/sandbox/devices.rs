@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, makedev, mkdirat, mknodat, openat, symlinkat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, makedev, mkdirat, mknodat, openat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::open_tree;
 
@@ -54,6 +54,26 @@ fn of_host(name: &str) -> io::Result<OwnedFd> {
     let copy = open_tree(CWD, Path::new("/dev").join(name), clone_flags())?;
     system::restrict_mounts(&copy, (READ_ONLY | NOSUID).bits().into())?;
     Ok(copy)
+}
+
+/// Makes the content of `/dev` in the directory `dev`, where nothing can be mounted: nodes, links, and directories that
+/// are as empty as those of the step's own file systems would be.
+pub(super) fn make(dev: &OwnedFd) -> Result<(), Failure> {
+    let mode = |name: &str, mode: u32| rustix::fs::chmodat(dev, name, Mode::from_raw_mode(mode), AtFlags::empty());
+    for &(name, major, minor) in DEVICES {
+        mknodat(dev, name, FileType::CharacterDevice, Mode::empty(), makedev(major, minor))
+            .and_then(|()| mode(name, 0o666))
+            .attempt(|| format!("make the device `/dev/{name}`"))?;
+    }
+    for (name, to) in LINKS {
+        symlinkat(*to, dev, *name).attempt(|| format!("link `/dev/{name}`"))?;
+    }
+    for (name, bits) in [("pts", 0o755), ("shm", 0o1777), ("mqueue", 0o1777)] {
+        mkdirat(dev, name, Mode::RWXU)
+            .and_then(|()| mode(name, bits))
+            .attempt(|| format!("make the directory `/dev/{name}`"))?;
+    }
+    Ok(())
 }
 
 /// Mounts `/dev` with `devices`; returns the mount of `/dev/null`.

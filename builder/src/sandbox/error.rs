@@ -18,11 +18,27 @@ pub enum SandboxError {
         /// The rung's name.
         name: &'static str,
     },
+    /// The step needs what the rung cannot give.
+    #[error("the sandbox `chroot` cannot {what}")]
+    Lacking {
+        /// What that is, as words that follow "cannot".
+        what: &'static str,
+    },
     /// The step took longer than it may, and was ended.
     #[error("the step took longer than {} seconds", after.as_secs_f64())]
     TimedOut {
         /// What it may take.
         after: std::time::Duration,
+    },
+    /// The emulation of root was asked for where nothing is emulated.
+    #[error(
+        "the root emulation `{emulation}` is for the sandbox `single`, and this is `{rung}`, whose ids are real; say `--isolation=single` with it"
+    )]
+    NothingToEmulate {
+        /// What was asked for.
+        emulation: &'static str,
+        /// The rung.
+        rung: &'static str,
     },
     /// [`enter`](super::enter) was called too late.
     #[error("the sandbox must be entered by a process with one thread, and this one has {count}")]

@@ -7,10 +7,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fchmod, fchown, fstat, mkdirat, openat, openat2,
+    CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, XattrFlags, fchmod, fchown, fsetxattr, fstat, mkdirat, openat,
+    openat2,
 };
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
+use snapshot::owner::{self, Owner};
 
 use super::describe::Content;
 use super::filesystem::{self, NODEV, NOEXEC, NOSUID, READ_ONLY};
@@ -40,7 +42,12 @@ pub(super) fn size_in_memory(mounts: &[ExtraMount]) -> u64 {
 
 /// Makes all mounts. `scratch` is an attached file system that is not seen by anybody else.
 pub(super) fn gather(spec: &Spec, scratch: &OwnedFd) -> Result<Vec<Extra>, Failure> {
-    let gather = |(number, mount)| gather_one(mount, &Place { scratch, number, user_xattr: spec.ground.user_xattr });
+    let gather = |(number, mount)| {
+        gather_one(
+            mount,
+            &Place { scratch, number, user_xattr: spec.ground.user_xattr, emulated: spec.ground.emulation.is_some() },
+        )
+    };
     spec.mounts.iter().enumerate().map(gather).collect()
 }
 
@@ -49,6 +56,7 @@ struct Place<'a> {
     scratch: &'a OwnedFd,
     number: usize,
     user_xattr: bool,
+    emulated: bool,
 }
 
 impl Place<'_> {
@@ -133,7 +141,15 @@ fn file(place: &Place<'_>, content: &Content, mode: u32, owner: (u32, u32)) -> s
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let mut file = File::from(openat(place.scratch, &name, flags, Mode::RUSR | Mode::WUSR)?);
     file.write_all(&content.0)?;
-    fchown(&file, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?;
+    if place.emulated {
+        let owner = Owner { uid: owner.0, gid: owner.1, device: None };
+        match fsetxattr(&file, owner::ATTRIBUTE, owner.to_text().as_bytes(), XattrFlags::empty()) {
+            Err(Errno::NOTSUP) => {} // before Linux 6.6 a tmpfs has none; who may read it is not enforced anyway
+            result => result?,
+        }
+    } else {
+        fchown(&file, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?;
+    }
     fchmod(&file, Mode::from_raw_mode(mode))?;
     // Closed before it is run: the kernel executes nothing that is open for writing.
     drop(file);

@@ -19,12 +19,13 @@ use super::extra::{self, Extra};
 use super::filesystem::{self, NODEV, NOEXEC, NOSUID, READ_ONLY};
 use super::network::RESOLVER;
 use super::rootfs::clone_flags;
+use super::settings::Settings;
 use super::spec::{Attempt, Failure, Processes, Spec};
 use super::system;
 use super::target::{Kind, Targets, attach, open_beneath};
 
 /// What of `/proc` a step must not see, as Docker has it.
-const MASKED_PROC: &[&str] = &[
+pub(super) const MASKED_PROC: &[&str] = &[
     "acpi",
     "asound",
     "interrupts",
@@ -37,9 +38,9 @@ const MASKED_PROC: &[&str] = &[
     "timer_stats",
 ];
 /// What of `/proc` a step must not write, as Docker has it.
-const READ_ONLY_PROC: &[&str] = &["bus", "fs", "irq", "sys", "sysrq-trigger"];
+pub(super) const READ_ONLY_PROC: &[&str] = &["bus", "fs", "irq", "sys", "sysrq-trigger"];
 /// What of `/sys` a step must not see, as Docker has it.
-const MASKED_SYS: &[&str] = &["firmware", "devices/virtual/powercap"];
+pub(super) const MASKED_SYS: &[&str] = &["firmware", "devices/virtual/powercap"];
 
 /// The size of `/dev/shm` that Docker gives, in bytes.
 const SHM_SIZE: u64 = 64 << 20;
@@ -72,7 +73,7 @@ impl Furniture {
             devices: devices::gather(&scratch)?,
             shm_size: spec.settings.shm_size.unwrap_or(SHM_SIZE),
             resolv_conf: gather_resolv_conf(spec.network, &scratch)?,
-            hosts: gather_file(&scratch, "hosts", hosts(spec).as_bytes())?,
+            hosts: gather_file(&scratch, "hosts", hosts(&spec.hostname, &spec.settings).as_bytes())?,
             extra,
         })
     }
@@ -157,11 +158,12 @@ fn gather_file(scratch: &OwnedFd, name: &str, content: &[u8]) -> Result<OwnedFd,
     make().attempt(|| format!("make the file `/etc/{name}`"))
 }
 
-fn hosts(spec: &Spec) -> String {
-    let own = Some(&spec.hostname).filter(|name| !name.is_empty() && *name != "localhost");
+/// The text of `/etc/hosts` for a machine with this name.
+pub(super) fn hosts(hostname: &str, settings: &Settings) -> String {
+    let own = Some(hostname).filter(|name| !name.is_empty() && *name != "localhost");
     let usual = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
     let own = own.map(|name| format!("127.0.1.1\t{name}\n"));
-    let others = spec.settings.hosts.iter().map(|(address, name)| format!("{address}\t{name}\n"));
+    let others = settings.hosts.iter().map(|(address, name)| format!("{address}\t{name}\n"));
     std::iter::once(usual).chain(own).chain(others).collect()
 }
 

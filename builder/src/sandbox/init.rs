@@ -94,7 +94,9 @@ fn stub(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<u
         Processes::Shared => Some(Subreaper::new().attempt(|| "become a subreaper".to_owned())?),
     };
     let uplink = (spec.network == Network::Private).then(network::join_new).transpose()?;
-    isolate(spec.network, spec.ground.processes).attempt(|| "make namespaces".to_owned())?;
+    if spec.ground.mounts {
+        isolate(spec.network, spec.ground.processes).attempt(|| "make namespaces".to_owned())?;
+    }
 
     let (lifeline, held) = pipe_with(PipeFlags::CLOEXEC).attempt(|| "make a pipe to process 1".to_owned())?;
     let (mut lifeline, mut held) = (Some(lifeline), Some(held));

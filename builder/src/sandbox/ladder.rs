@@ -3,13 +3,17 @@
 //! A rung is chosen because a rehearsal of a step worked in it, for no other reason.
 
 use std::fs::File;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::bare::{self, Placed};
 use super::cancel::Cancel;
 use super::describe::{Executor, ExitStatus, Mount, Process, Root, Stream};
 use super::doctor::{Obstacle, explain};
+use super::emulate::RootEmulation;
 use super::error::SandboxError;
-use super::probe::{Place, in_child, rehearse, rehearse_any};
+use super::probe::{Place, rehearse, rehearse_any};
+use super::recall::Memory;
 use super::spec::{Attempt, Failure, Ground, Processes, Spec};
 use super::userns::{Ids, Namespace, Refusal};
 use super::{program, run};
@@ -21,22 +25,33 @@ pub enum Rung {
     Root,
     /// A user namespace with a range of ids.
     Range,
+    /// A user namespace with one id, and root emulated.
+    Single,
+    /// Another root and real ids, and no namespace.
+    Chroot,
 }
 
 impl Rung {
     /// Every rung, from the top.
-    pub(super) const ALL: [Self; 2] = [Self::Root, Self::Range];
+    pub(super) const ALL: [Self; 4] = [Self::Root, Self::Range, Self::Single, Self::Chroot];
 
     /// The name that the user chooses it by.
     pub fn name(self) -> &'static str {
         match self {
             Self::Root => "root",
             Self::Range => "range",
+            Self::Single => "single",
+            Self::Chroot => "chroot",
         }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rung| rung.name() == name)
     }
 
     /// What it guarantees, one sentence each.
     pub(super) fn guarantees(self, ground: Ground) -> Vec<&'static str> {
+        const NAMESPACES: &str = "every step has its own mounts, IPC and host name";
         let processes = match ground.processes {
             Processes::Own => "a step sees and signals its own processes alone, and all of them die with rbuild",
             Processes::Shared => {
@@ -44,66 +59,68 @@ impl Rung {
                  leaves running is killed"
             }
         };
-        let (owners, privilege) = match self {
+        let (namespaces, owners, privilege) = match self {
             Self::Root => (
+                NAMESPACES,
                 "owners, groups, modes and device nodes of the image are real",
                 "root of a step is root of rbuild's user namespace, with Docker's default capabilities and no more",
             ),
             Self::Range => (
+                NAMESPACES,
                 "owners, groups and modes of the image are real; a device node cannot be made",
                 "root of a step has no privilege outside of its user namespace",
             ),
+            Self::Single => (
+                NAMESPACES,
+                match ground.emulation.unwrap_or_default() {
+                    RootEmulation::Full => {
+                        "owners, groups, modes and device nodes of the image are exact; inside a step they are emulated, so \
+                         what users other than root may not read or write is not enforced there"
+                    }
+                    RootEmulation::Filter => {
+                        "every file that a step makes is root's: changes of owners and ids succeed and change nothing"
+                    }
+                    RootEmulation::None => "every file that a step makes is root's: changes of owners and ids fail",
+                },
+                "root of a step has no privilege outside of its user namespace",
+            ),
+            Self::Chroot => (
+                "a step has a root of its own and shares everything else with this container: nothing but the container \
+                 confines it, and it can leave its root",
+                "owners, groups, modes and device nodes of the image are real",
+                "what is mounted into a step is moved into its tree: a read-only bind can be written, a tmpfs has no \
+                 limit, a secret is a file on the disk until the step ends",
+            ),
         };
-        vec!["every step has its own mounts, IPC and host name", processes, owners, privilege]
+        vec![namespaces, processes, owners, privilege]
     }
 
-    /// Shows in children that it works, up to a process that waits in the namespace that it needs.
-    pub(super) fn attempt(self, place: &Place) -> Result<(Option<Namespace>, Ground), Refusal> {
+    /// Makes the namespace that it needs, and takes everything else for shown.
+    fn again(self, ground: Ground) -> Result<Option<Namespace>, Refusal> {
+        match self {
+            Self::Root | Self::Chroot => Ok(None),
+            Self::Range => Namespace::make(Ids::Range, || Ok(ground)).map(|(namespace, _)| Some(namespace)),
+            Self::Single => Namespace::make(Ids::Single, || Ok(ground)).map(|(namespace, _)| Some(namespace)),
+        }
+    }
+
+    /// Shows in children that it works, up to a process that waits in the namespace that it needs. `directory` is where
+    /// trees will be.
+    pub(super) fn attempt(self, place: &Place, directory: &Path) -> Result<(Option<Namespace>, Ground), Refusal> {
         match self {
             Self::Root => {
                 let user_xattr = !in_initial_namespace().map_err(Refusal::Rehearsal)?;
-                let ground = Ground { user_xattr, processes: Processes::Own };
+                let ground = Ground { user_xattr, processes: Processes::Own, mounts: true, emulation: None };
                 rehearse(place, ground).map_err(Refusal::Rehearsal).map(|ground| (None, ground))
             }
-            Self::Range => {
-                Namespace::make(Ids::Range, || rehearse_any(place)).map(|(namespace, ground)| (Some(namespace), ground))
+            Self::Range => Namespace::make(Ids::Range, || rehearse_any(place, None))
+                .map(|(namespace, ground)| (Some(namespace), ground)),
+            Self::Single => Namespace::make(Ids::Single, || rehearse_any(place, Some(RootEmulation::Full)))
+                .map(|(namespace, ground)| (Some(namespace), ground)),
+            Self::Chroot => {
+                let ground = Ground { user_xattr: true, processes: Processes::Shared, mounts: false, emulation: None };
+                bare::rehearse(directory).map_err(Refusal::Rehearsal).map(|()| (None, ground))
             }
-        }
-    }
-}
-
-/// A rung that is planned: known by name and recognised where it would work, so that a machine that has no other gets a
-/// true answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Planned {
-    /// A user namespace with one id, and owners recorded.
-    Single,
-    /// chroot with real ids, where nothing can be mounted.
-    Chroot,
-}
-
-impl Planned {
-    pub(super) const ALL: [Self; 2] = [Self::Single, Self::Chroot];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Single => "single",
-            Self::Chroot => "chroot",
-        }
-    }
-
-    /// Tells whether the machine would allow it.
-    pub(super) fn attempt(self, place: &Place) -> Result<(), Refusal> {
-        match self {
-            Self::Single => Namespace::make(Ids::Single, || rehearse_any(place)).map(drop),
-            Self::Chroot => in_child(|| {
-                rustix::process::chroot("/").attempt(|| "change the root".to_owned())?;
-                let (uid, gid) = (nix::unistd::Uid::from_raw(1), nix::unistd::Gid::from_raw(1));
-                nix::unistd::setgroups(&[]).attempt(|| "leave all groups".to_owned())?;
-                nix::unistd::setresgid(gid, gid, gid).attempt(|| "take another group id".to_owned())?;
-                nix::unistd::setresuid(uid, uid, uid).attempt(|| "take another user id".to_owned())
-            })
-            .map_err(Refusal::Rehearsal),
         }
     }
 }
@@ -117,22 +134,24 @@ pub struct Sandbox {
     program: Mutex<Option<Arc<File>>>,
 }
 
-/// Chooses the highest rung that works here, or the one that is `requested` by name, and enters it.
+/// Chooses the highest rung that works here, or the one that is `requested` by name, and enters it. `emulation` is for a
+/// rung that has a single id, and refused on any other.
 ///
-/// Must be called while the process has one thread: it forks, and the kernel lets no other process join a user namespace.
-pub fn enter(requested: Option<&str>) -> Result<Sandbox, SandboxError> {
+/// `directory` is where the trees of steps will be. Must be called while the process has one thread: it forks, and the
+/// kernel lets no other process join a user namespace.
+pub fn enter(
+    requested: Option<&str>,
+    emulation: Option<RootEmulation>,
+    directory: &Path,
+) -> Result<Sandbox, SandboxError> {
     let threads = fs_err::read_dir("/proc/self/task").attempt(|| "count the threads of rbuild".to_owned())?.count();
     if threads > 1 {
         return Err(SandboxError::Threads { count: threads });
     }
-    let Some(name) = requested else { return enter_highest() };
-    if let Some(planned) = Planned::ALL.into_iter().find(|planned| planned.name() == name) {
-        return Err(SandboxError::NotImplemented { name: planned.name() });
-    }
-    let rung = Rung::ALL.into_iter().find(|rung| rung.name() == name);
-    let rung = rung.ok_or_else(|| SandboxError::UnknownRung { name: name.to_owned() })?;
-    match rung.attempt(&Place::Memory) {
-        Ok((namespace, ground)) => Sandbox::new(rung, namespace, ground),
+    let Some(name) = requested else { return enter_highest(emulation, directory) };
+    let rung = Rung::named(name).ok_or_else(|| SandboxError::UnknownRung { name: name.to_owned() })?;
+    match rung.attempt(&Place::Memory, directory) {
+        Ok((namespace, ground)) => Sandbox::new(rung, namespace, ground, emulation),
         Err(refusal) => {
             let Obstacle { sentence, remedies, .. } = explain(rung.name(), &refusal);
             Err(SandboxError::Unavailable { name: rung.name(), obstacle: sentence, remedy: remedies.join("; or: ") })
@@ -140,21 +159,28 @@ pub fn enter(requested: Option<&str>) -> Result<Sandbox, SandboxError> {
     }
 }
 
-fn enter_highest() -> Result<Sandbox, SandboxError> {
+fn enter_highest(emulation: Option<RootEmulation>, directory: &Path) -> Result<Sandbox, SandboxError> {
+    let memory = Memory::new(directory);
+    let recalled = memory.recall().and_then(|(name, ground)| Some((Rung::named(&name)?, ground)));
+    if let Some((rung, ground)) = recalled
+        && let Ok(namespace) = rung.again(ground)
+    {
+        return Sandbox::new(rung, namespace, ground, emulation);
+    }
     let mut last = None;
     for rung in Rung::ALL {
-        match rung.attempt(&Place::Memory) {
-            Ok((namespace, ground)) => return Sandbox::new(rung, namespace, ground),
+        match rung.attempt(&Place::Memory, directory) {
+            Ok((namespace, ground)) => {
+                memory.keep(rung.name(), ground);
+                return Sandbox::new(rung, namespace, ground, emulation);
+            }
+            // What keeps an ordinary user from changing the root is not what there is something to be done about.
+            Err(_) if rung == Rung::Chroot => {}
             Err(refusal) => last = Some(explain(rung.name(), &refusal)),
         }
     }
-    let planned = Planned::ALL.into_iter().find(|planned| planned.attempt(&Place::Memory).is_ok());
     let Obstacle { sentence, remedies, .. } = last.unwrap_or_default();
-    let remedy = remedies.join("; or: ");
-    Err(match planned {
-        None => SandboxError::NoRung { obstacle: sentence, remedy },
-        Some(planned) => SandboxError::OnlyPlanned { name: planned.name(), obstacle: sentence, remedy },
-    })
+    Err(SandboxError::NoRung { obstacle: sentence, remedy: remedies.join("; or: ") })
 }
 
 /// The inode number of the first user namespace is fixed (`PROC_USER_INIT_INO`).
@@ -164,7 +190,18 @@ pub(super) fn in_initial_namespace() -> Result<bool, Failure> {
 }
 
 impl Sandbox {
-    fn new(rung: Rung, namespace: Option<Namespace>, ground: Ground) -> Result<Self, SandboxError> {
+    fn new(
+        rung: Rung,
+        namespace: Option<Namespace>,
+        mut ground: Ground,
+        emulation: Option<RootEmulation>,
+    ) -> Result<Self, SandboxError> {
+        if let Some(emulation) = emulation {
+            if ground.emulation.is_none() {
+                return Err(SandboxError::NothingToEmulate { emulation: emulation.name(), rung: rung.name() });
+            }
+            ground.emulation = Some(emulation);
+        }
         if let Some(namespace) = namespace {
             namespace.join()?;
         }
@@ -179,6 +216,11 @@ impl Sandbox {
     /// Tells whether overlayfs must keep its marks in `user.overlay.*` attributes: outside the initial user namespace.
     pub fn user_xattr(&self) -> bool {
         self.ground.user_xattr
+    }
+
+    /// How root, who has a single id, gets others; nothing where ids are real.
+    pub fn emulation(&self) -> Option<RootEmulation> {
+        self.ground.emulation
     }
 
     /// What it guarantees on this machine, one sentence each.
@@ -197,6 +239,10 @@ impl Sandbox {
 }
 
 impl Executor for Sandbox {
+    fn stacks_layers(&self) -> bool {
+        self.ground.mounts
+    }
+
     fn run(
         &self,
         root: &Root,
@@ -206,7 +252,16 @@ impl Executor for Sandbox {
         output: &mut dyn FnMut(Stream, &[u8]),
     ) -> Result<ExitStatus, SandboxError> {
         run::check(root, process, mounts)?;
-        let spec = Spec::new(root, process, mounts, self.ground);
-        run::run(&*self.program()?, &spec, process.stdin.as_deref(), cancel, output)
+        let program = self.program()?;
+        if self.ground.mounts {
+            let spec = Spec::new(root, process, mounts, self.ground);
+            return run::run(&program, &spec, process.stdin.as_deref(), cancel, output);
+        }
+        bare::check(root, process, mounts)?;
+        let placed = Placed::new(root, &process.settings, mounts)?;
+        let spec = Spec::new(root, process, &[], self.ground);
+        let ended = run::run(&program, &spec, process.stdin.as_deref(), cancel, output);
+        placed.restore(root)?;
+        ended
     }
 }

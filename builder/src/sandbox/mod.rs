@@ -29,30 +29,34 @@
     reason = "fork, mount_setattr, prctl and ioctl have no safe wrapper; every block says why it is sound"
 )]
 
+mod bare;
 mod cancel;
 mod capabilities;
 mod describe;
 mod devices;
 mod doctor;
+mod emulate;
 mod error;
 mod extra;
 mod filesystem;
 mod furnish;
 mod init;
+mod inject;
 mod ladder;
 mod network;
 mod probe;
 mod process_one;
 mod program;
 mod reap;
+mod recall;
 mod rootfs;
 mod run;
-#[expect(dead_code, unused_imports, reason = "the rungs that filter calls use it next")]
 mod seccomp;
 mod settings;
 mod spec;
 mod step;
 mod stubs;
+mod supervise;
 mod system;
 mod target;
 mod userns;
@@ -60,6 +64,7 @@ mod userns;
 pub use cancel::Cancel;
 pub use describe::{Content, Executor, ExitStatus, Mount, Network, Process, Root, Stream, Writes};
 pub use doctor::{Diagnosis, Obstacle, Probe, doctor};
+pub use emulate::RootEmulation;
 pub use error::SandboxError;
 pub use init::init_if_child;
 pub use ladder::{Rung, Sandbox, enter};

@@ -14,11 +14,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::describe::Network;
+use super::emulate::RootEmulation;
 use super::rootfs::{self, Layers};
 use super::spec::{Attempt, Failure, Ground, Processes};
 use super::target::{Kind, Targets, attach};
 use super::userns::{hear, say};
-use super::{filesystem, furnish, init, system};
+use super::{emulate, filesystem, furnish, init, seccomp, system};
 
 /// Where the rehearsed root is.
 #[derive(Debug, Clone)]
@@ -49,9 +50,9 @@ pub(super) fn in_child<T: Serialize + DeserializeOwned>(
 
 /// Rehearses a step with processes of its own, or else among those of rbuild. Only for a user namespace of its own: that
 /// is what keeps a step from tracing the processes that it sees.
-pub(super) fn rehearse_any(place: &Place) -> Result<Ground, Failure> {
-    let own = Ground { user_xattr: true, processes: Processes::Own };
-    let shared = Ground { user_xattr: true, processes: Processes::Shared };
+pub(super) fn rehearse_any(place: &Place, emulation: Option<RootEmulation>) -> Result<Ground, Failure> {
+    let own = Ground { user_xattr: true, processes: Processes::Own, mounts: true, emulation };
+    let shared = Ground { processes: Processes::Shared, ..own };
     // The first failure counts: what stands in the way of more is what is worth telling.
     rehearse(place, own).or_else(|failure| rehearse(place, shared).map_err(|_| failure))
 }
@@ -94,5 +95,12 @@ fn make_root(directory: Option<&Path>, ground: Ground) -> Result<(), Failure> {
     rootfs::pivot()?;
     let root = rustix::fs::open("/", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, Mode::empty())
         .attempt(|| "open the root".to_owned())?;
-    Targets::new(root, layers.into_upper()).place(proc, Path::new("/proc"), Kind::Directory)
+    Targets::new(root, layers.into_upper()).place(proc, Path::new("/proc"), Kind::Directory)?;
+    match ground.emulation.and_then(emulate::program) {
+        // Nobody listens afterwards, nor is anything left to do.
+        Some(program) => seccomp::install_with_listener(&program)
+            .map(drop)
+            .attempt(|| "filter the calls of a step and listen to them".to_owned()),
+        None => Ok(()),
+    }
 }

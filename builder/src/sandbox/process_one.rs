@@ -14,8 +14,9 @@ use super::init::{BROKEN, send};
 use super::reap::{self, Subreaper};
 use super::rootfs::{self, Layers};
 use super::spec::{Attempt, Failure, Made, Processes, Report, Spec};
+use super::supervise::{self, Started};
 use super::target::Targets;
-use super::{capabilities, step, system};
+use super::{bare, step, system};
 
 /// The life of process 1; returns its exit code. The stub holds the other end of `lifeline`.
 pub(super) fn process_one(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream, lifeline: &OwnedFd) -> u8 {
@@ -45,7 +46,8 @@ fn in_pid_namespace(
     }
     let made = furnish(spec)?;
     let step = start(spec, stdin, channel)?;
-    let code = reap::until_ended(step).attempt(|| "wait for the step".to_owned())?;
+    let code = reap::until_ended(step.pid).attempt(|| "wait for the step".to_owned())?;
+    step.check()?;
     Ok(Report::Ended { code, made })
 }
 
@@ -57,25 +59,42 @@ fn among_others(
     lifeline: &OwnedFd,
 ) -> Result<Option<Report>, Failure> {
     let subreaper = Subreaper::new().attempt(|| "become a subreaper".to_owned())?;
-    let made = furnish(spec)?;
-    let step = start(spec, stdin, channel)?;
-    let code = subreaper.until_ended(step, lifeline).attempt(|| "wait for the step".to_owned());
+    let (made, step) = if spec.ground.mounts {
+        (furnish(spec)?, start(spec, stdin, channel)?)
+    } else {
+        (Made::default(), bare::start(spec, stdin, channel)?)
+    };
+    let code = subreaper.until_ended(step.pid, lifeline).attempt(|| "wait for the step".to_owned());
     subreaper.kill_all().attempt(|| "kill what the step left".to_owned())?;
+    step.check()?;
     Ok(code?.map(|code| Report::Ended { code, made }))
 }
 
-fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<rustix::process::Pid, Failure> {
+/// Starts the step. From then on process 1 can do no more than root of the step: it is the parent of a hostile process,
+/// which may trace it.
+fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<Started, Failure> {
+    supervise::start(
+        spec.ground.emulation,
+        || step::execute(spec, stdin),
+        |failure| {
+            let sent = send(channel, &Report::Failed(failure));
+            if sent.is_ok() { 0 } else { BROKEN }
+        },
+    )
+}
+
+/// Forks a step that nothing is emulated for, and that confines itself.
+pub(super) fn fork(channel: &mut UnixStream, step: impl FnOnce() -> Result<u8, Failure>) -> Result<Started, Failure> {
     let step = || {
-        step::execute(spec, stdin).unwrap_or_else(|failure| {
+        step().unwrap_or_else(|failure| {
             let sent = send(channel, &Report::Failed(failure));
             if sent.is_ok() { 0 } else { BROKEN }
         })
     };
-    system::fork(step).attempt(|| "fork the step".to_owned())
+    system::fork(step).map(Started::alone).attempt(|| "fork the step".to_owned())
 }
 
-/// Makes the root, goes there, and gives up what the step may not have. From then on process 1 can do no more than root
-/// of the step: it is the parent of a hostile process, which may trace it.
+/// Makes the root and goes there.
 fn furnish(spec: &Spec) -> Result<Made, Failure> {
     rootfs::make_private()?;
     nix::unistd::sethostname(&spec.hostname).attempt(|| format!("set the host name `{}`", spec.hostname))?;
@@ -94,14 +113,13 @@ fn furnish(spec: &Spec) -> Result<Made, Failure> {
     let mut targets = Targets::new(root, layers.into_upper());
     furniture.place(&mut targets)?;
     let made = targets.finish()?;
-    own_null().attempt(|| "open `/dev/null`".to_owned())?;
-    capabilities::confine()?;
+    own_null(CWD, "/dev/null").attempt(|| "open `/dev/null`".to_owned())?;
     Ok(made)
 }
 
 /// Exchanges the host's `/dev/null`, whose owner and mode root of a step could change, for the step's.
-fn own_null() -> io::Result<()> {
-    let null = openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+pub(super) fn own_null(directory: impl AsFd, path: &str) -> io::Result<()> {
+    let null = openat(directory, path, OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let found = fstat(&null)?;
     let device = (major(found.st_rdev), minor(found.st_rdev));
     if FileType::from_raw_mode(found.st_mode) != FileType::CharacterDevice || device != (1, 3) {

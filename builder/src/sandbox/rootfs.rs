@@ -263,7 +263,7 @@ mod tests {
             assert_eq!(seen, lowers[0].as_encoded_bytes());
             Ok(())
         };
-        let ground = Ground { user_xattr: true, processes: Processes::Shared };
+        let ground = Ground { user_xattr: true, processes: Processes::Shared, mounts: true, emulation: None };
         let namespace = Namespace::make(Ids::Single, || in_child(mount).map(|()| ground));
         namespace.map(drop).map_err(|refusal| match refusal {
             super::super::userns::Refusal::Rehearsal(failure) => failure,

@@ -94,7 +94,10 @@ pub(super) fn run(
         return Err(SandboxError::TimedOut { after });
     }
     let (code, made) = verdict(&report, status)?;
-    stubs::remove(spec.upper.as_ref(), &made)?;
+    let upper = spec.upper.as_ref();
+    if !made.stubs.is_empty() {
+        stubs::remove(upper, &made, &stubs::look(upper, &made)?)?;
+    }
     Ok(ExitStatus { code, out_of_memory: code != 0 && settings::memory_kills() > kills })
 }
 

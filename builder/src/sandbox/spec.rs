@@ -9,6 +9,7 @@ use rustix::fs::{Statx, StatxTimestamp};
 use serde::{Deserialize, Serialize};
 
 use super::describe::{Content, Mount, Network, Process, Root};
+use super::emulate::RootEmulation;
 use super::error::SandboxError;
 use super::settings::Settings;
 
@@ -40,6 +41,10 @@ pub(super) struct Ground {
     /// Where overlayfs keeps its marks; see `Sandbox::user_xattr`.
     pub(super) user_xattr: bool,
     pub(super) processes: Processes,
+    /// Whether anything can be mounted; otherwise there are no namespaces either.
+    pub(super) mounts: bool,
+    /// How root, who has a single id there, gets others; nothing where ids are real.
+    pub(super) emulation: Option<RootEmulation>,
 }
 
 /// Which processes a step sees.

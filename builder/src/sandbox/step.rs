@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use crate::accounts::{Accounts, User};
 
+use super::emulate::RootEmulation;
 use super::spec::{Attempt, Failure, Spec};
 use super::{settings, system};
 
@@ -35,9 +36,14 @@ pub(super) fn execute(spec: &Spec, stdin: Option<&File>) -> Result<u8, Failure> 
     enter_directory(Path::new(&spec.cwd))?;
     let user = accounts()?.user(&spec.user);
     let user = user.map_err(|error| Failure::of_step(format!("become the user `{}`", spec.user), &error))?;
-    own_outputs(&user).attempt(|| "give the outputs to the step's user".to_owned())?;
+    if spec.ground.emulation.is_none() {
+        own_outputs(&user).attempt(|| "give the outputs to the step's user".to_owned())?;
+    }
     settings::limit(&spec.settings)?;
-    become_user(&user)?;
+    // Without emulation a single id is root's already, and can be nobody else's.
+    if spec.ground.emulation != Some(RootEmulation::None) || (user.uid, user.gid) != (0, 0) {
+        become_user(&user)?;
+    }
     system::default_signals();
     system::close_on_exec().attempt(|| "close descriptors".to_owned())?;
     let mut env = spec.env.clone();

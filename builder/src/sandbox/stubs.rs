@@ -18,16 +18,16 @@ use super::error::SandboxError;
 use super::spec::{Directory, Made, State, Time};
 use super::target::{look_at, open_beneath};
 
-/// Removes what `made` names from `upper`, and gives the directories around it their times again.
-pub(super) fn remove(upper: &Path, made: &Made) -> Result<(), SandboxError> {
-    if made.stubs.is_empty() {
-        return Ok(());
-    }
-    let fail = |path: &Path, error: Errno| SandboxError::Stub { path: path.to_owned(), source: error.into() };
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = openat(CWD, upper, flags, Mode::empty()).map_err(|error| fail(upper, error))?;
+/// Tells how the step left the directories that `made` names; nothing of those that are none any more.
+pub(super) fn look(upper: &Path, made: &Made) -> Result<Vec<Option<State>>, SandboxError> {
+    let root = open(upper)?;
+    Ok(made.directories.iter().map(|directory| state(&root, directory)).collect())
+}
 
-    let ended: Vec<Option<State>> = made.directories.iter().map(|directory| state(&root, directory)).collect();
+/// Removes what `made` names from `upper`, and gives the directories around it the times again that they have but for
+/// that: `ended` is how the step left them.
+pub(super) fn remove(upper: &Path, made: &Made, ended: &[Option<State>]) -> Result<(), SandboxError> {
+    let root = open(upper)?;
     for stub in made.stubs.iter().rev() {
         let path = stub.path();
         if made.directories.iter().any(|directory| directory.path() == path) {
@@ -38,9 +38,18 @@ pub(super) fn remove(upper: &Path, made: &Made) -> Result<(), SandboxError> {
     for (directory, ended) in made.directories.iter().zip(ended).rev() {
         let Some(ended) = ended else { continue };
         let path = directory.path();
-        unless_gone(restore(&root, directory, ended)).map_err(|error| fail(&path, error))?;
+        unless_gone(restore(&root, directory, *ended)).map_err(|error| fail(&path, error))?;
     }
     Ok(())
+}
+
+fn open(upper: &Path) -> Result<OwnedFd, SandboxError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, upper, flags, Mode::empty()).map_err(|error| fail(upper, error))
+}
+
+fn fail(path: &Path, error: Errno) -> SandboxError {
+    SandboxError::Stub { path: path.to_owned(), source: error.into() }
 }
 
 /// How the step left `directory`; nothing where it is no directory of the upper any more.

@@ -77,6 +77,23 @@ pub(super) fn restrict_mounts(mount: impl AsFd, attributes: u64) -> io::Result<(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// A structure of the kernel.
+///
+/// # Safety
+/// It must have no padding.
+pub(super) unsafe trait Plain: Copy {}
+
+// SAFETY: the `struct stat` of 64-bit kernels names all of its bytes.
+unsafe impl Plain for rustix::fs::Stat {}
+// SAFETY: so does `struct statx`.
+unsafe impl Plain for rustix::fs::Statx {}
+
+/// The bytes of a structure.
+pub(super) fn bytes_of<T: Plain>(value: &T) -> &[u8] {
+    // SAFETY: the value lives as long as the result, and its type has no padding, so every byte of it was written.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
+}
+
 /// Brings the loopback interface of this network namespace up.
 pub(super) fn loopback_up() -> io::Result<()> {
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;

@@ -74,6 +74,16 @@ impl Targets {
         Ok(false)
     }
 
+    /// Finds or makes `path` to put something else in its place. Returns where it is, without links, and the directory
+    /// that it is in, which is remembered as it is.
+    pub(super) fn find(&mut self, path: &Path, kind: Kind) -> Result<(PathBuf, OwnedFd), Errno> {
+        let (at, _) = self.find_or_make(path, kind)?;
+        let parent = at.parent().unwrap_or(Path::new(""));
+        self.remember(parent)?;
+        let parent = self.open_directory(parent, ResolveFlags::empty())?;
+        Ok((at, parent))
+    }
+
     /// Finds `path` beneath the root and makes what is missing of it. Returns also where it is, without links.
     fn find_or_make(&mut self, path: &Path, kind: Kind) -> Result<(PathBuf, OwnedFd), Errno> {
         let mut queue = names(path);

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{Builder, JoinHandle};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{Gid, Mode, Uid};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use snapshot::Active;
@@ -41,7 +41,7 @@ impl Proxy {
         let short = PathBuf::from(format!("/proc/self/fd/{}/agent", opened.as_raw_fd()));
         let listener = UnixListener::bind(&short)?;
         rustix::fs::chmod(&short, Mode::from_raw_mode(ssh.mode))?;
-        rustix::fs::chown(&short, Some(Uid::from_raw(ssh.uid)), Some(Gid::from_raw(ssh.gid)))?;
+        directory.give(&short, Some(ssh.uid), Some(ssh.gid))?;
         listener.set_nonblocking(true)?;
         let (stopped, stop) = pipe_with(PipeFlags::CLOEXEC)?;
         let agent = agent.to_owned();

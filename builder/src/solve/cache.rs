@@ -13,7 +13,8 @@ use snapshot::{Compression, Layer, SnapshotId, Store};
 
 use super::key::{CacheKey, Field};
 
-const STEPS: &str = "steps";
+/// Which kind of record the store keeps what is known of steps as.
+pub(crate) const KIND: &str = "steps";
 const CONTENTS: &str = "contents";
 const OWN: &str = "own";
 const NEAR: &str = "near";
@@ -50,18 +51,18 @@ pub struct Record {
 
 /// The record of a key; none when there is none, or when it is damaged, which costs a re-run and no more.
 pub fn get(store: &Store, key: &CacheKey) -> Option<Record> {
-    serde_json::from_slice(&store.get_record(STEPS, &key.hex())?).ok()
+    serde_json::from_slice(&store.get_record(KIND, &key.hex())?).ok()
 }
 
 /// Writes the record of a key, in place of an earlier one.
 pub fn put(store: &Store, key: &CacheKey, record: &Record) -> Result<(), snapshot::Error> {
-    store.put_record(STEPS, &key.hex(), &serde_json::to_vec(record).expect("a record is plain data"))
+    store.put_record(KIND, &key.hex(), &serde_json::to_vec(record).expect("a record is plain data"))
 }
 
 /// The record of the step that has this content key.
 pub(super) fn by_content(store: &Store, content: &CacheKey) -> Option<Record> {
     let definition = String::from_utf8(store.get_record(CONTENTS, &content.hex())?).ok()?;
-    serde_json::from_slice(&store.get_record(STEPS, &definition)?).ok()
+    serde_json::from_slice(&store.get_record(KIND, &definition)?).ok()
 }
 
 /// Lets the record of `definition` be found by content.
@@ -90,7 +91,7 @@ pub(super) fn note(store: &Store, own: &CacheKey, definition: &CacheKey, name: &
 /// The records of steps with the name or the place of this one, the likeliest first.
 pub(super) fn nearest(store: &Store, name: &str) -> Vec<Record> {
     let keys = nearness(name).into_iter().flat_map(|name| near_keys(store, &name));
-    keys.filter_map(|key| serde_json::from_slice(&store.get_record(STEPS, &key)?).ok()).collect()
+    keys.filter_map(|key| serde_json::from_slice(&store.get_record(KIND, &key)?).ok()).collect()
 }
 
 /// By what a step is called near to another: its instruction, and its stage with its place there.
@@ -107,12 +108,4 @@ fn near(name: &str) -> String {
 fn near_keys(store: &Store, name: &str) -> Vec<String> {
     let keys = store.get_record(NEAR, &near(name)).and_then(|bytes| String::from_utf8(bytes).ok());
     keys.map(|keys| keys.split(' ').map(str::to_owned).collect()).unwrap_or_default()
-}
-
-/// Forgets every step.
-pub fn clear(store: &Store) -> Result<(), snapshot::Error> {
-    for kind in [CONTENTS, OWN, NEAR, STEPS] {
-        store.record_keys(kind)?.iter().try_for_each(|key| store.remove_record(kind, key))?;
-    }
-    Ok(())
 }

@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
-use rustix::fs::{FlockOperation, Gid, Mode, Uid};
+use rustix::fs::{FlockOperation, Mode};
 use rustix::io::Errno;
+use snapshot::Kind;
 use snapshot::digest::sha256;
 use snapshot::path::remove_tree;
-use snapshot::{ChangeSink, Entry, Flavour, Kind, TreeWriter};
 
 use crate::dockerfile::Sharing;
 use crate::graph::CacheOp;
@@ -26,7 +26,7 @@ use crate::graph::CacheOp;
 use super::error::Cause;
 use super::recall::definition_of;
 use super::tree::Tree;
-use super::{World, relative};
+use super::{World, mounts};
 
 /// Permissions of a directory that begins empty (Dockerfile reference, "RUN --mount=type=cache").
 const MODE: u32 = 0o755;
@@ -54,9 +54,9 @@ impl Held {
     }
 }
 
-/// Where a mount's directories are. Steps that give a new directory another owner, mode or content have another
+/// What a mount's directories are called. Steps that give a new directory another owner, mode or content have another
 /// directory: they would not find what they ask for.
-pub(super) fn place(world: &World<'_>, cache: &CacheOp, from: Option<&Tree>) -> PathBuf {
+pub(super) fn name(cache: &CacheOp, from: Option<&Tree>) -> String {
     let number = |number: Option<u32>| number.map_or_else(String::new, |number| number.to_string());
     let content = from.and_then(definition_of).map_or_else(String::new, ToString::to_string);
     let fields = [
@@ -68,16 +68,17 @@ pub(super) fn place(world: &World<'_>, cache: &CacheOp, from: Option<&Tree>) -> 
         if cache.from.is_some() { cache.source.clone() } else { String::new() },
     ];
     let framed: Vec<String> = fields.iter().map(|field| format!("{}:{field}", field.len())).collect();
-    world.store.mounts().join(sha256(framed.concat().as_bytes()).digest())
+    sha256(framed.concat().as_bytes()).digest().to_owned()
 }
 
-/// Waits until the mount at `place` may be used, and makes its directory with `fill` if it is new.
+/// Waits until the mount `name` may be used, and makes its directory with `fill` if it is new.
 pub(super) fn hold(
     world: &World<'_>,
-    place: &Path,
+    name: &str,
     sharing: Sharing,
     fill: &dyn Fn(&Path) -> Result<(), Cause>,
 ) -> Result<Held, Cause> {
+    let place = &world.store.use_mount(name)?;
     if sharing != Sharing::Private {
         return Slot::open(place, 0)?.hold(world, sharing, fill);
     }
@@ -91,11 +92,10 @@ pub(super) fn hold(
     }
 }
 
-/// Waits until nobody uses the mount at `place`; none when it has nothing.
-pub(crate) fn hold_mount(world: &World<'_>, place: &Path) -> Option<Held> {
-    let directory = place.join("0").join("fs");
+/// Waits until nobody uses the mount `name`; none when it has nothing.
+pub(crate) fn hold_mount(world: &World<'_>, name: &str) -> Option<Held> {
     let nothing = |_: &Path| Err(Cause::Cancelled);
-    directory.is_dir().then(|| hold(world, place, Sharing::Locked, &nothing).ok()).flatten()
+    hold(world, name, Sharing::Locked, &nothing).ok()
 }
 
 /// One directory of a mount.
@@ -163,33 +163,17 @@ pub(super) fn fill(world: &World<'_>, cache: &CacheOp, from: Option<&Tree>, new:
         copy(world, cache, tree, new)?;
     }
     let mode = cache.mode.or(from.is_none().then_some(MODE));
-    let ids = (cache.uid.map(Uid::from_raw), cache.gid.map(Gid::from_raw));
-    rustix::fs::chown(new, ids.0, ids.1).map_err(failed("give to its owner"))?;
+    world.store.snapshots().give(new, cache.uid, cache.gid).map_err(failed("give to its owner"))?;
     let set = mode.map_or(Ok(()), |mode| rustix::fs::chmod(new, Mode::from_raw_mode(mode)));
     set.map_err(failed("set the mode of"))
 }
 
 fn copy(world: &World<'_>, cache: &CacheOp, tree: &Tree, new: &Path) -> Result<(), Cause> {
     let view = tree.view(world)?;
-    let source = super::mounts::find(&view, &cache.source)?;
-    let mut writer = TreeWriter::new(new, Flavour::Plain)?;
-    let root = Path::new(".");
-    if let Some(found) = view.lookup(&source) {
-        let entry: Entry = found.entry.into_owned();
-        if entry.kind != Kind::Directory {
-            let (id, source_path) = (cache.id.clone(), cache.source.clone());
-            return Err(Cause::CacheSource { id, source_path });
-        }
-        writer.entry(root, &entry, &mut std::io::empty())?;
+    let source = mounts::find(&view, &cache.source)?;
+    if view.lookup(&source).is_some_and(|found| found.entry.kind != Kind::Directory) {
+        let (id, source_path) = (cache.id.clone(), cache.source.clone());
+        return Err(Cause::CacheSource { id, source_path });
     }
-    for (path, found) in view.walk(&source) {
-        let path = if source == root { &path } else { path.strip_prefix(&source).unwrap_or(&path) };
-        let entry = found.entry.clone().into_owned();
-        if matches!(entry.kind, Kind::File { .. }) {
-            writer.copy_file(relative(path), &entry, &tree.open(&found, world)?)?;
-        } else {
-            writer.entry(path, &entry, &mut std::io::empty())?;
-        }
-    }
-    Ok(writer.finish()?)
+    mounts::copy_part(world, tree, &source, new).map(drop)
 }

@@ -169,7 +169,7 @@ impl Copying<'_> {
 
     /// A file behind http(s): mode 0600, as old as the server says.
     fn download(&mut self, number: usize, url: &str, download: &Download, unpack: bool) -> Result<(), Cause> {
-        let mut file = self.world.store.blobs().open(&download.digest)?;
+        let mut file = self.world.store.blobs().open_verified(&download.digest)?;
         if unpack && let Some(archive) = archive::open(file.file().try_clone()?)? {
             return self.archive(number, Path::new(&shown(url)), &archive);
         }

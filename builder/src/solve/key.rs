@@ -6,6 +6,7 @@
 //! | variables in scope (ARG, ENV), in order | yes | expanded into the fields | expanded into the fields | – |
 //! | content of the sources: names, types, modes, bytes, links, attributes | – | yes | – | – |
 //! | digest and file name of a download; commit and directory of a repository | – | yes | – | – |
+//! | the emulation of root, where it is not exact | yes | – | – | – |
 //! | each mount: type, target, options; content of what it binds of the context | yes | – | – | – |
 //! | the build's fixed time, which new directories and heredocs' files get | – | yes | yes | – |
 //! | *input*: the tree below | yes | unless `--link`, which only looks names of `--chown` up there | yes | – |
@@ -34,6 +35,7 @@ use snapshot::chain_id;
 use crate::context::Ignore;
 use crate::graph::chmod::Chmod;
 use crate::graph::{CopyOp, CopySource, Graph, MountOp, Op, PinnedImage, RunOp, Vertex, VertexId};
+use crate::sandbox::RootEmulation;
 
 use super::error::{Cause, SolveError};
 use super::select::{self, Chosen};
@@ -126,7 +128,7 @@ fn own(vertex: &Vertex, world: &World<'_>) -> Result<Fields, Cause> {
     Ok(match &vertex.op {
         Op::Scratch => Fields::new("scratch"),
         Op::Source(image) => source(image),
-        Op::Run(op) => mounts(run(op), op, world)?,
+        Op::Run(op) => mounts(run(op, world.options.emulation), op, world)?,
         Op::Mkdir(op) => Fields::new("mkdir")
             .field("path", op.path.as_os_str().as_encoded_bytes())
             .field("user", &op.user)
@@ -145,7 +147,7 @@ pub(crate) fn chain(image: &PinnedImage) -> Option<Digest> {
     chain.map(|id| id.0)
 }
 
-fn run(op: &RunOp) -> Fields {
+fn run(op: &RunOp, emulation: Option<RootEmulation>) -> Fields {
     let variables = op.env.iter().map(|(name, value)| format!("{name}={value}"));
     let script = op.script.as_ref().map(|script| &script.content);
     Fields::new("run")
@@ -155,6 +157,7 @@ fn run(op: &RunOp) -> Fields {
         .field("cwd", op.cwd.as_os_str().as_encoded_bytes())
         .field("user", &op.user)
         .field("network", format!("{:?}", op.network))
+        .fields("emulation", emulation.filter(|kind| *kind != RootEmulation::Full).map(RootEmulation::name))
 }
 
 fn mounts(fields: Fields, op: &RunOp, world: &World<'_>) -> Result<Fields, Cause> {

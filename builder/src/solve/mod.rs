@@ -27,6 +27,7 @@ mod steps;
 mod tests;
 pub mod tree;
 mod verify;
+pub mod whole;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -42,7 +43,7 @@ use crate::grants::Grants;
 use crate::graph::{CopyOp, Graph, Op};
 use crate::progress::Reporter;
 use crate::remote::Remotes;
-use crate::sandbox::{Cancel, Executor, Settings};
+use crate::sandbox::{Cancel, Executor, RootEmulation, Settings};
 
 pub(crate) use cache_mount::hold_mount;
 pub(crate) use error::chain;
@@ -52,12 +53,15 @@ use plan::Lookup;
 pub(crate) use source::fetch;
 use steps::Solver;
 use tree::Tree;
+use whole::Wholes;
 
 /// What solving works with.
 #[derive(Clone, Copy)]
 pub struct World<'a> {
     /// Layers, snapshots, records.
     pub store: &'a Store,
+    /// The trees of stages, where layers cannot be stacked.
+    pub wholes: &'a Wholes,
     /// The registries.
     pub client: &'a registry::Client,
     /// What runs commands.
@@ -116,6 +120,8 @@ pub struct Options {
     pub private_network: bool,
     /// What else every step has.
     pub settings: Settings,
+    /// How root of a step has ids that a single one cannot be; nothing where they are what they seem.
+    pub emulation: Option<RootEmulation>,
     /// How new layers are compressed.
     pub compression: Compression,
     /// When layers count as made, RFC 3339; the time they were made when absent.

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use snapshot::{Active, ChangeSink, Flavour, TreeWriter, View};
+use snapshot::{Active, ChangeSink, Flavour, Found, Kind, TreeWriter, View};
 
 use crate::context::{Ignore, Selected};
 use crate::dockerfile::Sharing;
@@ -87,6 +87,9 @@ impl Prepared {
 
     fn bind_tree(&mut self, world: &World<'_>, bind: &BindOp, tree: &Tree) -> Result<Mount, Cause> {
         let source = find(&tree.view(world)?, &bind.source)?;
+        if !world.executor.stacks_layers() {
+            return self.bind_copy(world, bind, tree, &source);
+        }
         let mut lowers = tree.dirs(world)?;
         lowers.reverse();
         let writes = if bind.writable {
@@ -101,6 +104,15 @@ impl Prepared {
             None
         };
         Ok(Mount::Layers { lowers, writes, source, target: bind.target.clone() })
+    }
+
+    /// Where layers cannot be stacked the step gets a copy of what it asks for.
+    fn bind_copy(&mut self, world: &World<'_>, bind: &BindOp, tree: &Tree, source: &Path) -> Result<Mount, Cause> {
+        let active = world.store.snapshots().prepare()?;
+        let name = copy_part(world, tree, source, active.upper())?;
+        let source = real(&active.upper().join(name))?;
+        self.copies.push(active);
+        Ok(Mount::Bind { source, target: bind.target.clone(), readonly: !bind.writable })
     }
 
     /// The step gets a copy: it has what the ignore rules leave and nothing else, and cannot change under the step.
@@ -156,26 +168,29 @@ impl Prepared {
     /// The cache mounts by their number among all. Every step takes its locks in the order of their places, so that no
     /// two wait for each other; a directory that a step has twice is locked once.
     fn caches(&mut self, world: &World<'_>, op: &RunOp, trees: &[Tree]) -> Result<Vec<(usize, Mount)>, Cause> {
-        let mut places: BTreeMap<PathBuf, Vec<(usize, &CacheOp)>> = BTreeMap::new();
+        let mut places: BTreeMap<String, Vec<(usize, &CacheOp)>> = BTreeMap::new();
         for (number, mount) in op.mounts.iter().enumerate() {
             if let MountOp::Cache(cache) = mount {
-                let place = cache_mount::place(world, cache, from(cache, trees));
-                places.entry(place).or_default().push((number, cache));
+                let name = cache_mount::name(cache, from(cache, trees));
+                places.entry(name).or_default().push((number, cache));
             }
         }
         let mut mounts = Vec::new();
-        for (place, uses) in places {
+        for (name, uses) in places {
             let strictest = uses.iter().map(|(_, cache)| cache.sharing).max_by_key(|sharing| strictness(*sharing));
             let first = uses[0].1;
             let fill = |new: &Path| {
-                if world.caches.fill_mount(world, &place, new)? {
+                if world.caches.fill_mount(world, &name, new)? {
                     return Ok(());
                 }
                 cache_mount::fill(world, first, from(first, trees), new)
             };
-            let held = cache_mount::hold(world, &place, strictest.unwrap_or_default(), &fill)?;
+            // What is moved into a tree is nowhere else meanwhile.
+            let shareable = world.executor.stacks_layers();
+            let sharing = strictest.filter(|sharing| shareable || *sharing != Sharing::Shared);
+            let held = cache_mount::hold(world, &name, sharing.unwrap_or(Sharing::Locked), &fill)?;
             let source = real(held.directory())?;
-            world.caches.used_mount(&place);
+            world.caches.used_mount(&name);
             self.caches.push(held);
             mounts.extend(uses.into_iter().map(|(number, cache)| {
                 let target = cache.target.clone();
@@ -218,6 +233,34 @@ pub(super) fn find(view: &View, source: &str) -> Result<PathBuf, Cause> {
         return Err(Cause::NoMatch { patterns: source.to_owned(), place: "the tree that it is mounted from" });
     }
     Ok(path)
+}
+
+/// Copies what is at `source` in a tree: the content of a directory into the directory `to`, and anything else under its
+/// own name, which is returned; the name of a directory is empty.
+pub(super) fn copy_part(world: &World<'_>, tree: &Tree, source: &Path, to: &Path) -> Result<PathBuf, Cause> {
+    let view = tree.view(world)?;
+    let mut writer = TreeWriter::new(to, world.store.snapshots().flavour())?;
+    let mut put = |path: &Path, found: &Found<'_>| -> Result<(), Cause> {
+        if matches!(found.entry.kind, Kind::File { .. }) {
+            writer.copy_file(path, &found.entry, &tree.open(found, world)?)?;
+        } else {
+            writer.entry(path, &found.entry, &mut std::io::empty())?;
+        }
+        Ok(())
+    };
+    let found = view.lookup(source);
+    let file = found.as_ref().filter(|found| found.entry.kind != Kind::Directory);
+    let name = file.and_then(|_| source.file_name()).map(PathBuf::from).unwrap_or_default();
+    if let Some(found) = &found {
+        put(relative(&name), found)?;
+    }
+    if file.is_none() {
+        for (path, found) in view.walk(source) {
+            put(path.strip_prefix(source).unwrap_or(&path), &found)?;
+        }
+    }
+    writer.finish()?;
+    Ok(name)
 }
 
 /// Makes `path` in a copy where it is missing. What a link is in the way of is left to the sandbox, which judges it.

@@ -1,6 +1,8 @@
-//! `RUN`: a command in a sandbox on an overlay of the layers below.
+//! `RUN`: a command in a sandbox, on an overlay of the layers below or on a whole tree of them.
 
 use std::ffi::OsString;
+
+use snapshot::Active;
 
 use crate::dockerfile::Network;
 use crate::graph::{RunOp, Script};
@@ -32,13 +34,12 @@ pub(super) fn run(
     trees: &Trees<'_>,
     (instruction, step): (&str, &Step<'_>),
 ) -> Result<(), Cause> {
-    let mut lowers = trees.base.dirs(world)?;
-    lowers.reverse();
     let active = world.store.snapshots().prepare()?;
-    if let Some(top) = lowers.first() {
-        active.adopt_root_of(top)?;
-    }
-    let root = Root { lowers, upper: active.upper().to_owned(), work: active.work().to_owned() };
+    let whole = if world.executor.stacks_layers() { None } else { Some(world.wholes.take(world, trees.base)?) };
+    let root = match &whole {
+        Some(whole) => Root { lowers: Vec::new(), upper: whole.path().to_owned(), work: active.work().to_owned() },
+        None => stacked(world, trees.base, &active)?,
+    };
     let mut prepared = Prepared::new(world, op, trees.all)?;
     prepared.mounts.extend(op.script.as_ref().map(script));
     let process = process(op, &prepared.env, world.options);
@@ -57,9 +58,22 @@ pub(super) fn run(
             if status.out_of_memory { Cause::OutOfMemory { command, code } } else { Cause::Exit { command, code } };
         return Err(failed);
     }
+    if let Some(whole) = whole {
+        world.wholes.settle(whole, trees.own, active.upper())?;
+    }
     let top = trees.own.top();
     top.keep_snapshot(active.commit(top.id())?);
     Ok(())
+}
+
+/// An overlay over the layers of `base`, written to `active`.
+fn stacked(world: &World<'_>, base: &Tree, active: &Active) -> Result<Root, Cause> {
+    let mut lowers = base.dirs(world)?;
+    lowers.reverse();
+    if let Some(top) = lowers.first() {
+        active.adopt_root_of(top)?;
+    }
+    Ok(Root { lowers, upper: active.upper().to_owned(), work: active.work().to_owned() })
 }
 
 /// The beginning of a long command: the excerpt of the Dockerfile shows the rest.

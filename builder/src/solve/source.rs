@@ -61,7 +61,7 @@ pub(super) fn unpack(world: &World<'_>, image: &PinnedImage, layers: &[Arc<TreeL
 
 /// Unpacks one layer; one that the store lacks is unpacked while it is fetched.
 fn unpack_one(world: &World<'_>, image: &PinnedImage, layer: &Layer) -> Result<Unpacked, Cause> {
-    if world.store.blobs().has(layer.blob.digest()) == Some(layer.blob.size()) {
+    if world.store.blobs().has_verified(layer.blob.digest(), layer.blob.size()) {
         return unpack_stream(world, image, layer, world.store.blobs().open(layer.blob.digest())?);
     }
     let (arriving, copy) = io::pipe()?;
@@ -99,7 +99,7 @@ fn same(image: &PinnedImage, expected: &Digest, found: &Digest) -> Result<(), Ca
 
 /// Makes sure that the store has the blob of an image's layer.
 pub(crate) fn fetch(world: &World<'_>, image: &PinnedImage, layer: &Layer) -> Result<(), Cause> {
-    if world.store.blobs().has(layer.blob.digest()) == Some(layer.blob.size()) {
+    if world.store.blobs().has_verified(layer.blob.digest(), layer.blob.size()) {
         return Ok(());
     }
     fetch_blob(world, image, layer, None)

@@ -24,6 +24,10 @@ struct Fake {
 }
 
 impl Executor for Fake {
+    fn stacks_layers(&self) -> bool {
+        true
+    }
+
     fn run(
         &self,
         root: &Root,
@@ -109,14 +113,17 @@ fn solve_at(home: &Path, graph: &Graph, fake: &Fake, change: impl Fn(&mut Option
         explain: true,
         verify: 0,
         private_network: false,
+        emulation: None,
         settings: Settings::default(),
         compression: Compression::default(),
         epoch: None,
         export_layers: true,
     };
     change(&mut options);
+    let wholes = Wholes::default();
     let world = World {
         store: &store,
+        wholes: &wholes,
         client: &client,
         executor: fake,
         context: &context,

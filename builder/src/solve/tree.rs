@@ -233,7 +233,7 @@ impl Tree {
                     return Ok(index);
                 }
                 let mut writer = IndexWriter::default();
-                diff::changes(&snapshot.dir, &below, &mut writer)?;
+                diff::changes(&snapshot.dir, world.store.snapshots().flavour(), &below, &mut writer)?;
                 layer.keep_index(world, Arc::new(writer.finish()))?;
             }
             _ => self.unpack(position, world)?,
@@ -260,7 +260,7 @@ impl Tree {
             .or(layer.otherwise.get())
             .expect("a step that is neither a directory nor a blob is run again");
         self.obtain(position, known, world)?;
-        let blob = world.store.blobs().open(known.blob.digest())?;
+        let blob = world.store.blobs().open_verified(known.blob.digest())?;
         let mut tar = HashingReader::new(layer::decompress(blob, layer::Limits::default().bytes)?);
         let snapshots = world.store.snapshots();
         let unpacked = snapshot::unpack(&mut tar, snapshots.prepare()?, snapshots.flavour())?;
@@ -312,7 +312,7 @@ impl Tree {
         } else {
             let snapshot = top.snapshot(world).expect("a step that is neither a directory nor a blob is run again");
             let mut writer = world.store.layer_writer(compression)?;
-            diff::changes(&snapshot.dir, &below.view(world)?, &mut writer)?;
+            diff::changes(&snapshot.dir, world.store.snapshots().flavour(), &below.view(world)?, &mut writer)?;
             let (layer, index) = writer.finish()?;
             top.keep_index(world, Arc::new(index))?;
             layer

@@ -75,7 +75,7 @@ fn check(fill: impl FnOnce(&mut TreeWriter, &Path), expected: &Expect) {
     fill(&mut tree, active.upper());
     tree.finish().unwrap();
     let mut lines = Lines::default();
-    changes(active.upper(), &stack.view, &mut lines).unwrap();
+    changes(active.upper(), active.flavour(), &stack.view, &mut lines).unwrap();
     expected.assert_eq(&lines.0.join("\n"));
 }
 
@@ -251,7 +251,7 @@ fn other_overlay_features_are_refused() {
         let active = place.snapshots.prepare().unwrap();
         fs_err::create_dir(active.upper().join("d")).unwrap();
         set(active.upper(), "d", name, b"");
-        let result = changes(active.upper(), &stack.view, &mut Lines::default());
+        let result = changes(active.upper(), active.flavour(), &stack.view, &mut Lines::default());
         assert!(matches!(result, Err(Error::OverlayFeature { .. })), "{name}");
     }
 }
@@ -379,7 +379,7 @@ fn build(place: &Place, stack: &mut Stack, steps: &[Step]) {
     // Mounted afresh: right after link(2) overlayfs still shows two inodes.
     let with = |top: &Path| mount_overlay(&[&lowers[..], &[top.to_owned()]].concat(), None, flavour);
     let expected = cut(scan(&with(active.upper()).path()));
-    let (layer, index) = place.layer(|writer| changes(active.upper(), &stack.view, writer)).unwrap();
+    let (layer, index) = place.layer(|writer| changes(active.upper(), active.flavour(), &stack.view, writer)).unwrap();
     let below = stack.view.clone();
     place.unpack(&place.tar(&layer), stack).unwrap();
 
@@ -391,7 +391,7 @@ fn build(place: &Place, stack: &mut Stack, steps: &[Step]) {
     let mut index = index;
     index.cut_times();
     assert_eq!(index, **stack.view.layers().last().unwrap());
-    let (same, _) = place.layer(|writer| changes(stack.top(), &below, writer)).unwrap();
+    let (same, _) = place.layer(|writer| changes(stack.top(), active.flavour(), &below, writer)).unwrap();
     assert_eq!(same.diff_id, layer.diff_id);
 }
 
@@ -422,7 +422,50 @@ fn capabilities_travel() {
     // cap_net_raw+ep, version 2.
     let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     set(active.upper(), "ping", "security.capability", &capability);
-    let (layer, _) = place.layer(|writer| changes(active.upper(), &stack.view, writer)).unwrap();
+    let (layer, _) = place.layer(|writer| changes(active.upper(), active.flavour(), &stack.view, writer)).unwrap();
     place.unpack(&place.tar(&layer), &mut stack).unwrap();
     assert_eq!(xattrs(&stack.top().join("ping"))[&b"security.capability"[..]], capability);
+}
+
+/// What a single id makes of a layer: exact owners and devices in a tree that is all its own.
+#[test]
+fn owners_and_devices_of_a_single_id_are_kept_in_attributes() {
+    let place = Place::with_flavour(Flavour::Single);
+    let owned = |mut item: Item, uid, gid| {
+        let Item::Entry(entry, _) = &mut item else { panic!("an entry") };
+        (entry.metadata.uid, entry.metadata.gid) = (uid, gid);
+        item
+    };
+    let special = |kind| Item::Entry(Entry { kind, metadata: metadata(0o640) }, Vec::new());
+    let tree = model([
+        ("d", owned(directory(0o700), 33, 34)),
+        ("d/f", owned(file("f"), 1000, 0)),
+        ("d/l", owned(symlink("f"), 1000, 1001)),
+        ("fifo", owned(special(Kind::Fifo), 5, 6)),
+        ("null", owned(special(Kind::CharDevice { major: 1, minor: 3 }), 0, 7)),
+        ("root", owned(file("r"), 0, 0)),
+        ("sda", owned(special(Kind::BlockDevice { major: 8, minor: 300 }), 0, 6)),
+    ]);
+    let (layer, index) = place.layer(|writer| emit(&tree, writer)).unwrap();
+    let mut stack = Stack::default();
+    place.unpack(&place.tar(&layer), &mut stack).unwrap();
+    let real = scan(stack.top());
+    for (path, item) in &real {
+        let Item::Entry(entry, _) = item else { panic!("a link") };
+        assert_eq!((entry.metadata.uid, entry.metadata.gid), own(), "{}", path.display());
+    }
+    let Item::Entry(null, _) = &real[Path::new("null")] else { panic!("an entry") };
+    assert_eq!(null.kind, Kind::File { size: 0 });
+    let (_, again) = place.layer(|writer| changes(stack.top(), Flavour::Single, &View::default(), writer)).unwrap();
+    let nodes = |index: &crate::LayerIndex| {
+        index.nodes().iter().map(|(path, node)| format!("{path:?} {node:?}")).collect::<Vec<_>>()
+    };
+    assert_eq!(nodes(&again), nodes(&index));
+    // On top of itself it changes nothing; as a tree of another flavour it is what the file system says.
+    let mut lines = Lines::default();
+    changes(stack.top(), Flavour::Single, &stack.view, &mut lines).unwrap();
+    assert_eq!(lines.0, [""; 0]);
+    let mut lines = Lines::default();
+    changes(stack.top(), Flavour::UserXattr, &stack.view, &mut lines).unwrap();
+    assert_eq!(lines.0.len(), 6);
 }

@@ -50,7 +50,7 @@ pub(super) fn is_noise(part: &[u8]) -> bool {
     if squares * 256 * 50 > length * length * 51 {
         return false;
     }
-    let mut shorter = [0; PROBE - PROBE / 256];
+    let mut shorter = vec![0; PROBE - PROBE / 256];
     let mut state = Compress::new(Compression::fast(), false);
     !matches!(state.compress(&part[..PROBE], &mut shorter, FlushCompress::Finish), Ok(Status::StreamEnd))
 }

@@ -12,8 +12,7 @@
 //! seal               blake3 of the blob's name and all the above  32
 //! ```
 //! Numbers are little-endian. A list needs no fsync: a torn one breaks its seal and counts as absent, as does a
-//! segment whose bytes break its check. Any number of processes may add, use and drop lists; blobs are removed only
-//! while nobody has the store open.
+//! segment whose bytes break its check. Any number of processes may add, use and drop lists and their blobs.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -135,16 +134,24 @@ impl SegmentCache {
         }
     }
 
-    /// Removes the lists of all blobs but `kept`; returns the bytes freed on disk.
-    pub(crate) fn retain(&self, kept: &HashSet<Digest>) -> Result<u64, Error> {
-        let mut freed = 0;
-        for list in self.lists()? {
-            if !list.blob().is_some_and(|blob| kept.contains(&blob)) {
-                remove(&list.path)?;
-                freed += list.on_disk;
+    /// Reads the list of a blob, and compares the segments with it.
+    pub(crate) fn verify(&self, blob: &Digest) -> Result<(), Error> {
+        let path = self.directory.join(blob.digest());
+        let corrupt = |reason| Error::Corrupt { path: path.clone(), reason };
+        let records = decode(blob, &fs_err::read(&path)?).ok_or_else(|| corrupt("its seal is wrong"))?;
+        let file = match self.blobs.open(blob) {
+            // It says nothing any more, and goes with the next prune.
+            Err(Error::MissingBlob { .. }) => return Ok(()),
+            other => other?,
+        };
+        for record in records {
+            let mut bytes = vec![0; usize::try_from(record.size).unwrap_or(0)];
+            file.read_exact_at(&mut bytes, record.offset)?;
+            if blake3::hash(&bytes) != record.check {
+                return Err(corrupt("a segment is not what it says"));
             }
         }
-        Ok(freed)
+        Ok(())
     }
 
     /// Returns the segment of a bundle: that of an earlier layer, else a new one. `None` for its name when it is too
@@ -248,7 +255,6 @@ impl SegmentCache {
     }
 
     fn lists(&self) -> Result<Vec<List>, Error> {
-        use std::os::unix::fs::MetadataExt;
         let mut lists = Vec::new();
         for entry in fs_err::read_dir(&self.directory)? {
             let path = entry?.path();
@@ -258,7 +264,7 @@ impl SegmentCache {
                 other => other?,
             };
             let used = metadata.modified()?;
-            lists.push(List { path, used, length: metadata.len(), on_disk: metadata.blocks() * 512 });
+            lists.push(List { path, used, length: metadata.len() });
         }
         Ok(lists)
     }
@@ -269,7 +275,6 @@ struct List {
     path: PathBuf,
     used: SystemTime,
     length: u64,
-    on_disk: u64,
 }
 
 impl List {

@@ -72,7 +72,7 @@ fn check(edit: impl FnOnce(&dyn Fn(&str) -> PathBuf), expected: &Expect) {
         let upper = place.snapshots.prepare().unwrap();
         whole.changes(upper.upper()).unwrap();
         let mut index = IndexWriter::default();
-        crate::diff::changes(upper.upper(), below, &mut index).unwrap();
+        crate::diff::changes(upper.upper(), upper.flavour(), below, &mut index).unwrap();
         std::sync::Arc::new(index.finish())
     };
     let index = layer(&mut whole, &stack.view);

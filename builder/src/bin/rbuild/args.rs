@@ -7,6 +7,7 @@ use builder::export::{Output, OutputSpec};
 use builder::grants::{AgentSpec, SecretSpec};
 use builder::graph::platform::Platform;
 use builder::graph::references::StepNetwork;
+use builder::prune::Limit;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::caching::CachingArgs;
@@ -40,8 +41,6 @@ pub(crate) enum Command {
     Build(Box<BuildArgs>),
     /// List the images in the store
     Images(ImagesArgs),
-    /// Remove cached steps and every layer that no named image needs
-    Prune(PruneArgs),
     /// Copy an image, with all its platforms, between registries, OCI layouts, archives and the store
     Copy(copy::CopyArgs),
     /// Push an image of the store
@@ -52,6 +51,11 @@ pub(crate) enum Command {
     Inspect(inspect::InspectArgs),
     /// List the tags of a repository
     Tags(inspect::TagsArgs),
+    /// What the store takes up, what may go, and whether it is whole
+    #[command(subcommand)]
+    Cache(crate::commands::cache::CacheCommand),
+    /// The same as `rbuild cache prune`
+    Prune(crate::commands::cache::PruneArgs),
     /// Say what this machine lets rbuild do, and what would let it do more
     Doctor(DoctorArgs),
     /// Look inside
@@ -117,6 +121,9 @@ pub(crate) struct BuildArgs {
     /// Ask the registry for every base image (rbuild always does)
     #[arg(long)]
     pub(crate) pull: bool,
+    /// How large the store may be when the build is done: bytes (`20GiB`) or a share of the disk; the longest unused goes
+    #[arg(long, value_name = "SIZE", default_value_t = Limit::default())]
+    pub(crate) keep_storage: Limit,
     /// Steps to run at a time [default: the number of processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
@@ -125,9 +132,8 @@ pub(crate) struct BuildArgs {
     pub(crate) network: NetworkMode,
     #[command(flatten)]
     pub(crate) settings: crate::commands::settings::SettingsArgs,
-    /// How to isolate steps: `rbuild doctor` says what this machine gives
-    #[arg(long, value_name = "RUNG", default_value = "auto")]
-    pub(crate) isolation: String,
+    #[command(flatten)]
+    pub(crate) isolation: crate::commands::isolation::IsolationArgs,
     /// Write the digest of the image's config to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
@@ -186,14 +192,6 @@ pub(crate) struct ImagesArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// `rbuild prune`.
-#[derive(Debug, Args)]
-pub(crate) struct PruneArgs {
-    /// Remove the named images and the content of cache mounts too
-    #[arg(short, long)]
-    pub(crate) all: bool,
 }
 
 /// `rbuild doctor`.

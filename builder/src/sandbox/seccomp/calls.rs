@@ -215,6 +215,14 @@ calls! {
     Sysctl 156 149 _;
     ClockSettime64 _ 404 _;
     ClockAdjtime64 _ 405 _;
+    Access 21 33 _;
+    Faccessat 269 307 48;
+    Faccessat2 439 439 439;
+    Readlink 89 85 _;
+    Readlinkat 267 305 78;
+    Statfs 137 99 43;
+    Chmod 90 15 _;
+    Fchmodat 268 306 53;
 }
 
 #[cfg(test)]

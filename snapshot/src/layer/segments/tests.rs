@@ -151,8 +151,6 @@ fn the_longest_unused_lists_go_first() {
     let mut expected = vec![digests[0].clone(), digests[2].clone()];
     expected.sort_by_key(ToString::to_string);
     assert_eq!(left, expected);
-    assert!(cache.retain(&HashSet::from([digests[0].clone()])).unwrap() > 0);
-    assert_eq!(cache.lists().unwrap().len(), 1);
 }
 
 #[test]

@@ -44,13 +44,14 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
         return check(&build, &registry, dockerfile);
     }
     let home = super::home()?;
-    let sandbox = sandbox.map_or_else(|| super::enter(&args.isolation), Ok)?;
+    let sandbox = sandbox.map_or_else(|| args.isolation.enter(), Ok)?;
     let cancel = Cancel::new().context("cannot prepare to cancel steps").map_err(Failure::Environment)?;
     signals::cancel_on_signals(cancel.clone()).context("cannot take signals").map_err(Failure::Environment)?;
 
     let mode = if args.quiet { Mode::Quiet } else { args.progress };
     let display = ui::display(mode);
-    let machine = Machine { home: &home, sandbox: &sandbox, registry: &registry, cancel: &cancel };
+    let keep_storage = args.keep_storage;
+    let machine = Machine { home: &home, sandbox: &sandbox, registry: &registry, cancel: &cancel, keep_storage };
     let result = build::build(&build, &machine, display.as_ref());
     display.finish(result.is_ok());
     let image = result.map_err(|error| Failure::Build { error: Box::new(error), dockerfile })?;
@@ -78,7 +79,7 @@ fn main_context(args: &BuildArgs, location: &Location) -> Result<(MainContext, O
     if let Location::Directory(directory) = location {
         return Ok((contexts::open_local(directory, file, &mut stdin).map_err(failed)?, None));
     }
-    let (home, sandbox) = (super::home()?, super::enter(&args.isolation)?);
+    let (home, sandbox) = (super::home()?, args.isolation.enter()?);
     let store = build::open_store(&home, &sandbox).context("cannot use the store")?;
     Ok((contexts::open(location, file, &mut stdin, &store).map_err(failed)?, Some(sandbox)))
 }

@@ -93,7 +93,7 @@ fn transfer(from: &Place, to: &[Place], choice: &Choice, progress: Mode) -> Resu
     // Only the store needs its owner's user namespace.
     let is_stored = |place: &Place| matches!(place, Place::Store(_));
     let store = if is_stored(from) || to.iter().any(is_stored) {
-        let sandbox = super::enter("auto")?;
+        let sandbox = super::enter()?;
         Some(open_store(&super::home()?, &sandbox).context("cannot use the store")?)
     } else {
         None

@@ -87,7 +87,7 @@ fn ast(file: &Path) -> Result<(), Failure> {
 
 impl Run {
     fn run(&self) -> anyhow::Result<ExitCode> {
-        let sandbox = enter(self.rung.as_deref())?;
+        let sandbox = enter(self.rung.as_deref(), None, self.upper.parent().unwrap_or(Path::new("/")))?;
         let cancel = Cancel::new()?;
         let root = Root { lowers: self.lower.clone(), upper: self.upper.clone(), work: self.work.clone() };
         let (process, mounts) = (self.process()?, self.mounts()?);

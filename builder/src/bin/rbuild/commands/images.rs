@@ -10,7 +10,7 @@ use crate::report::Failure;
 use crate::ui;
 
 pub(crate) fn run(args: &ImagesArgs) -> Result<(), Failure> {
-    let sandbox = super::enter("auto")?;
+    let sandbox = super::enter()?;
     let store = open_store(&super::home()?, &sandbox).context("cannot use the store")?;
     let tags = tags::list(&store).context("cannot list the images")?;
     if args.json {

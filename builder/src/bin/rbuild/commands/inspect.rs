@@ -38,7 +38,7 @@ pub(crate) struct TagsArgs {
 pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
     let client = registries::client()?;
     let store = if matches!(args.image, Place::Store(_)) {
-        let sandbox = super::enter("auto")?;
+        let sandbox = super::enter()?;
         Some(open_store(&super::home()?, &sandbox).context("cannot use the store")?)
     } else {
         None

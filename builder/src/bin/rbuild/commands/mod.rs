@@ -1,6 +1,7 @@
 //! One module a command.
 
 mod build;
+pub(crate) mod cache;
 pub(crate) mod caching;
 pub(crate) mod copy;
 pub(crate) mod debug;
@@ -8,7 +9,7 @@ mod doctor;
 mod grants;
 mod images;
 pub(crate) mod inspect;
-mod prune;
+pub(crate) mod isolation;
 mod registries;
 pub(crate) mod settings;
 
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use builder::sandbox::{self, Sandbox};
+use builder::sandbox::Sandbox;
 
 use crate::args::{Cli, Command};
 use crate::report::Failure;
@@ -27,12 +28,14 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         None => build::run(&cli.build),
         Some(Command::Build(args)) => build::run(&args),
         Some(Command::Images(args)) => images::run(&args),
-        Some(Command::Prune(args)) => prune::run(&args),
+
         Some(Command::Copy(args)) => copy::copy(&args),
         Some(Command::Push(args)) => copy::push(&args),
         Some(Command::Pull(args)) => copy::pull(&args),
         Some(Command::Inspect(args)) => inspect::inspect(&args),
         Some(Command::Tags(args)) => inspect::tags(&args),
+        Some(Command::Cache(command)) => return cache::run(&command),
+        Some(Command::Prune(args)) => cache::run_prune(&args),
         Some(Command::Doctor(_)) => doctor::run(),
         Some(Command::Debug(command)) => return debug::run(&command),
     }?;
@@ -49,9 +52,7 @@ fn make_home(home: &Path) -> Result<(), Failure> {
     fs_err::create_dir_all(home).context("cannot make the state directory").map_err(Failure::Environment)
 }
 
-/// Chooses the rung and steps onto it; no thread may run yet.
-fn enter(isolation: &str) -> Result<Sandbox, Failure> {
-    let requested = Some(isolation).filter(|name| *name != "auto");
-    make_home(&home()?)?;
-    sandbox::enter(requested).map_err(|error| Failure::Environment(error.into()))
+/// Steps onto the highest rung; no thread may run yet.
+fn enter() -> Result<Sandbox, Failure> {
+    isolation::IsolationArgs::default().enter()
 }

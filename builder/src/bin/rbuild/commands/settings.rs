@@ -60,7 +60,7 @@ fn host(text: &str, network: NetworkMode) -> Result<(IpAddr, String), Failure> {
     Ok((address, name.to_owned()))
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|letter: char| letter.is_ascii_alphabetic()).unwrap_or(text.len());
     let seconds = match &text[split..] {
         "" | "s" => 1,

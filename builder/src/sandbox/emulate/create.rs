@@ -1,0 +1,199 @@
+//! What a step creates: whose it is, and devices, which only seem to be.
+//!
+//! Root creates most, and its files need no record: then the kernel goes on. For others the file is made here, so that
+//! nobody ever sees it without its owner.
+
+use std::ffi::CString;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, mknodat, openat, openat2, symlinkat};
+use rustix::io::Errno;
+use snapshot::Owner;
+use snapshot::owner::Device;
+
+use super::super::seccomp::{Call, Reply};
+use super::place::Place;
+use super::rules::TMPFILE;
+use super::{Caller, Emulation, record};
+
+/// Permissions, setuid, setgid and the sticky bit.
+const PERMISSIONS: u32 = 0o7777;
+
+/// How a file is to be opened (`struct open_how`).
+struct How {
+    flags: u32,
+    mode: u32,
+    resolve: u64,
+}
+
+impl How {
+    fn of(caller: &Caller<'_>) -> Result<(Option<usize>, usize, Self), Errno> {
+        let how = |flags, mode| Self { flags, mode, resolve: 0 };
+        Ok(match caller.call {
+            Call::Open => (None, 0, how(caller.word(1), caller.word(2))),
+            Call::Openat => (Some(0), 1, how(caller.word(2), caller.word(3))),
+            Call::Openat2 => {
+                let mut bytes = [0; 24];
+                caller.read(caller.argument(2), &mut bytes)?;
+                let number = |at: usize| {
+                    let field: [u8; 8] = bytes[at..at + 8].try_into().expect("eight bytes are eight bytes");
+                    u64::from_ne_bytes(field)
+                };
+                let low = |number: u64| u32::try_from(number).map_err(|_| Errno::INVAL);
+                (Some(0), 1, Self { flags: low(number(0))?, mode: low(number(8))?, resolve: number(16) })
+            }
+            _ => {
+                let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
+                (None, 0, how(flags.cast_unsigned(), caller.word(1)))
+            }
+        })
+    }
+}
+
+impl Emulation {
+    pub(super) fn open(&mut self, caller: &Caller<'_>) -> Result<Reply, Errno> {
+        let Ok((directory, path, how)) = How::of(caller) else { return Ok(Reply::Continue) };
+        let temporary = how.flags & TMPFILE != 0;
+        if !temporary && how.flags & libc::O_CREAT.cast_unsigned() == 0 {
+            return Ok(Reply::Continue);
+        }
+        let Some(named) = self.named(caller, directory, path, temporary) else { return Ok(Reply::Continue) };
+        let found = Place::of_path(self.namer(caller), named.directory, &named.path, true);
+        if !temporary && found.is_ok_and(|place| record::status(&place).is_ok()) {
+            return Ok(Reply::Continue);
+        }
+        let place = self.to_make(caller, &named)?;
+        let flags = OFlags::from_bits_retain(how.flags) | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(how.mode & PERMISSIONS);
+        let _masked = Masked::of(caller);
+        let file = if how.resolve == 0 {
+            openat(CWD, &*place.path, flags, mode)?
+        } else {
+            let base = match named.directory {
+                libc::AT_FDCWD => Place::of_cwd(caller.thread())?,
+                descriptor => Place::of_descriptor(caller.thread(), descriptor)?,
+            };
+            let base = openat(CWD, &*base.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+            openat2(&base, &*named.path, flags, mode, ResolveFlags::from_bits_retain(how.resolve))?
+        };
+        self.records.write(&Place::of_own(&file)?, named.owner)?;
+        Ok(Reply::Descriptor { file, close_on_exec: how.flags & libc::O_CLOEXEC.cast_unsigned() != 0 })
+    }
+
+    pub(super) fn make_directory(&mut self, caller: &Caller<'_>) -> Result<Reply, Errno> {
+        let (directory, path) = at(caller, Call::Mkdirat);
+        let Some(named) = self.named(caller, directory, path, false) else { return Ok(Reply::Continue) };
+        let mode = Mode::from_raw_mode(caller.word(path + 1) & PERMISSIONS);
+        self.make(caller, &named, |place| mkdirat(CWD, &*place.path, mode))
+    }
+
+    pub(super) fn make_link(&mut self, caller: &Caller<'_>) -> Result<Reply, Errno> {
+        let (directory, path) = if caller.call == Call::Symlinkat { (Some(1), 2) } else { (None, 1) };
+        let Some(named) = self.named(caller, directory, path, false) else { return Ok(Reply::Continue) };
+        let target = caller.read_path(caller.argument(0))?;
+        self.make(caller, &named, |place| symlinkat(&*target, CWD, &*place.path))
+    }
+
+    /// Sockets and FIFOs are real, devices are files with a record.
+    pub(super) fn make_node(&mut self, caller: &Caller<'_>) -> Result<Reply, Errno> {
+        let (directory, path) = at(caller, Call::Mknodat);
+        let (mode, number) = (caller.word(path + 1), u64::from(caller.word(path + 2)));
+        let block = match mode & libc::S_IFMT {
+            libc::S_IFBLK => Some(true),
+            libc::S_IFCHR => Some(false),
+            _ => None,
+        };
+        let permissions = Mode::from_raw_mode(mode & PERMISSIONS);
+        let Some(block) = block else {
+            let Some(named) = self.named(caller, directory, path, false) else { return Ok(Reply::Continue) };
+            let kind = match FileType::from_raw_mode(mode) {
+                FileType::Unknown => FileType::RegularFile,
+                kind => kind,
+            };
+            return self.make(caller, &named, |place| mknodat(CWD, &*place.path, kind, permissions, 0));
+        };
+        if !self.credentials(caller).capable() {
+            return Err(Errno::PERM);
+        }
+        let mut named = self.any(caller, directory, path, false)?;
+        let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+        named.owner.device = Some(Device { block, major, minor });
+        self.make(caller, &named, |place| mknodat(CWD, &*place.path, FileType::RegularFile, permissions, 0))
+    }
+
+    /// Makes something that is not there, and writes down whose it is.
+    fn make(
+        &mut self,
+        caller: &Caller<'_>,
+        named: &Named,
+        make: impl FnOnce(&Place) -> Result<(), Errno>,
+    ) -> Result<Reply, Errno> {
+        let place = self.to_make(caller, named)?;
+        let masked = Masked::of(caller);
+        make(&place)?;
+        drop(masked);
+        self.records.write(&place, named.owner)?;
+        Ok(Reply::Value(0))
+    }
+
+    fn to_make(&self, caller: &Caller<'_>, named: &Named) -> Result<Place, Errno> {
+        Place::of_path(self.namer(caller), named.directory, &named.path, false)
+    }
+
+    /// What is to be made where, unless it is root's, or cannot be: then the kernel can go on.
+    fn named(&self, caller: &Caller<'_>, directory: Option<usize>, path: usize, inside: bool) -> Option<Named> {
+        self.any(caller, directory, path, inside).ok().filter(|named| named.owner != Owner::ROOT)
+    }
+
+    /// What is to be made where, in the directory that the path names if it is `inside` that.
+    fn any(&self, caller: &Caller<'_>, directory: Option<usize>, path: usize, inside: bool) -> Result<Named, Errno> {
+        let directory = directory.map_or(libc::AT_FDCWD, |number| caller.descriptor(number));
+        let path = caller.read_path(caller.argument(path))?;
+        let namer = self.namer(caller);
+        let parent = if inside {
+            Place::of_path(namer, directory, &path, true)?
+        } else {
+            Place::of_parent(namer, directory, &path)?
+        };
+        let owner = self.owner_of_new(caller, &parent)?;
+        Ok(Named { directory, path, owner })
+    }
+
+    /// The caller's, but for the group where the directory gives its own (inode(7), "The set-group-ID bit").
+    fn owner_of_new(&self, caller: &Caller<'_>, parent: &Place) -> Result<Owner, Errno> {
+        let who = self.credentials(caller);
+        let group = self.records.find(parent).map_or(0, |owner| owner.gid);
+        let (uid, gid) = (who.uid.file_system, who.gid.file_system);
+        // Most of the time it is root in a directory of root's.
+        let gives = group != gid && record::status(parent)?.st_mode & libc::S_ISGID != 0;
+        Ok(Owner { uid, gid: if gives { group } else { gid }, device: None })
+    }
+}
+
+/// Something that is to be made.
+struct Named {
+    directory: i32,
+    path: CString,
+    owner: Owner,
+}
+
+/// Where the arguments of a call that may be `at_form` name what is to be made.
+fn at(caller: &Caller<'_>, at_form: Call) -> (Option<usize>, usize) {
+    if caller.call == at_form { (Some(0), 1) } else { (None, 0) }
+}
+
+/// The caller's umask, as long as it lives. Nothing else of this process makes files.
+struct Masked;
+
+impl Masked {
+    fn of(caller: &Caller<'_>) -> Self {
+        let mask = caller.line_of_status("Umask").and_then(|text| u32::from_str_radix(&text, 8).ok());
+        rustix::process::umask(Mode::from_raw_mode(mask.unwrap_or(0o022)));
+        Self
+    }
+}
+
+impl Drop for Masked {
+    fn drop(&mut self) {
+        rustix::process::umask(Mode::empty());
+    }
+}

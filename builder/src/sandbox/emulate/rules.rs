@@ -1,0 +1,149 @@
+//! Which calls of a step are handed over, and which a filter answers alone.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::seccomp::{Abi, Action, Call, Condition, Program, Rule, Test, assemble};
+use super::identity;
+
+/// How root of a step that has only one id gets others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum RootEmulation {
+    /// Ids, owners and devices are what they would be, and come into the layer.
+    #[default]
+    Full,
+    /// Changing them succeeds and changes nothing: quicker; every file of the layer is root's.
+    Filter,
+    /// Changing them fails, as the kernel has it.
+    None,
+}
+
+impl RootEmulation {
+    /// The name that the user chooses it by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Filter => "filter",
+            Self::None => "none",
+        }
+    }
+
+    /// The one with this name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        [Self::Full, Self::Filter, Self::None].into_iter().find(|emulation| emulation.name() == name)
+    }
+}
+
+/// The filter of a step, if it has one.
+pub(in super::super) fn program(emulation: RootEmulation) -> Option<Program> {
+    match emulation {
+        RootEmulation::Full => Some(assemble(full)),
+        RootEmulation::Filter => Some(assemble(|_| filter())),
+        RootEmulation::None => None,
+    }
+}
+
+/// Changes of owners, with ids of 32 and of 16 bits.
+const CHOWN: &[Call] =
+    &[Call::Chown, Call::Lchown, Call::Fchown, Call::Fchownat, Call::Chown16, Call::Lchown16, Call::Fchown16];
+
+/// Changes of ids.
+const SET_IDS: &[Call] = &[
+    Call::Setuid,
+    Call::Setgid,
+    Call::Setreuid,
+    Call::Setregid,
+    Call::Setresuid,
+    Call::Setresgid,
+    Call::Setfsuid,
+    Call::Setfsgid,
+    Call::Setgroups,
+    Call::Setuid16,
+    Call::Setgid16,
+    Call::Setreuid16,
+    Call::Setregid16,
+    Call::Setresuid16,
+    Call::Setresgid16,
+    Call::Setfsuid16,
+    Call::Setfsgid16,
+    Call::Setgroups16,
+    Call::Capset,
+];
+
+/// What else is handed over, whatever its arguments are.
+const OTHERS: &[Call] = &[
+    Call::Stat,
+    Call::Lstat,
+    Call::Fstat,
+    Call::Fstatat,
+    Call::Statx,
+    Call::StatOld,
+    Call::LstatOld,
+    Call::FstatOld,
+    Call::Openat2,
+    Call::Creat,
+    Call::Mkdir,
+    Call::Mkdirat,
+    Call::Symlink,
+    Call::Symlinkat,
+    Call::Mknod,
+    Call::Mknodat,
+    Call::Execve,
+    Call::Execveat,
+    Call::Chroot,
+    Call::Getuid,
+    Call::Geteuid,
+    Call::Getgid,
+    Call::Getegid,
+    Call::Getresuid,
+    Call::Getresgid,
+    Call::Getgroups,
+    Call::Getuid16,
+    Call::Geteuid16,
+    Call::Getgid16,
+    Call::Getegid16,
+    Call::Getresuid16,
+    Call::Getresgid16,
+    Call::Getgroups16,
+];
+
+/// Forms of stat(2) that Linux has replaced in 1993: nothing uses them, so nobody has to tell them owners.
+const GONE: &[Call] = &[Call::StatOldest, Call::LstatOldest, Call::FstatOldest];
+
+fn full(_: Abi) -> Vec<Rule> {
+    let creates = libc::O_CREAT.cast_unsigned() | TMPFILE;
+    let one_of = |argument, mask| Condition { argument, mask, test: Test::Any };
+    let is = |argument, value| Condition { argument, mask: u32::MAX, test: Test::Is(value) };
+    let notify = |call: &Call| Rule::always(*call, Action::Notify);
+    let mut rules: Vec<Rule> = OTHERS.iter().chain(CHOWN).chain(SET_IDS).map(notify).collect();
+    rules.extend([
+        Rule::when(Call::Open, one_of(1, creates), Action::Notify),
+        Rule::when(Call::Openat, one_of(2, creates), Action::Notify),
+        Rule::when(Call::Prctl, is(0, libc::PR_SET_KEEPCAPS.cast_unsigned()), Action::Notify),
+        Rule::when(Call::Setrlimit, is(0, identity::LIMIT), Action::Notify),
+    ]);
+    let peer = is(2, libc::SO_PEERCRED.cast_unsigned());
+    rules.push(Rule::when(Call::Getsockopt, peer, Action::Notify));
+    // prlimit(2) with a new limit has an address as its third argument.
+    let reads = Condition { argument: 2, mask: u32::MAX, test: Test::Is(0) };
+    let limit = is(1, identity::LIMIT);
+    rules.push(Rule {
+        call: Call::Prlimit64,
+        cases: vec![(reads, Action::Allow), (limit, Action::Notify)],
+        otherwise: Action::Allow,
+    });
+    rules.extend(GONE.iter().map(|call| Rule::always(*call, Action::Errno(libc::ENOSYS))));
+    rules
+}
+
+/// `__O_TMPFILE` of the kernel: `O_TMPFILE` without `O_DIRECTORY`.
+pub(super) const TMPFILE: u32 = (libc::O_TMPFILE & !libc::O_DIRECTORY).cast_unsigned();
+
+fn filter() -> Vec<Rule> {
+    let succeed = Action::Errno(0);
+    let kind = |argument, kind: u32| Condition { argument, mask: libc::S_IFMT, test: Test::Is(kind) };
+    let devices = |argument| [libc::S_IFCHR, libc::S_IFBLK].map(|of| (kind(argument, of), succeed)).to_vec();
+    let mut rules: Vec<Rule> = CHOWN.iter().chain(SET_IDS).map(|call| Rule::always(*call, succeed)).collect();
+    rules.push(Rule { call: Call::Mknod, cases: devices(1), otherwise: Action::Allow });
+    rules.push(Rule { call: Call::Mknodat, cases: devices(2), otherwise: Action::Allow });
+    rules
+}

@@ -1,0 +1,105 @@
+//! Starting the step's process, and answering its calls where root is emulated.
+//!
+//! ```text
+//! process 1 ── fork ──▶ the step: filters itself, sends the listener, gives up capabilities, becomes its user, execve
+//!    │ gives up capabilities                     │
+//!    └ thread "root" ◀── the listener ───────────┘  answers until process 1 ends
+//! ```
+//!
+//! The filter needs `CAP_SYS_ADMIN`, and nothing of the step's is executed before it is in force. A call that is made
+//! before the thread listens waits for it.
+
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::{Builder, JoinHandle};
+
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::CapabilitySet;
+
+use super::emulate::{self, Emulation, RootEmulation};
+use super::seccomp::{self, Listener};
+use super::spec::{Attempt, Failure};
+use super::{capabilities, system};
+
+/// A step that runs.
+#[derive(Debug)]
+pub(super) struct Started {
+    /// Its first process.
+    pub(super) pid: Pid,
+    root: Option<JoinHandle<Result<(), Failure>>>,
+}
+
+/// Forks `step`, a process of one thread, and confines it and this process to what a step may do.
+pub(super) fn start(
+    emulation: Option<RootEmulation>,
+    step: impl FnOnce() -> Result<u8, Failure>,
+    report: impl FnOnce(Failure) -> u8,
+) -> Result<Started, Failure> {
+    let (ours, theirs) = UnixStream::pair().attempt(|| "make a socket pair".to_owned())?;
+    let mut ends = Some((ours, theirs));
+    let pid = system::fork(|| {
+        let begun = ends.take().map_or(Ok(()), |(ours, theirs)| {
+            drop(ours);
+            filter(emulation, &theirs)
+        });
+        begun.and_then(|()| capabilities::confine(CapabilitySet::empty())).and_then(|()| step()).unwrap_or_else(report)
+    })
+    .attempt(|| "fork the step".to_owned())?;
+    let ours = ends.map(|(ours, _)| ours);
+    if emulation != Some(RootEmulation::Full) {
+        capabilities::confine(CapabilitySet::empty())?;
+        return Ok(Started::alone(pid));
+    }
+    // To read what belongs to programs that let nobody read them. No process of the step has it: none traces this one.
+    capabilities::confine(CapabilitySet::SYS_PTRACE)?;
+    let listener = ours.map_or(Ok(None), |socket| Listener::receive(&socket));
+    let listener = listener.attempt(|| "get the listener of the step's filter".to_owned())?;
+    let root = listener.map(|listener| answer(listener, pid)).transpose()?;
+    Ok(Started { pid, root })
+}
+
+/// Puts this process, which is about to become the step's, under its filters.
+fn filter(emulation: Option<RootEmulation>, socket: &UnixStream) -> Result<(), Failure> {
+    let Some((emulation, program)) = emulation.and_then(|kind| Some((kind, emulate::program(kind)?))) else {
+        return Ok(());
+    };
+    let action = || "filter the calls of the step for the emulation of root".to_owned();
+    if emulation == RootEmulation::Filter {
+        return seccomp::install(&program).attempt(action);
+    }
+    emulate::begin().attempt(|| "begin the emulation of root".to_owned())?;
+    let listener = seccomp::install_with_listener(&program).attempt(action)?;
+    Listener::send(&listener, socket).attempt(|| "send the listener of the step's filter".to_owned())
+}
+
+fn answer(listener: Listener, step: Pid) -> Result<JoinHandle<Result<(), Failure>>, Failure> {
+    let thread = Builder::new().name("rbuild-root".to_owned()).spawn(move || {
+        let served = catch_unwind(AssertUnwindSafe(|| listener.serve(&mut Emulation::new())));
+        let failed = match served {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => Failure::new("answer the calls of the step", error),
+            Err(_) => Failure::new("answer the calls of the step", std::io::Error::other("the emulation panicked")),
+        };
+        // Nobody answers it any more; its end tells process 1.
+        match kill_process(step, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Err(failed),
+            Err(error) => Err(Failure::new("kill the step, whose calls nobody answers,", error)),
+        }
+    });
+    thread.attempt(|| "start the emulation of root".to_owned())
+}
+
+impl Started {
+    /// A process that nobody answers for.
+    pub(super) fn alone(pid: Pid) -> Self {
+        Self { pid, root: None }
+    }
+
+    /// Tells whether the emulation failed, after the step has ended.
+    pub(super) fn check(self) -> Result<(), Failure> {
+        match self.root {
+            Some(thread) if thread.is_finished() => thread.join().unwrap_or(Ok(())),
+            _ => Ok(()),
+        }
+    }
+}
