@@ -259,7 +259,7 @@ fn read_all(context: &LocalContext, memo: &Memo, files: &[Pending]) -> Result<Ve
 
 /// Reads one file, and remembers its digest if it held still.
 fn read_one(
-    context: &LocalContext,
+    of: &LocalContext,
     opener: &mut Opener<'_>,
     (memo, pending): (&Memo, &Pending),
     buffer: &mut [u8],
@@ -274,7 +274,7 @@ fn read_one(
         } else {
             beneath::entry_of_open(&file, &stat).map_err(failed)?
         };
-        context.set_mode(&mut entry);
+        of.set_mode(&mut entry);
         let Some(content) = hash(&mut file, stat.identity.size, buffer).map_err(failed)? else { continue };
         let after = beneath::stat_open(file.as_fd()).map_err(failed)?;
         if after.identity == stat.identity {

@@ -185,7 +185,9 @@ fn eight_builds_in_one_process_run_each_step_once() {
         let (home, graph, fake) = (home.path(), &graph, &fake);
         let builds: Vec<_> =
             (0..8).map(|_| scope.spawn(move || solve_at(home, graph, fake, |_| ()).unwrap())).collect();
-        builds.into_iter().for_each(|build| build.join().unwrap());
+        for build in builds {
+            build.join().unwrap();
+        }
     });
     assert_eq!(ran(&fake), ["write a 1", "write b 1", "write c 1"]);
     assert_eq!(fs_err::read_dir(home.path().join("store-v1/locks")).unwrap().count(), 0);
