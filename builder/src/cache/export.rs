@@ -92,9 +92,7 @@ impl Caches {
 fn keep(world: &World<'_>, place: &Place, job: &Job) -> Result<(), PlaceError> {
     let Some(layer) = &job.record.layer else { return Ok(()) };
     let tags: Vec<String> = [Some(&job.definition), job.content.as_ref()].into_iter().flatten().map(tag).collect();
-    if let Some(known) = place.manifest(world.client, tags.last().unwrap_or(&tags[0]))?
-        && entry::read(&known).is_some_and(|known| known.record.made == job.record.made)
-    {
+    if is_kept(world, place, job, &tags)? {
         return Ok(());
     }
     let open = || {
@@ -115,6 +113,17 @@ fn keep(world: &World<'_>, place: &Place, job: &Job) -> Result<(), PlaceError> {
         send_stored(world, place, index)?;
     }
     send_document(world, place, &tags, &entry::write(&job.record, layer, index.as_ref()))
+}
+
+/// Whether a place has this execution of a step under all tags.
+fn is_kept(world: &World<'_>, place: &Place, job: &Job, tags: &[String]) -> Result<bool, PlaceError> {
+    for tag in tags {
+        let known = place.manifest(world.client, tag)?.and_then(|manifest| entry::read(&manifest));
+        if known.is_none_or(|known| known.record.made != job.record.made) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Sends a layer that the store has.

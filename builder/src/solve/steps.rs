@@ -156,14 +156,14 @@ impl<'a> Solver<'a> {
         // An error, as that of a path which is missing, is the step's to report.
         let content = content::key(world, vertex, key, self.trees, Effort::Full).unwrap_or_default();
         let Some(content) = content else { return Ok(None) };
-        if let Some(found) = elsewhere(&content) {
-            return Ok(Some(found));
-        }
-        let Some(mut found) = recall::find_by_content(world, &content, blob) else { return Ok(None) };
+        let here = recall::find_by_content(world, &content, blob);
+        let Some(mut found) = here.or_else(|| elsewhere(&content)) else { return Ok(None) };
         // From now on the definition is enough.
         found.record.on = on.into_iter().map(Option::unwrap_or_default).collect();
         found.record.fields = explain::fields(self.graph, vertex, key);
-        cache::put(world.store, &key.definition, &found.record)?;
+        if found.origin.is_none() {
+            cache::put(world.store, &key.definition, &found.record)?;
+        }
         Ok(Some(found))
     }
 
@@ -231,7 +231,9 @@ impl<'a> Solver<'a> {
             }
             let found = lock(&self.found).remove(&id).or_else(|| self.plan.found[id].clone());
             let key = &self.keys[id].definition;
-            let behind = || world.caches.keeps_all().then(|| recall::find(world, key, true)).flatten();
+            // What nobody needed, for it is behind a hit, is kept too.
+            let wanted = world.caches.keeps_all() && !self.plan.execute[id];
+            let behind = || wanted.then(|| recall::find(world, key, true)).flatten();
             if let Some(found) = found.or_else(behind) {
                 self.keep(id, found, self.known_content(id));
             }
@@ -242,9 +244,9 @@ impl<'a> Solver<'a> {
         if !self.world.caches.can_export() {
             return;
         }
-        if found.record.layer.is_none() {
-            // It was found as a directory; a later build has made its layer, or nobody needs it.
-            found.record.layer = self.trees[id].layers().last().and_then(|layer| layer.layer.get().cloned());
+        if found.record.layer.is_none() && !needs_blob(&self.graph.vertices[id].op) {
+            // It was found as a directory. What cannot be made is not kept.
+            found.record.layer = self.trees[id].top_layer(self.world).ok();
         }
         let mut base = Some(self.graph.target);
         while base.is_some_and(|base| base.0 > id) {
