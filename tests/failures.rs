@@ -163,7 +163,6 @@ fn compressions_that_are_not_implemented_are_refused_by_name() {
         (&["--compression", "estargz"][..], "`estargz`"),
         (&["--compression", "zstd", "--compression-level", "19"], "level `19` of zstd"),
         (&["-o", "type=oci,dest=x,compression=zstd,compression-level=3"], "level `3` of zstd"),
-        (&["-o", "type=oci,dest=x,force-compression=true"], "`force-compression=true`"),
         (&["-o", "type=oci,dest=x,compression=zstd", "-o", "type=docker,dest=y"], "several compressions"),
     ] {
         let run = bench.try_build(arguments);

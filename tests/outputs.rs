@@ -143,10 +143,24 @@ fn layers_are_compressed_as_asked_whatever_the_cache_has() {
     assert!(nine.0 == gzip.0 && nine.1 != gzip.1);
     assert_eq!(build("again", "", 2), gzip);
     assert_eq!(build("zstd-again", ",compression=zstd", 2), zstd);
+    // The base too, where that is asked for, and only what is compressed otherwise.
+    let forced = build("forced", ",compression=zstd,force-compression=true", 2);
+    assert_eq!(forced.0, ["tar+zstd"; 3]);
+    assert_eq!(build("forced-again", ",compression=zstd,force-compression=true", 2), forced);
+    assert_eq!(build("forced-gzip", ",force-compression=true", 2), gzip);
     let layout = bench.path("by-flag");
     let output = format!("type=oci,tar=false,dest={}", layout.display());
     bench.build(&["-t", "x/y:1", "-o", &output, "--compression", "zstd", "--compression-level", "1"]);
     assert_eq!(media_types(&layout), zstd);
+}
+
+/// The files of the base are the same, however they are compressed.
+#[test]
+fn a_base_that_was_compressed_anew_is_pushed_and_read_by_podman() {
+    let bench = bench();
+    let tag = format!("{}/outputs/forced:1", registry());
+    bench.build(&["-t", &tag, "-o", "type=registry,compression=uncompressed,force-compression=true"]);
+    assert_eq!(crate::real::run_image(&bench, &tag), "x\n");
 }
 
 /// The umoci of Debian 12 (0.4.7) refuses the media type, whoever made the layer.

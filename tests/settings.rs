@@ -68,7 +68,7 @@ impl Confined {
         let group = controller.join(format!("rbuild-test-{}", std::process::id()));
         fs_err::create_dir(&group).unwrap();
         let confined = Self(group);
-        fs_err::write(confined.0.join(file), "100000000").unwrap();
+        fs_err::write(confined.0.join(file), "500000000").unwrap();
         confined
     }
 }

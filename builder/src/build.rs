@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
 use std::path::PathBuf;
 
-use snapshot::{Compression, Flavour, Store};
+use snapshot::{Flavour, Store};
 
 use crate::bases::{self, BaseError};
 use crate::cache::{self, CacheFrom, CacheTo, Caches};
@@ -13,6 +13,7 @@ use crate::context::{ContextError, Ignore, LocalContext, Memo, Modes};
 use crate::contexts::{NamedTree, OpenError, open_named};
 use crate::dockerfile::lint::Finding;
 use crate::dockerfile::{self, CheckOptionError};
+use crate::export::compression::Chosen;
 use crate::export::{self, ExportError, Exported, Output};
 use crate::grants::Grants;
 use crate::graph::named::NamedContext;
@@ -46,8 +47,8 @@ pub struct Build {
     pub tags: Vec<registry::Reference>,
     /// Where the image goes besides the store.
     pub outputs: Vec<Output>,
-    /// How new layers are compressed.
-    pub compression: Compression,
+    /// How layers are compressed.
+    pub compression: Chosen,
     /// Look nothing up in the cache.
     pub no_cache: bool,
     /// How it uses caches.
@@ -267,7 +268,9 @@ fn tidy(store: &Store, limit: Limit, reporter: &Reporter<'_>) {
     match prune::keep_within(store, limit) {
         Ok(pruned) => {
             for name in pruned.forgotten {
-                reporter.warn(format!("the image `{name}` is no more: the store was above its limit ({limit})"));
+                reporter.warn(format!(
+                    "the image `{name}` is no more: it was the longest unused in a store above its limit ({limit})"
+                ));
             }
         }
         Err(error) => reporter.warn(format!("cannot keep the store within its limit ({limit}): {error}")),
@@ -324,7 +327,8 @@ fn options(build: &Build, emulation: Option<RootEmulation>) -> solve::Options {
         settings: build.settings.clone(),
         private_network: build.request.network == StepNetwork::Private,
         emulation,
-        compression: build.compression,
+        compression: build.compression.compression,
+        force_compression: build.compression.force,
         epoch: build.epoch.clone(),
         export_layers: build.outputs.is_empty()
             || build.outputs.iter().any(Output::wants_layers)

@@ -16,12 +16,54 @@ pub fn home() -> Option<PathBuf> {
         .or_else(|| set("HOME").map(|home| home.join(".local/share/rbuild")))
 }
 
-/// The files that may hold registry credentials, first match wins: `$DOCKER_CONFIG/config.json`, else
-/// `$HOME/.docker/config.json`.
+/// A variable that is set and not empty, as a path.
+fn path(name: &str) -> Option<PathBuf> {
+    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// The files that may hold registry credentials, first match wins: `$REGISTRY_AUTH_FILE`; `$DOCKER_CONFIG/config.json`,
+/// else `$HOME/.docker/config.json`; podman's `auth.json` (containers-auth.json(5)).
 pub fn credential_files() -> Vec<PathBuf> {
-    let directory = env::var_os("DOCKER_CONFIG").filter(|value| !value.is_empty()).map(PathBuf::from);
-    let directory = directory.or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker")));
-    directory.map(|directory| directory.join("config.json")).into_iter().collect()
+    let docker = path("DOCKER_CONFIG").or_else(|| path("HOME").map(|home| home.join(".docker")));
+    [
+        path("REGISTRY_AUTH_FILE"),
+        docker.map(|directory| directory.join("config.json")),
+        path("XDG_RUNTIME_DIR").map(|directory| directory.join("containers/auth.json")),
+        configuration().map(|directory| directory.join("containers/auth.json")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Registry credentials that a variable holds, and its name: `$DOCKER_AUTH_CONFIG`, as the docker CLI and GitLab have it.
+pub fn credential_text() -> Option<(&'static str, String)> {
+    let text = env::var("DOCKER_AUTH_CONFIG").ok().filter(|text| !text.trim().is_empty())?;
+    Some(("$DOCKER_AUTH_CONFIG", text))
+}
+
+/// `$XDG_CONFIG_HOME`, else `$HOME/.config`.
+fn configuration() -> Option<PathBuf> {
+    path("XDG_CONFIG_HOME").or_else(|| path("HOME").map(|home| home.join(".config")))
+}
+
+/// The files and directories with rules for registries, later ones winning: `$CONTAINERS_REGISTRIES_CONF` alone, else
+/// the machine's and the user's (containers-registries.conf(5)).
+pub fn registry_rules() -> Vec<PathBuf> {
+    if let Some(file) = path("CONTAINERS_REGISTRIES_CONF") {
+        return vec![file];
+    }
+    let user = configuration().map(|directory| directory.join("containers"));
+    let directories = [Some(PathBuf::from("/etc/containers")), user];
+    let names = ["registries.conf", "registries.conf.d"];
+    directories.into_iter().flatten().flat_map(|directory| names.map(|name| directory.join(name))).collect()
+}
+
+/// The directories with certificates for registries (containers-certs.d(5); docker's of the same form).
+pub fn certificate_directories() -> Vec<PathBuf> {
+    let user = configuration().map(|directory| directory.join("containers/certs.d"));
+    let machine = ["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from);
+    user.into_iter().chain(machine).collect()
 }
 
 /// The value of a variable of the caller, which may be any bytes, for secrets and sockets.

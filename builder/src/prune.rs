@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +10,7 @@ use snapshot::store::{Inventory, KnownSizes, Object, ObjectKind};
 use snapshot::{Error, Store};
 
 use crate::dockerfile::read_size;
-use crate::export::tags::{self, Tag};
+use crate::export::tags;
 use crate::verify::dangling;
 
 /// The record of how large snapshots are: they never change.
@@ -103,8 +104,8 @@ pub struct Pruned {
     pub above: u64,
 }
 
-/// Removes what the policy lets go. Where a limit is to be met, everything may go in the end: steps, layers and mounts in
-/// the order of their last use, and then the oldest names with their images.
+/// Removes what the policy lets go. Where a limit is to be met that is everything, in the order of its last use: steps,
+/// layers and mounts, and a name since it was given; the layers of an image stay as long as a name of it does.
 pub fn prune(store: &Store, policy: &Policy) -> Result<Pruned, Error> {
     sweep(store, policy, &store.inventory(&KnownSizes::new())?)
 }
@@ -135,21 +136,12 @@ fn sweep(store: &Store, policy: &Policy, inventory: &Inventory) -> Result<Pruned
         before: policy.unused_for.map(|age| SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH)),
         keep,
         total: inventory.total(),
-        removed: HashSet::new(),
+        done: HashSet::new(),
         pruned: Pruned::default(),
     };
     let mut objects: Vec<&Object> = inventory.objects.iter().collect();
     objects.sort_by_key(|object| (object.used, object.kind));
-    let mut names = sweep.names()?;
-    if policy.all && keep.is_none() {
-        while sweep.forget_oldest(&mut names, &objects)? {}
-    }
-    loop {
-        sweep.remove(&objects, &names)?;
-        if keep.is_none_or(|keep| sweep.total <= keep) || !sweep.forget_oldest(&mut names, &objects)? {
-            break;
-        }
-    }
+    while sweep.remove(&objects)? {}
     sweep.remove_dangling(&objects)?;
     let Sweep { total, mut pruned, .. } = sweep;
     pruned.above = keep.map_or(0, |keep| total.saturating_sub(keep));
@@ -165,67 +157,66 @@ struct Sweep<'a> {
     keep: Option<u64>,
     /// The bytes that it does.
     total: u64,
-    removed: HashSet<&'a std::path::Path>,
+    /// The paths of what is removed, and of the names that cannot be.
+    done: HashSet<&'a Path>,
     pruned: Pruned,
 }
 
 impl<'a> Sweep<'a> {
-    /// The names of images, the oldest last.
-    fn names(&self) -> Result<Vec<Tag>, Error> {
-        let mut names = tags::list(self.store)?;
-        names.sort_by(|a, b| b.tagged.cmp(&a.tagged));
-        Ok(names)
-    }
-
-    fn is_old(&self, object: &Object) -> bool {
-        self.before.is_none_or(|before| object.used < before)
-    }
-
-    /// Takes the oldest name away that may go; `false` when there is none.
-    fn forget_oldest(&mut self, names: &mut Vec<Tag>, objects: &[&'a Object]) -> Result<bool, Error> {
-        for at in (0..names.len()).rev() {
-            let key = tags::key(&names[at].name);
-            let object = objects.iter().find(|object| object.kind == ObjectKind::Tag && object.name == key);
-            let Some(object) = object.filter(|object| self.is_old(object)) else { continue };
-            if self.take(&[object])? == 1 {
-                self.pruned.forgotten.push(names.remove(at).name);
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Removes what may go while these names stay.
-    fn remove(&mut self, objects: &[&'a Object], names: &[Tag]) -> Result<(), Error> {
-        let mut kept: HashSet<&str> = HashSet::new();
-        for tag in names {
-            kept.extend([tag.manifest.digest().digest(), tag.config.digest().digest()]);
-            kept.extend(tag.layers.iter().map(|layer| layer.blob.digest().digest()));
-        }
+    /// Removes what may go, up to the first name; `true` when that was taken away, and its image may go now.
+    fn remove(&mut self, objects: &[&'a Object]) -> Result<bool, Error> {
+        let kept = self.kept()?;
         let (mut victims, mut left) = (Vec::new(), self.total);
-        for object in objects.iter().filter(|object| !self.removed.contains(object.path.as_path())) {
-            let may_go = match object.kind {
-                ObjectKind::Tag => false,
-                ObjectKind::Blob | ObjectKind::Segments => !kept.contains(object.name.as_str()),
-                ObjectKind::Mount | ObjectKind::ContextDigests => self.policy.all || self.keep.is_some(),
-                ObjectKind::Snapshot | ObjectKind::Record | ObjectKind::Index => true,
-            };
+        for object in objects.iter().filter(|object| !self.done.contains(object.path.as_path())) {
             if self.keep.is_some_and(|keep| left <= keep) {
                 break;
             }
-            if may_go && self.is_old(object) {
-                left = left.saturating_sub(object.bytes);
-                victims.push(*object);
+            let thorough = self.policy.all || self.keep.is_some();
+            let may_go = match object.kind {
+                ObjectKind::Blob | ObjectKind::Segments => !kept.contains(&object.name),
+                ObjectKind::Mount | ObjectKind::ContextDigests | ObjectKind::Tag => thorough,
+                ObjectKind::Snapshot | ObjectKind::Record | ObjectKind::Index => true,
+            };
+            if !may_go || self.before.is_some_and(|before| object.used >= before) {
+                continue;
             }
+            if object.kind == ObjectKind::Tag {
+                self.take(&victims)?;
+                return self.forget(object).map(|()| true);
+            }
+            left = left.saturating_sub(object.bytes);
+            victims.push(*object);
         }
-        self.take(&victims).map(drop)
+        self.take(&victims).map(|_| false)
+    }
+
+    /// The blobs of the images that have names, in hexadecimal.
+    fn kept(&self) -> Result<HashSet<String>, Error> {
+        let mut kept = HashSet::new();
+        for tag in tags::list(self.store)? {
+            let layers = tag.layers.iter().map(|layer| layer.blob.digest());
+            let digests = layers.chain([tag.manifest.digest(), tag.config.digest()]);
+            kept.extend(digests.map(|digest| digest.digest().to_owned()));
+        }
+        Ok(kept)
+    }
+
+    /// Takes a name away, unless a running build has just given it.
+    fn forget(&mut self, object: &'a Object) -> Result<(), Error> {
+        let tag = tags::list(self.store)?.into_iter().find(|tag| tags::key(&tag.name) == object.name);
+        if self.take(&[object])? == 1 {
+            // One that is damaged says no name.
+            self.pruned.forgotten.extend(tag.map(|tag| tag.name));
+        }
+        self.done.insert(&object.path);
+        Ok(())
     }
 
     /// Removes objects that are not held; returns how many.
     fn take(&mut self, objects: &[&'a Object]) -> Result<usize, Error> {
         let removed = self.store.remove(objects)?;
         for object in &removed {
-            self.removed.insert(&object.path);
+            self.done.insert(&object.path);
             self.total = self.total.saturating_sub(object.bytes);
             self.pruned.freed += object.bytes;
         }
@@ -234,7 +225,7 @@ impl<'a> Sweep<'a> {
 
     /// Removes the records whose steps and downloads are gone.
     fn remove_dangling(&mut self, objects: &[&'a Object]) -> Result<(), Error> {
-        let left = objects.iter().filter(|object| !self.removed.contains(object.path.as_path()));
+        let left = objects.iter().filter(|object| !self.done.contains(object.path.as_path()));
         let dangling: Vec<&Object> = left
             .filter(|object| object.kind == ObjectKind::Record && dangling(self.store, object).is_some())
             .copied()

@@ -21,7 +21,6 @@ use url::Url;
 pub(crate) use scope::Scopes;
 
 use crate::credentials::Credential;
-use crate::origin::shown;
 use crate::reference::Target;
 use crate::transport::{Response, Transport, lock};
 use crate::{Action, Error, Exchange};
@@ -155,7 +154,7 @@ impl Host {
 }
 
 fn unauthorized(access: &Access, response: Response, problem: &'static str) -> Error {
-    let exchange = Exchange { action: access.action.clone(), url: shown(&response.url), attempts: 1 };
+    let exchange = Exchange::new(&access.action, &response.url);
     Error::Unauthorized { exchange: Box::new(exchange), problem, answer: response.answer() }
 }
 

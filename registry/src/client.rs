@@ -2,8 +2,10 @@
 
 mod content;
 mod manifest;
+mod pages;
 mod pull;
 mod push;
+mod referrers;
 mod resolve;
 mod session;
 mod stream;
@@ -81,8 +83,8 @@ impl Client {
     /// The digest is computed from the bytes and compared with the reference's and with the one that the registry
     /// states. The media type that the registry states and the document's own must agree.
     pub fn manifest(&self, reference: &Reference) -> Result<Manifest, Error> {
-        let access = self.access(reference, Scopes::pull, |_| Action::PullManifest(reference.whole()))?;
-        self.fetch_manifest(&access, None)
+        let action = |_| Action::PullManifest(reference.whole());
+        self.anywhere(reference, action, &mut |access| self.fetch_manifest(access, None))
     }
 
     /// Follows a reference to the one image for a platform, through an index, or nested ones, where there are any.
@@ -90,7 +92,8 @@ impl Client {
     /// OCI and Docker schema 2 types are understood. An image that is in no index is taken whatever its platform: the
     /// config tells. In an index the best match wins ([`Error::NoPlatform`] if there is none).
     pub fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<Resolved, Error> {
-        resolve::resolve(self, reference, platform)
+        let action = |_| Action::PullManifest(reference.whole());
+        self.anywhere(reference, action, &mut |access| resolve::resolve(self, access, reference, platform))
     }
 
     /// Streams a blob into `out`, once and in order, and fails unless size and digest are the descriptor's.
@@ -100,8 +103,9 @@ impl Client {
     /// has to begin again with a new writer. `urls` of the descriptor are not followed.
     pub fn pull_blob(&self, reference: &Reference, descriptor: &Descriptor, out: &mut dyn Write) -> Result<(), Error> {
         let digest = descriptor.digest().clone();
-        let access = self.access(reference, Scopes::pull, |repository| Action::PullBlob { repository, digest })?;
-        pull::pull(self, &access, descriptor, out)
+        let action = |repository| Action::PullBlob { repository, digest: digest.clone() };
+        let mut progress = pull::Progress::new(descriptor, out, &action(reference.repository().to_owned()))?;
+        self.anywhere(reference, action, &mut |access| pull::pull(self, access, descriptor, &mut progress))
     }
 
     /// Says whether the repository has a blob.
@@ -124,7 +128,8 @@ impl Client {
         open: &dyn Fn() -> io::Result<Box<dyn Read + Send>>,
     ) -> Result<Pushed, Error> {
         let digest = descriptor.digest().clone();
-        let access = self.access(reference, Scopes::push, |repository| Action::PushBlob { repository, digest })?;
+        let access =
+            self.access(reference, Scopes::push, |repository| Action::PushBlob { repository, digest: digest.clone() })?;
         push::push(self, &access, descriptor, mount_from, open)
     }
 
@@ -137,7 +142,8 @@ impl Client {
         mount_from: Option<&str>,
     ) -> Result<Option<Pushed>, Error> {
         let digest = descriptor.digest().clone();
-        let access = self.access(reference, Scopes::push, |repository| Action::PushBlob { repository, digest })?;
+        let access =
+            self.access(reference, Scopes::push, |repository| Action::PushBlob { repository, digest: digest.clone() })?;
         Ok(match push::offer(self, &access, descriptor, mount_from)? {
             push::Offered::Done(pushed) => Some(pushed),
             push::Offered::Wanted(_) => None,
@@ -151,11 +157,40 @@ impl Client {
 
     /// Puts a manifest or index under the reference's tag, or under its digest; at most 4 MiB.
     ///
-    /// Everything that the manifest names has to be in the repository already. A digest in the reference must be that
+    /// Everything that the manifest names has to be in the repository already. A manifest with a `subject` is listed
+    /// among its referrers, by the registry or, where it does not do so, by this client. A digest in the reference must be that
     /// of the bytes.
     pub fn push_manifest(&self, reference: &Reference, media_type: &str, bytes: &[u8]) -> Result<Digest, Error> {
         let access = self.access(reference, Scopes::push, |_| Action::PushManifest(reference.whole()))?;
         self.put_manifest(&access, media_type, bytes)
+    }
+
+    /// Proves the caller's identity to a registry (`host` or `host:port`): the credentials are known and taken.
+    ///
+    /// A registry that asks nobody who they are takes any.
+    pub fn sign_in(&self, registry: &str) -> Result<(), Error> {
+        let target = Target::registry(registry)?;
+        let action = Action::SignIn(target.registry.clone());
+        let base = self.transport.base(&target.authority, &action)?;
+        let mut url = base.clone();
+        url.set_path("/v2/");
+        let access = Access { action: action.clone(), target, base, scopes: Scopes::default() };
+        let request = Request::new(&action, Method::GET, url);
+        self.exchange(&access, &request, &mut |response| match response.status() {
+            StatusCode::OK => Ok(()),
+            _ => Err(response.refusal(&action)),
+        })
+    }
+
+    /// Lists what refers to a manifest (signatures, attestations), by the referrers API or, without it, by the tag that
+    /// stands for it. A reference without a digest is resolved first.
+    pub fn referrers(&self, reference: &Reference) -> Result<Vec<Descriptor>, Error> {
+        let access = self.access(reference, Scopes::pull, |_| Action::ListReferrers(reference.whole()))?;
+        let subject = match &access.target.digest {
+            Some(digest) => digest.clone(),
+            None => self.fetch_manifest(&access, None)?.descriptor.digest().clone(),
+        };
+        referrers::referrers(self, &access, &subject)
     }
 
     /// Lists the tags of a repository, all pages of them.
@@ -169,13 +204,45 @@ impl Client {
         &self,
         reference: &Reference,
         scopes: fn(&str) -> Scopes,
-        action: impl FnOnce(String) -> Action,
+        action: impl Fn(String) -> Action,
     ) -> Result<Access, Error> {
-        let target = Target::new(reference)?;
+        let mut places = self.transport.options.registries.places(Target::new(reference)?, false)?;
+        self.access_to(places.pop().expect("an image has its own place"), scopes, action)
+    }
+
+    fn access_to(
+        &self,
+        target: Target,
+        scopes: fn(&str) -> Scopes,
+        action: impl Fn(String) -> Action,
+    ) -> Result<Access, Error> {
         let action = action(target.name());
         let base = self.transport.base(&target.authority, &action)?;
         let scopes = scopes(&target.repository);
         Ok(Access { action, target, base, scopes })
+    }
+
+    /// Reads something where it is: from the mirrors of its registry, in their order, and then from the registry itself.
+    fn anywhere<T>(
+        &self,
+        reference: &Reference,
+        action: impl Fn(String) -> Action,
+        work: &mut dyn FnMut(&Access) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut places = self.transport.options.registries.places(Target::new(reference)?, true)?;
+        let own = places.pop().expect("an image has its own place");
+        let mut mirrors = Vec::new();
+        for place in places {
+            let name = place.name();
+            match self.access_to(place, Scopes::pull, &action).and_then(|access| work(&access)) {
+                Ok(value) => return Ok(value),
+                // What the caller's writer has of it cannot be taken back.
+                Err(error) if error.is_final() => return Err(error),
+                Err(error) => mirrors.push(format!("`{name}`: {}", error.brief())),
+            }
+        }
+        let result = self.access_to(own, Scopes::pull, &action).and_then(|access| work(&access));
+        result.map_err(|error| error.with_mirrors(mirrors))
     }
 
     /// Sends a request, again while the failure may pass, and reads its answer. Corrupt content counts once as a

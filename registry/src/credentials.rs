@@ -3,6 +3,7 @@
 //! The caller names the files; nothing here knows where they usually lie. Files are read once, when [`Credentials`] is
 //! made; helpers run when a registry asks for credentials, never before. What is sent to whom is decided in `auth`.
 
+pub mod edit;
 mod file;
 mod helper;
 
@@ -70,6 +71,15 @@ impl Credentials {
         Ok(Self { by_hand: Vec::new(), files })
     }
 
+    /// Adds credentials in the form of a credential file's text; they win over the files. `name` is what errors call
+    /// it, as `$DOCKER_AUTH_CONFIG`.
+    pub fn with_text(mut self, name: &str, text: &str) -> Result<Self, Error> {
+        let path = PathBuf::from(name);
+        let file = CredentialFile::parse(&path, text.as_bytes());
+        self.files.insert(0, file.map_err(|problem| Error::CredentialSyntax { path, problem })?);
+        Ok(self)
+    }
+
     /// Adds a user name and password for one registry (`host` or `host:port`; any of Docker Hub's names); they win
     /// over the files.
     #[must_use]
@@ -91,6 +101,11 @@ impl Credentials {
         }
         Ok(None)
     }
+}
+
+/// The key under which docker stores a registry's credentials: Docker Hub's is the address of its first API.
+fn server_key(registry: &str) -> &str {
+    if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry }
 }
 
 /// Brings a key of `auths` or `credHelpers` to the form `host[:port][/namespace]`: docker writes Docker Hub as

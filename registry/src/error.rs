@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use oci_spec::image::Digest;
 
+use url::Url;
+
+use crate::origin::shown;
 use crate::transport::find_cause;
 
 /// Every failure of this crate. A variant names what was attempted; it never shows a query, a credential or userinfo.
@@ -183,9 +186,51 @@ pub enum Error {
         /// What is missing.
         source: reqwest::Error,
     },
+    /// A rule blocks the registry.
+    #[error("`{name}` is blocked by the rule for `{prefix}`")]
+    Blocked {
+        /// Registry and repository.
+        name: String,
+        /// The rule's prefix.
+        prefix: String,
+    },
+    /// A file of rules for registries cannot be read.
+    #[error("cannot read the rules for registries")]
+    RegistriesFile {
+        /// The failure; it names the path.
+        source: io::Error,
+    },
+    /// A file of rules for registries is malformed.
+    #[error("`{}` is not a file of rules for registries: {problem}", path.display())]
+    RegistriesSyntax {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A certificate cannot be read.
+    #[error("cannot read the certificates for a registry")]
+    CertificateFile {
+        /// The failure; it names the path.
+        source: io::Error,
+    },
+    /// A certificate is malformed.
+    #[error("cannot use the certificate `{}`: {problem}", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// A credential file cannot be read.
     #[error("cannot read the registry credentials")]
     CredentialFile {
+        /// The failure; it names the path.
+        source: io::Error,
+    },
+    /// A credential file cannot be written.
+    #[error("cannot write the registry credentials")]
+    CredentialWrite {
         /// The failure; it names the path.
         source: io::Error,
     },
@@ -224,6 +269,12 @@ impl Error {
         matches!(self, Self::WrongDigest { .. })
     }
 
+    /// Says whether no other place can mend it: content was taken that is not the right one, or could not be kept.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::WrongDigest { action, .. } if matches!(**action, Action::PullBlob { .. }))
+            || matches!(self, Self::Write { .. })
+    }
+
     /// How long the registry asked to wait.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -249,18 +300,46 @@ impl Error {
 
     /// Notes how many tries were made.
     pub(crate) fn with_attempts(mut self, attempts: u32) -> Self {
-        if let Self::NotFound { exchange, .. }
-        | Self::Unauthorized { exchange, .. }
-        | Self::Denied { exchange, .. }
-        | Self::RateLimited { exchange, .. }
-        | Self::Refused { exchange, .. }
-        | Self::Unreachable { exchange, .. }
-        | Self::Untrusted { exchange, .. }
-        | Self::Forbidden { exchange, .. } = &mut self
-        {
+        if let Some(exchange) = self.exchange_mut() {
             exchange.attempts = attempts.max(1);
         }
         self
+    }
+
+    /// Notes which mirrors were asked before.
+    pub(crate) fn with_mirrors(mut self, mirrors: Vec<String>) -> Self {
+        if let Some(exchange) = self.exchange_mut() {
+            exchange.mirrors = mirrors;
+        }
+        self
+    }
+
+    /// The failure in a few words, for a list of mirrors.
+    pub(crate) fn brief(&self) -> String {
+        match self {
+            Self::NotFound { .. } => "does not have it".to_owned(),
+            Self::Unauthorized { problem, .. } => (*problem).to_owned(),
+            Self::Denied { .. } => "denies access".to_owned(),
+            Self::RateLimited { .. } => "limits requests".to_owned(),
+            Self::Refused { answer, .. } => format!("refused{answer}"),
+            Self::Unreachable { .. } => "gave no answer".to_owned(),
+            Self::Untrusted { .. } => "has no trusted certificate".to_owned(),
+            other => other.to_string(),
+        }
+    }
+
+    fn exchange_mut(&mut self) -> Option<&mut Exchange> {
+        match self {
+            Self::NotFound { exchange, .. }
+            | Self::Unauthorized { exchange, .. }
+            | Self::Denied { exchange, .. }
+            | Self::RateLimited { exchange, .. }
+            | Self::Refused { exchange, .. }
+            | Self::Unreachable { exchange, .. }
+            | Self::Untrusted { exchange, .. }
+            | Self::Forbidden { exchange, .. } => Some(exchange),
+            _ => None,
+        }
     }
 }
 
@@ -295,6 +374,10 @@ pub enum Action {
     Upload(String),
     /// PUT of a manifest.
     PushManifest(String),
+    /// Proof of an identity to a registry.
+    SignIn(String),
+    /// GET of what refers to a manifest.
+    ListReferrers(String),
     /// GET of the tags of a repository.
     ListTags(String),
 }
@@ -308,6 +391,8 @@ impl fmt::Display for Action {
             Self::PushBlob { repository, digest } => write!(f, "push blob `{repository}@{digest}`"),
             Self::Upload(repository) => write!(f, "upload a blob to `{repository}`"),
             Self::PushManifest(reference) => write!(f, "push manifest `{reference}`"),
+            Self::SignIn(registry) => write!(f, "sign in to `{registry}`"),
+            Self::ListReferrers(reference) => write!(f, "list what refers to `{reference}`"),
             Self::ListTags(repository) => write!(f, "list tags of `{repository}`"),
         }
     }
@@ -322,12 +407,23 @@ pub struct Exchange {
     pub url: String,
     /// Tries made.
     pub attempts: u32,
+    /// The mirrors that were asked before, and why they did not give it.
+    pub mirrors: Vec<String>,
+}
+
+impl Exchange {
+    pub(crate) fn new(action: &Action, url: &Url) -> Self {
+        Self { action: action.clone(), url: shown(url), attempts: 1, mirrors: Vec::new() }
+    }
 }
 
 impl fmt::Display for Exchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.url)?;
-        if self.attempts > 1 { write!(f, ", {} attempts", self.attempts) } else { Ok(()) }
+        if self.attempts > 1 {
+            write!(f, ", {} attempts", self.attempts)?;
+        }
+        self.mirrors.iter().try_for_each(|mirror| write!(f, "; before it the mirror {mirror}"))
     }
 }
 

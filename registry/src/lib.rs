@@ -8,8 +8,8 @@
 //!    └─ transport  one request: scheme, redirects, time-outs, caps, retry with back-off
 //! ```
 //!
-//! The crate speaks HTTP and nothing else: it writes nothing to disk, reads only the credential files that its caller
-//! names, reads no environment variable and prints nothing. Everything that a registry answers is treated as hostile:
+//! The crate speaks HTTP and nothing else: it reads and writes no files but those of credentials, certificates and
+//! rules that its caller names, reads no environment variable and prints nothing. Everything that a registry answers is treated as hostile:
 //! every body has a cap, every digest is computed here, credentials go to the registry they were stored for and to the
 //! token service it names, and `urls` in descriptors are never followed.
 //!
@@ -20,13 +20,14 @@
 
 mod auth;
 mod client;
-mod credentials;
+pub mod credentials;
 mod digest;
 mod error;
 mod options;
 mod origin;
 mod platform;
 pub mod reference;
+mod registries;
 mod retry;
 mod transport;
 
@@ -34,7 +35,8 @@ pub use client::{Client, Kind, Manifest, Pushed, Resolved, Upload, media_type};
 pub use credentials::Credentials;
 pub use error::{Action, Answer, AnswerError, Error, Exchange};
 pub use oci_spec::distribution::Reference;
-pub use options::{Options, Retry, Timeouts};
+pub use options::{Certificates, Options, Retry, Timeouts};
 pub use platform::rank;
+pub use registries::Registries;
 #[cfg(feature = "testing")]
 pub mod testing;

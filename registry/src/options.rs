@@ -1,8 +1,9 @@
 //! What a caller may choose about a [`Client`](crate::Client).
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::Credentials;
+use crate::{Credentials, Registries};
 
 /// Settings of a [`Client`](crate::Client); the default pulls anonymously over https.
 ///
@@ -16,6 +17,10 @@ pub struct Options {
     /// Hosts (`host` for every port, or `host:port`) that may be spoken to over plain http when they do not answer
     /// TLS. Loopback hosts always may.
     pub insecure: Vec<String>,
+    /// Mirrors, other locations, insecure and blocked registries.
+    pub registries: Registries,
+    /// Certificates beyond the system's.
+    pub certificates: Certificates,
     /// How long to wait for one answer.
     pub timeouts: Timeouts,
     /// How often, and for how long, to try again.
@@ -28,10 +33,22 @@ impl Default for Options {
             user_agent: concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned(),
             credentials: Credentials::default(),
             insecure: Vec::new(),
+            registries: Registries::default(),
+            certificates: Certificates::default(),
             timeouts: Timeouts::default(),
             retry: Retry::default(),
         }
     }
+}
+
+/// Where certificates are that the system does not have. Files are read when a host is first spoken to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Certificates {
+    /// Files of authorities in PEM form, trusted for every host.
+    pub authorities: Vec<PathBuf>,
+    /// Directories like docker's `certs.d`: `HOST[:PORT]/` in one has authorities (`*.crt`) that are trusted for that
+    /// host alone, and the certificate (`*.cert`) and key (`*.key`) that it, and nobody else, is shown.
+    pub directories: Vec<PathBuf>,
 }
 
 /// Time limits of one request.

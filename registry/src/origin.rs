@@ -17,7 +17,7 @@ pub(crate) struct Rules {
 impl Rules {
     pub(crate) fn new(options: &Options) -> Result<Self, Error> {
         let mut insecure = Vec::new();
-        for host in &options.insecure {
+        for host in options.insecure.iter().chain(&options.registries.insecure()) {
             insecure
                 .push(authority(host).ok_or_else(|| Error::InsecureHost { host: host.escape_default().to_string() })?);
         }

@@ -110,6 +110,15 @@ impl Target {
         Ok(Self { authority, registry, repository, tag, digest })
     }
 
+    /// A registry alone.
+    pub(crate) fn registry(host: &str) -> Result<Self, Error> {
+        let registry =
+            authority(host).ok_or_else(|| Error::InsecureHost { host: host.escape_default().to_string() })?;
+        let registry = if is_hub(&registry) { HUB.to_owned() } else { registry };
+        let authority = if registry == HUB { HUB_API.to_owned() } else { registry.clone() };
+        Ok(Self { authority, registry, repository: String::new(), tag: None, digest: None })
+    }
+
     /// The registry and repository, as errors write them.
     pub(crate) fn name(&self) -> String {
         format!("{}/{}", self.registry, self.repository)

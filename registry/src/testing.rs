@@ -37,7 +37,7 @@ use crate::Reference;
 use crate::digest::sha256;
 use crate::transport::lock;
 use access::Tokens;
-use fault::Rule;
+use fault::{Random, Rule};
 
 /// A registry in memory. It answers as long as it lives.
 #[derive(Debug)]
@@ -79,6 +79,7 @@ struct Shared {
     store: Mutex<Store>,
     tokens: Mutex<Tokens>,
     rules: Mutex<Vec<Rule>>,
+    random: Mutex<Option<Random>>,
     log: Mutex<Vec<Logged>>,
 }
 
@@ -89,6 +90,8 @@ struct Store {
     /// Upload → (repository, bytes so far).
     uploads: BTreeMap<String, (String, Vec<u8>)>,
     next_upload: u64,
+    /// Whether there is a referrers API.
+    has_referrers: bool,
     /// Smallest chunk but for the last, if chunks have one.
     least_chunk: Option<usize>,
 }
@@ -118,6 +121,7 @@ impl Registry {
             store: Mutex::default(),
             tokens: Mutex::default(),
             rules: Mutex::default(),
+            random: Mutex::default(),
             log: Mutex::default(),
         });
         let acceptor = Arc::clone(&shared);
@@ -144,6 +148,12 @@ impl Registry {
         lock(&self.shared.rules).push(Rule { when, fault, seen: 0 });
     }
 
+    /// Makes so many requests of a hundred fail: with a 429 or 5xx, a reset, a lost answer, or a body that breaks off. The
+    /// same seed fails the same requests, by their number.
+    pub fn fail_at_random(&self, seed: u64, percent: u64) {
+        *lock(&self.shared.random) = Some(Random { state: seed, percent });
+    }
+
     /// All requests since the start, or since the log was last taken.
     pub fn take_log(&self) -> Vec<Logged> {
         std::mem::take(&mut lock(&self.shared.log))
@@ -152,6 +162,11 @@ impl Registry {
     /// Makes the registry demand chunks of at least so many bytes, and say so.
     pub fn set_least_chunk(&self, bytes: usize) {
         lock(&self.shared.store).least_chunk = Some(bytes);
+    }
+
+    /// Gives the registry the referrers API, which it does not have at first.
+    pub fn enable_referrers(&self) {
+        lock(&self.shared.store).has_referrers = true;
     }
 
     /// Stores a blob.

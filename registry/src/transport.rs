@@ -3,12 +3,14 @@
 //! Redirects are followed by hand, because the rules are ours: never from https to http, never to this machine from
 //! elsewhere, and the `Authorization` header stays with the origin that it was made for.
 
+mod certificates;
 mod response;
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io::{self, Read};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,14 +32,24 @@ const REDIRECT_LIMIT: u32 = 5;
 pub(crate) struct Transport {
     pub(crate) options: Options,
     pub(crate) rules: Rules,
-    /// For plain http on loopback: no proxy, and no certificates, whose loading takes longer than a cached build.
-    plain: Mutex<Option<Http>>,
-    /// For TLS on loopback: no proxy.
-    direct: Mutex<Option<Http>>,
-    /// For every other host: the system's proxy, as `http_proxy` and its kin have it.
-    proxied: Mutex<Option<Http>>,
+    /// The HTTP clients, each made when it is first needed.
+    clients: Mutex<HashMap<Profile, Http>>,
     /// Authority → base URL, once known.
     bases: Mutex<HashMap<String, Url>>,
+}
+
+/// What tells one HTTP client from another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Profile {
+    /// For plain http on loopback: no proxy, and no certificates, whose loading takes longer than a cached build.
+    Plain,
+    /// With TLS, or through the system's proxy, as `http_proxy` and its kin have it.
+    Full {
+        /// Loopback: no proxy.
+        is_direct: bool,
+        /// What there is for this host alone.
+        certificates: Vec<PathBuf>,
+    },
 }
 
 /// A request that can be sent more than once.
@@ -82,8 +94,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Transport {
     pub(crate) fn new(options: Options) -> Result<Self, Error> {
         let rules = Rules::new(&options)?;
-        let (plain, direct, proxied) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Ok(Self { options, rules, plain, direct, proxied, bases: Mutex::default() })
+        Ok(Self { options, rules, clients: Mutex::default(), bases: Mutex::default() })
     }
 
     /// Starts the tries of one request.
@@ -208,13 +219,9 @@ impl Transport {
 
     /// The HTTP client for a host, made when it is first needed: it starts a thread and loads the root certificates.
     fn http(&self, url: &Url) -> Result<Http, Error> {
-        let (is_direct, is_plain) = (is_loopback(url), is_loopback(url) && url.scheme() == "http");
-        let mut slot = lock(match (is_direct, is_plain) {
-            (_, true) => &self.plain,
-            (true, false) => &self.direct,
-            (false, false) => &self.proxied,
-        });
-        if let Some(http) = &*slot {
+        let profile = self.profile(url);
+        let mut clients = lock(&self.clients);
+        if let Some(http) = clients.get(&profile) {
             return Ok(http.clone());
         }
         // Another part of the process may have chosen a provider already, or may do so right now: both are fine.
@@ -229,15 +236,32 @@ impl Transport {
             .connect_timeout(timeouts.connect)
             .timeout(timeouts.answer)
             .tcp_user_timeout(timeouts.answer);
-        if is_direct {
-            builder = builder.no_proxy();
-        }
-        if is_plain {
-            builder = builder.tls_certs_only([]);
-        }
+        builder = match &profile {
+            Profile::Plain => builder.no_proxy().tls_certs_only([]),
+            Profile::Full { is_direct, certificates } => {
+                let builder = if *is_direct { builder.no_proxy() } else { builder };
+                certificates::add(builder, &self.options.certificates.authorities, certificates)?
+            }
+        };
         let http = builder.build().map_err(|source| Error::Setup { source })?;
-        *slot = Some(http.clone());
+        clients.insert(profile, http.clone());
         Ok(http)
+    }
+
+    fn profile(&self, url: &Url) -> Profile {
+        let is_direct = is_loopback(url);
+        if url.scheme() == "http" {
+            let certificates = Vec::new();
+            return if is_direct { Profile::Plain } else { Profile::Full { is_direct, certificates } };
+        }
+        let host = url.host_str().unwrap_or_default();
+        // The default port goes without saying.
+        let names = match url.port() {
+            Some(port) => vec![format!("{host}:{port}")],
+            None => vec![host.to_owned(), format!("{host}:443")],
+        };
+        let certificates = certificates::directories(&self.options.certificates, &names);
+        Profile::Full { is_direct, certificates }
     }
 }
 
@@ -266,13 +290,13 @@ fn next(request: &Request<'_>, response: &Response) -> Result<Option<Url>, Error
 }
 
 fn forbidden(request: &Request<'_>, from: &Url, to: &Url, problem: &'static str) -> Error {
-    let exchange = Exchange { action: request.action.clone(), url: shown(from), attempts: 1 };
+    let exchange = Exchange::new(request.action, from);
     Error::Forbidden { exchange: Box::new(exchange), to: shown(to), problem }
 }
 
 /// The error of a request that got no whole answer.
 pub(crate) fn unreachable(action: &Action, url: &Url, source: Box<dyn StdError + Send + Sync>) -> Error {
-    let exchange = Box::new(Exchange { action: action.clone(), url: shown(url), attempts: 1 });
+    let exchange = Box::new(Exchange::new(action, url));
     // A TLS error later than in the handshake is a broken connection like others.
     let is_handshake = source.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect);
     if is_handshake && find_cause::<rustls::Error>(&*source).is_some() {

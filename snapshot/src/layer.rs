@@ -1,14 +1,13 @@
 //! Layers as bytes: changes → tar → compressed blob in one pass with both digests, and back.
 
-use std::io::{self, Read, Write};
-use std::num::NonZero;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
 use oci_spec::image::{Descriptor, Digest, MediaType};
 use serde::{Deserialize, Serialize};
 
-use crate::blob::{BlobStore, BlobWriter};
+use crate::blob::BlobStore;
 use crate::entry::{Content, Entry, Kind};
 use crate::index::{IndexWriter, LayerIndex};
 use crate::{ChangeSink, Error};
@@ -18,6 +17,7 @@ mod decompress;
 mod header;
 mod member;
 mod noise;
+mod output;
 mod pax;
 mod pipeline;
 mod read;
@@ -28,7 +28,8 @@ mod zstd;
 
 use codec::Codec;
 pub use decompress::decompress;
-use pipeline::{Assembled, Pipeline};
+use output::Output;
+pub use output::recompress;
 pub use read::{Limits, TarError, read, read_limited};
 pub use segments::{SegmentCache, SegmentCounts};
 pub use tar_writer::TarWriter;
@@ -115,13 +116,7 @@ pub struct LayerOptions {
 pub struct LayerWriter {
     index: IndexWriter,
     bundle: Vec<u8>,
-    compression: Compression,
     output: Output,
-}
-
-enum Output {
-    Compressed { pipeline: Pipeline, segments: Option<Arc<SegmentCache>> },
-    Plain(BlobWriter),
 }
 
 impl std::fmt::Debug for LayerWriter {
@@ -133,58 +128,19 @@ impl std::fmt::Debug for LayerWriter {
 impl LayerWriter {
     /// Starts a layer.
     pub fn new(blobs: &BlobStore, options: LayerOptions) -> Result<Self, Error> {
-        let codec = options.compression.codec()?;
-        let blob = blobs.writer()?;
-        let output = match codec {
-            Some(codec) => {
-                let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
-                let threads = options.threads.unwrap_or_else(cores);
-                let pipeline = Pipeline::start(blob, codec, options.segments.as_ref(), threads)?;
-                Output::Compressed { pipeline, segments: options.segments }
-            }
-            None => Output::Plain(blob),
-        };
-        Ok(Self { index: IndexWriter::default(), bundle: Vec::new(), compression: options.compression, output })
+        Ok(Self { index: IndexWriter::default(), bundle: Vec::new(), output: Output::start(blobs, options)? })
     }
 
     /// Ends the layer: its blob is in the store when this returns.
     pub fn finish(mut self) -> Result<(Layer, LayerIndex), Error> {
         self.bundle.extend(header::TRAILER);
         self.cut()?;
-        let media_type = self.compression.media_type();
-        let layer = match self.output {
-            Output::Compressed { pipeline, segments } => {
-                let (diff_id, Assembled { blob, segments: records }) = pipeline.finish()?;
-                let (digest, size) = blob.commit(None)?;
-                if let Some(segments) = segments {
-                    segments.put(&digest, &records)?;
-                }
-                Layer { diff_id, blob: Descriptor::new(media_type, size, digest) }
-            }
-            Output::Plain(blob) => {
-                let (digest, size) = blob.commit(None)?;
-                Layer { diff_id: digest.clone(), blob: Descriptor::new(media_type, size, digest) }
-            }
-        };
-        Ok((layer, self.index.finish()))
+        Ok((self.output.finish()?, self.index.finish()))
     }
 
     /// Ends the bundle.
     fn cut(&mut self) -> Result<(), Error> {
-        if self.bundle.is_empty() {
-            return Ok(());
-        }
-        match &mut self.output {
-            Output::Compressed { pipeline, .. } => {
-                let capacity = self.bundle.len();
-                pipeline.submit(std::mem::replace(&mut self.bundle, Vec::with_capacity(capacity)))?;
-            }
-            Output::Plain(blob) => {
-                blob.write_all(&self.bundle)?;
-                self.bundle.clear();
-            }
-        }
-        Ok(())
+        if self.bundle.is_empty() { Ok(()) } else { self.output.take(&mut self.bundle) }
     }
 
     /// Adds `headers` and then, for a regular file, `size` bytes of content with their padding; returns their digest.

@@ -125,6 +125,11 @@ impl Snapshots {
         self.grown.load(Ordering::Relaxed)
     }
 
+    /// Whether a snapshot's folder is one of this flavour.
+    pub(crate) fn is_ours(&self, place: &Path) -> bool {
+        place.parent() == Some(&self.directory)
+    }
+
     /// Starts a snapshot.
     pub fn prepare(&self) -> Result<Active, Error> {
         let temporary = TempDirectory::create(&self.directory.join(TMP))?;

@@ -140,6 +140,18 @@ impl Store {
         self.blobs.has_grown() || self.snapshots.has_grown()
     }
 
+    /// Makes the blob of any layer in this store anew with another compression, the uncompressed stream as it is.
+    pub fn convert(&self, layer: &Layer, compression: Compression) -> Result<Layer, Error> {
+        let blob = self.blobs.open(layer.blob.digest())?;
+        let mut tar = layer::decompress(blob, layer::Limits::default().bytes)?;
+        let segments = Some(Arc::clone(&self.segments));
+        let made = layer::recompress(&mut tar, &self.blobs, LayerOptions { compression, segments, threads: None })?;
+        if made.diff_id != layer.diff_id {
+            return Err(Error::DigestMismatch { expected: layer.diff_id.clone(), found: made.diff_id });
+        }
+        Ok(made)
+    }
+
     /// Returns the snapshots of the flavour that the store was opened with.
     pub fn snapshots(&self) -> &Snapshots {
         &self.snapshots

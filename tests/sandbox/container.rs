@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use crate::common::{Bench, RBUILD};
 
 /// The capabilities that Docker gives by default (moby, `oci/caps/defaults.go`).
-pub(crate) const DOCKER: &[&str] = &[
+pub(crate) const DOCKER: &[&str] = ADMINISTRATOR.split_at(1).1;
+/// These, and what `--cap-add=SYS_ADMIN` adds.
+pub(crate) const ADMINISTRATOR: &[&str] = &[
+    "SYS_ADMIN",
     "AUDIT_WRITE",
     "CHOWN",
     "DAC_OVERRIDE",
@@ -43,6 +46,23 @@ const MASKED: &[&str] = &[
 const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 /// The calls that every process may make: those of Linux on x86-64 that the default profiles of container engines have.
 const SYSCALLS: &str = include_str!("../../fixtures/containers/syscalls");
+/// What `CAP_SYS_ADMIN` adds to them.
+const ADMINISTRATION: &[&str] = &[
+    "clone",
+    "fsconfig",
+    "fsmount",
+    "fsopen",
+    "fspick",
+    "mount",
+    "mount_setattr",
+    "move_mount",
+    "open_tree",
+    "setdomainname",
+    "sethostname",
+    "setns",
+    "umount2",
+    "unshare",
+];
 /// `CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET`.
 const NAMESPACES: u64 = 0x7e02_0000;
 
@@ -54,8 +74,18 @@ pub(crate) struct Container {
     /// What root may do; another user has none of it.
     pub(crate) capabilities: &'static [&'static str],
     pub(crate) no_new_privileges: bool,
-    /// Whether system calls are filtered.
-    pub(crate) seccomp: bool,
+    pub(crate) filter: Filter,
+}
+
+/// Which system calls the container's processes may make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filter {
+    /// All: `seccomp=unconfined`.
+    Off,
+    /// Those of the default profiles of container engines.
+    Default,
+    /// Those that the same profiles give to a container with `CAP_SYS_ADMIN`: mounts and namespaces, no pivot_root.
+    Administrator,
 }
 
 impl Container {
@@ -92,8 +122,8 @@ impl Container {
         mounts.push(bind(Path::new("/etc/resolv.conf"), Path::new("/etc/resolv.conf"), &["ro"]));
         let namespaces: Vec<Value> = ["pid", "ipc", "uts", "mount"].map(|kind| json!({ "type": kind })).to_vec();
         let mut linux = json!({ "namespaces": namespaces, "maskedPaths": MASKED, "readonlyPaths": READ_ONLY });
-        if self.seccomp {
-            linux["seccomp"] = filter();
+        if self.filter != Filter::Off {
+            linux["seccomp"] = self.filter.profile();
         }
         let command = [&["/usr/local/bin/rbuild"], arguments].concat();
         json!({
@@ -133,26 +163,36 @@ fn file_systems() -> Vec<Value> {
     .to_vec()
 }
 
-/// What Docker's default profile does: what is not listed is not permitted, new namespaces are not, and clone3, whose
-/// flags no filter can see, is said not to exist.
-fn filter() -> Value {
-    let masked =
-        |value: u64| json!([{ "index": 0, "value": NAMESPACES, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ" }]);
-    let equal = |value: u64| json!([{ "index": 0, "value": value, "op": "SCMP_CMP_EQ" }]);
-    let mut rules = vec![
-        json!({ "names": SYSCALLS.split_whitespace().collect::<Vec<_>>(), "action": "SCMP_ACT_ALLOW" }),
-        json!({ "names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": masked(0) }),
-        json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38 }),
-    ];
-    for persona in [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff] {
-        rules.push(json!({ "names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": equal(persona) }));
+impl Filter {
+    /// What is not listed is not permitted, new namespaces are not, and clone3, whose flags no filter can see, is said not
+    /// to exist.
+    fn profile(self) -> Value {
+        let argument = |value: u64, mask: Option<u64>| match mask {
+            Some(mask) => json!([{ "index": 0, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ" }]),
+            None => json!([{ "index": 0, "value": value, "op": "SCMP_CMP_EQ" }]),
+        };
+        let allow = |names: &[&str]| json!({ "names": names, "action": "SCMP_ACT_ALLOW" });
+        let mut rules = vec![
+            allow(&SYSCALLS.split_whitespace().collect::<Vec<_>>()),
+            json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38 }),
+        ];
+        if self == Self::Administrator {
+            rules.push(allow(ADMINISTRATION));
+        } else {
+            let plain = argument(0, Some(NAMESPACES));
+            rules.push(json!({ "names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": plain }));
+        }
+        for persona in [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff] {
+            let args = argument(persona, None);
+            rules.push(json!({ "names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": args }));
+        }
+        json!({
+            "defaultAction": "SCMP_ACT_ERRNO",
+            "defaultErrnoRet": 1,
+            "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+            "syscalls": rules,
+        })
     }
-    json!({
-        "defaultAction": "SCMP_ACT_ERRNO",
-        "defaultErrnoRet": 1,
-        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
-        "syscalls": rules,
-    })
 }
 
 /// The root file system of all containers, Debian's base image: made once, kept with what cargo builds for tests.

@@ -72,6 +72,22 @@ fn steps_of_many_threads_do_not_hold_each_other_up() {
     });
 }
 
+/// Whoever kills one of them finds the next one started.
+#[test]
+fn processes_that_start_each_other_for_ever_are_ended() {
+    on_every_rung(|bench| {
+        let mark = mark();
+        fs_err::write(bench.path("root/chain"), "/bin/sh /chain \"$1\" &\n").unwrap();
+        bench.renew();
+        let start = format!("for n in 1 2 3 4 5 6 7 8; do sh /chain '{mark}' & done; sleep 0.3; ");
+        assert_eq!(bench.sh(&format!("{start} exit 4")).code, 4);
+        assert_eq!(processes(&mark), [0_u32; 0]);
+        bench.option("--cancel-after=300");
+        assert_eq!(bench.sh(&format!("{start} sleep 30")).code, SANDBOX_FAILED);
+        assert_eq!(processes(&mark), [0_u32; 0]);
+    });
+}
+
 #[test]
 fn a_killed_rbuild_leaves_no_process() {
     on_every_rung(|bench| {

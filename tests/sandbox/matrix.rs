@@ -7,17 +7,22 @@ use std::process::Command;
 use crate::common::{Bench, Image, Listing, RBUILD, Run, peer};
 use crate::rootless::Rootless;
 
-use super::container::{Container, DOCKER};
+use super::container::{ADMINISTRATOR, Container, DOCKER, Filter};
 
 /// Root in a container as Docker makes it.
-const DOCKER_DEFAULT: Container = Container { user: 0, capabilities: DOCKER, no_new_privileges: false, seccomp: true };
+const DOCKER_DEFAULT: Container =
+    Container { user: 0, capabilities: DOCKER, no_new_privileges: false, filter: Filter::Default };
 /// The same with `seccomp=unconfined`.
 const DOCKER_UNCONFINED: Container =
-    Container { user: 0, capabilities: DOCKER, no_new_privileges: false, seccomp: false };
+    Container { user: 0, capabilities: DOCKER, no_new_privileges: false, filter: Filter::Off };
+/// The same with `CAP_SYS_ADMIN` and the filter that goes with it.
+const DOCKER_ADMINISTRATOR: Container =
+    Container { user: 0, capabilities: ADMINISTRATOR, no_new_privileges: false, filter: Filter::Administrator };
 /// A pod of the profile "restricted" but for its system calls.
-const POD_UNCONFINED: Container = Container { user: 1000, capabilities: &[], no_new_privileges: true, seccomp: false };
+const POD_UNCONFINED: Container =
+    Container { user: 1000, capabilities: &[], no_new_privileges: true, filter: Filter::Off };
 /// A pod of the profile "restricted".
-const POD: Container = Container { user: 1000, capabilities: &[], no_new_privileges: true, seccomp: true };
+const POD: Container = Container { user: 1000, capabilities: &[], no_new_privileges: true, filter: Filter::Default };
 
 /// A user of this machine without subordinate ids; not even the user database knows it.
 const NOBODY: u32 = 54321;
@@ -139,6 +144,12 @@ fn root_of_a_container_without_a_filter_gets_the_same_image() {
     }
 }
 
+/// There clone3 does not exist, and pivot_root and pidfd_getfd are not permitted.
+#[test]
+fn root_of_a_container_that_may_mount_gets_the_same_image() {
+    assert_equal_to_root(Place::Container(DOCKER_ADMINISTRATOR), KINDS);
+}
+
 #[test]
 fn root_of_docker_s_default_container_gets_the_same_image() {
     for dockerfile in [COPIES, KINDS] {
@@ -213,6 +224,27 @@ fn what_is_mounted_without_mounts_leaves_no_trace() {
     assert_eq!(log, "1\n2\n", "a cache outlives a build");
 }
 
+/// CVE-2024-23651 and its like: what a step leaves in the place of a cache is not followed.
+#[test]
+fn a_link_in_the_place_of_a_cache_leads_nowhere() {
+    let steps = "FROM {busybox}\nARG RUN=1\nARG OUT=/\n\
+        RUN --mount=type=cache,target=/cache rm -r /cache && ln -s $OUT /cache && echo $RUN\n\
+        RUN --mount=type=cache,target=/cache echo x >/cache/new && ls /cache >/listed && [ ! -L /cache ]\n";
+    let bench = bench(steps);
+    let canary = bench.path("canary");
+    fs_err::create_dir(&canary).unwrap();
+    let place = Place::Container(DOCKER_DEFAULT);
+    place.own(&bench);
+    let out = format!("OUT={}", canary.display());
+    for run in ["RUN=1", "RUN=2"] {
+        let built = place.build(&bench, &["--build-arg", run, "--build-arg", &out]);
+        assert_eq!(built.code, 0, "{}", built.stderr);
+        assert_eq!(Image::read(&bench.path("layout")).text("listed"), "new\n");
+        fs_err::remove_dir_all(bench.path("layout")).unwrap();
+        assert_eq!(fs_err::read_dir(&canary).unwrap().count(), 0);
+    }
+}
+
 #[test]
 fn packages_installed_without_mounts_are_those_of_root() {
     let (theirs, root) = (bench(PACKAGES), bench(PACKAGES));
@@ -228,9 +260,16 @@ fn packages_installed_without_mounts_are_those_of_root() {
 }
 
 #[test]
-fn a_user_with_one_id_is_told_what_is_missing() {
-    for place in [Place::User(NOBODY), Place::Container(POD_UNCONFINED)] {
-        assert_refused(place, &["allows the sandbox `single`", "usermod --add-subuids"]);
+fn a_user_with_one_id_gets_the_same_image() {
+    for dockerfile in [COPIES, KINDS] {
+        assert_equal_to_root(Place::User(NOBODY), dockerfile);
+    }
+}
+
+#[test]
+fn a_pod_without_a_filter_gets_the_same_image() {
+    for dockerfile in [COPIES, KINDS] {
+        assert_equal_to_root(Place::Container(POD_UNCONFINED), dockerfile);
     }
 }
 
@@ -238,6 +277,35 @@ fn a_user_with_one_id_is_told_what_is_missing() {
 fn a_restricted_pod_is_told_what_to_change() {
     let words = ["cannot make a user namespace", "seccompProfile: { type: Unconfined }", "hostUsers: false"];
     assert_refused(Place::Container(POD), &words);
+}
+
+#[test]
+fn the_doctor_tells_what_each_place_gives_and_how_to_get_more() {
+    for (container, words) in [
+        (
+            DOCKER_DEFAULT,
+            &[
+                "isolation: chroot\n",
+                "ok      chroot",
+                "failed  range",
+                "no_new_privs",
+                "seccomp=unconfined",
+                "type: Unconfined",
+            ][..],
+        ),
+        (DOCKER_UNCONFINED, &["isolation: range\n", "ok      range", "systempaths=unconfined"]),
+        (DOCKER_ADMINISTRATOR, &["isolation: root\n"]),
+        (POD, &["isolation: none works here\n", "failed  chroot", "type: Unconfined", "hostUsers: false"]),
+    ] {
+        let bench = bench(KINDS);
+        Place::Container(container).own(&bench);
+        let told = Run::of(&mut container.rbuild(&bench, &["doctor"]));
+        for words in words {
+            assert!(told.stdout.contains(words), "{words}: {}{}", told.stdout, told.stderr);
+        }
+        println!("{}", told.stdout);
+        assert_eq!(told.code, if told.stdout.contains("none works") { 3 } else { 0 });
+    }
 }
 
 /// The build ends with the code for a machine that is not fit, and says all of `words`.

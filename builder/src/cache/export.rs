@@ -53,6 +53,12 @@ impl Caches {
         self.changed.notify_all();
     }
 
+    /// The repository of a registry that steps are kept in, which has most of their layers by the time an image is pushed.
+    pub(crate) fn repository_at(&self, registry: &str) -> Option<&Reference> {
+        let places = self.to.iter().filter_map(|target| target.to.place.as_ref()?.repository());
+        places.into_iter().find(|place| place.registry() == registry)
+    }
+
     /// Keeps steps until there are no more; several threads may.
     pub(crate) fn work(&self, world: &World<'_>) {
         while let Some(job) = self.next() {
@@ -102,10 +108,7 @@ fn keep(world: &World<'_>, place: &Place, job: &Job) -> Result<(), PlaceError> {
         let file = world.store.blobs().open(layer.blob.digest()).map_err(io::Error::other)?;
         Ok(Box::new(file) as Box<dyn Read + Send>)
     };
-    let mount = job.origin.as_ref().and_then(|origin| match &origin.place {
-        Place::Registry(reference) => Some(reference),
-        Place::Directory(_) => None,
-    });
+    let mount = job.origin.as_ref().and_then(|origin| origin.place.repository());
     send(world, place, &layer.blob, mount, &open)?;
     let index = world.store.index(&job.record.made.0).map(|index| entry::pack_index(world.store, &index));
     let index = index.transpose()?;

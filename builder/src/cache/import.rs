@@ -100,7 +100,7 @@ impl Origin {
 /// Makes sure that the store has a blob of a place.
 pub(super) fn fetch(world: &World<'_>, place: &Place, blob: &Descriptor) -> Result<(), PlaceError> {
     let (digest, size) = (blob.digest(), blob.size());
-    if world.store.blobs().has(digest) == Some(size) {
+    if world.store.blobs().has_verified(digest, size) {
         return Ok(());
     }
     let mut writer = world.store.blobs().writer()?;

@@ -72,6 +72,14 @@ impl From<registry::Error> for PlaceError {
 }
 
 impl Place {
+    /// The repository, if it is one.
+    pub(crate) fn repository(&self) -> Option<&Reference> {
+        match self {
+            Self::Registry(reference) => Some(reference),
+            Self::Directory(_) => None,
+        }
+    }
+
     fn tagged(reference: &Reference, tag: &str) -> Reference {
         Reference::with_tag(reference.registry().to_owned(), reference.repository().to_owned(), tag.to_owned())
     }

@@ -138,6 +138,11 @@ pub(super) fn entry(directory: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> io:
     Ok(Some(Entry { kind, metadata: stat.metadata(xattrs) }))
 }
 
+/// The entry of a regular file that is known to have no extended attributes.
+pub(super) fn plain_entry(stat: &Stat) -> Entry {
+    Entry { kind: Kind::File { size: stat.identity.size }, metadata: stat.metadata(Xattrs::new()) }
+}
+
 /// The entry of a regular file that is open.
 pub(super) fn entry_of_open(file: &File, stat: &Stat) -> io::Result<Entry> {
     let xattrs = xattrs(&Attributed::Open(file.as_fd()))?;

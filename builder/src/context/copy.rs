@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use snapshot::{Content, Entry, Kind};
@@ -14,6 +15,7 @@ use super::digest::{Digester, gone_or};
 use super::error::ContextError;
 use super::ignore::Ignore;
 use super::local::{Deliver, LocalContext, Selected};
+use super::memo::{Identity, Memo};
 use super::walk;
 
 #[cfg(test)]
@@ -24,12 +26,13 @@ pub(super) fn copy<E: From<ContextError>>(
     context: &LocalContext,
     selected: &[Selected],
     exclude: &Ignore,
+    memo: &Memo,
     visit: &mut Deliver<'_, E>,
 ) -> Result<blake3::Hash, E> {
     let mut digester = Digester::new();
     for (index, at) in selected.iter().enumerate() {
         digester.selected(at);
-        walk::walk(context, at, exclude, &mut |found| {
+        walk::walk(context, at, exclude, Some(memo), &mut |found| {
             if !matches!(found.entry.kind, Kind::File { .. }) {
                 digester.entry(found.relative, &found.entry, None);
                 return visit(index, found.relative, &found.entry, &mut io::empty());
@@ -37,7 +40,8 @@ pub(super) fn copy<E: From<ContextError>>(
             let file = beneath::open_file(found.directory, found.name);
             let Some((file, stat)) = gone_or(file, found.path)? else { return Ok(()) };
             let entry = entry_now(context, &found, &file, &stat)?;
-            let mut delivery = Delivery::new(file, stat.identity.size, found.path);
+            let known = found.content.filter(|_| stat.identity == found.stat.identity);
+            let mut delivery = Delivery::new(file, stat.identity, known, found.path);
             let visited = visit(index, found.relative, &entry, &mut delivery);
             digester.entry(found.relative, &entry, Some(delivery.finish(visited)?));
             Ok(())
@@ -62,26 +66,38 @@ struct Delivery<'a> {
     file: File,
     path: &'a Path,
     left: u64,
+    identity: Identity,
+    /// The digest of the bytes, which need not be made where the file has the stat that it had with them.
+    known: Option<Content>,
     hasher: blake3::Hasher,
     /// Why the bytes ended too early: the reader of them can only say that they did.
     failure: Option<ContextError>,
 }
 
 impl<'a> Delivery<'a> {
-    fn new(file: File, size: u64, path: &'a Path) -> Self {
-        Self { file, path, left: size, hasher: blake3::Hasher::new(), failure: None }
+    fn new(file: File, identity: Identity, known: Option<Content>, path: &'a Path) -> Self {
+        let left = identity.size;
+        Self { file, path, left, identity, known, hasher: blake3::Hasher::new(), failure: None }
     }
 
     /// Digests what nobody asked for, too. The reason of a failure to read goes before what came of it.
     fn finish<E: From<ContextError>>(mut self, visited: Result<(), E>) -> Result<Content, E> {
         let path = self.path;
-        let drained = if visited.is_ok() { io::copy(&mut self, &mut io::sink()).map(drop) } else { Ok(()) };
+        let drained =
+            if visited.is_ok() && self.left > 0 { io::copy(&mut self, &mut io::sink()).map(drop) } else { Ok(()) };
         if let Some(failure) = self.failure {
             return Err(failure.into());
         }
         visited?;
-        drained.map_err(|source| ContextError::Read { path: path.to_owned(), source })?;
-        Ok(Content(*self.hasher.finalize().as_bytes()))
+        let failed = |source| ContextError::Read { path: path.to_owned(), source };
+        drained.map_err(failed)?;
+        let Some(known) = self.known else { return Ok(Content(*self.hasher.finalize().as_bytes())) };
+        let after = beneath::stat_open(self.file.as_fd()).map_err(failed)?;
+        if after.identity == self.identity {
+            Ok(known)
+        } else {
+            Err(ContextError::Changed { path: path.to_owned() }.into())
+        }
     }
 }
 
@@ -97,7 +113,9 @@ impl Read for Delivery<'_> {
                 Err(io::ErrorKind::UnexpectedEof.into())
             }
             Ok(read) => {
-                self.hasher.update(&buffer[..read]);
+                if self.known.is_none() {
+                    self.hasher.update(&buffer[..read]);
+                }
                 self.left -= read as u64;
                 Ok(read)
             }

@@ -163,19 +163,16 @@ struct Batch {
 }
 
 impl Batch {
-    fn add(&mut self, found: walk::Found<'_>, memo: &Memo) {
-        let content = match found.entry.kind {
-            Kind::File { .. } => memo.recall(&found.stat.identity),
-            _ => None,
-        };
-        if content.is_some() || !matches!(found.entry.kind, Kind::File { .. }) {
-            self.items.push(Item::Known { relative: found.relative.to_owned(), entry: found.entry, content });
+    fn add(&mut self, found: walk::Found<'_>) {
+        let walk::Found { entry, content, .. } = found;
+        if content.is_some() || !matches!(entry.kind, Kind::File { .. }) {
+            self.items.push(Item::Known { relative: found.relative.to_owned(), entry, content });
             return;
         }
         self.items.push(Item::File(self.files.len()));
         let prefix = found.path.as_os_str().len() - found.relative.as_os_str().len();
         let identity = found.stat.identity;
-        self.files.push(Pending { path: found.path.to_owned(), prefix, entry: found.entry, identity });
+        self.files.push(Pending { path: found.path.to_owned(), prefix, entry, identity });
     }
 
     /// Reads the files and digests the items in their order; leaves the batch empty.
@@ -214,8 +211,8 @@ pub(super) fn digest(
     let mut batch = Batch::default();
     for (index, at) in selected.iter().enumerate() {
         batch.items.push(Item::Selected(index));
-        walk::walk(context, at, exclude, &mut |found| {
-            batch.add(found, memo);
+        walk::walk(context, at, exclude, Some(memo), &mut |found| {
+            batch.add(found);
             if batch.items.len() < BATCH { Ok(()) } else { batch.settle(context, selected, memo, &mut digester) }
         })?;
     }
@@ -277,7 +274,7 @@ fn read_one(
         of.set_mode(&mut entry);
         let Some(content) = hash(&mut file, stat.identity.size, buffer).map_err(failed)? else { continue };
         let after = beneath::stat_open(file.as_fd()).map_err(failed)?;
-        if after.identity == stat.identity {
+        if after.identity == stat.identity && entry.metadata.xattrs.is_empty() {
             memo.learn(stat.identity, content, hashed);
         }
         return Ok(Some((entry, content)));

@@ -37,7 +37,7 @@ pub enum IgnoreSyntaxError {
     Pattern(#[from] PatternError),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Rule {
     pattern: Pattern,
     /// A `!` rule.
@@ -45,7 +45,7 @@ struct Rule {
 }
 
 /// An ordered list of rules; the default one ignores nothing.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ignore {
     rules: Vec<Rule>,
 }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fs_err as fs;
 use rustix::fs::{Mode, OFlags};
@@ -28,6 +29,8 @@ pub struct LocalContext {
     root: OwnedFd,
     ignore: Ignore,
     modes: Modes,
+    /// The digests that were asked for.
+    digests: Mutex<Vec<Digested>>,
 }
 
 /// Which permissions the files of a context have.
@@ -39,6 +42,14 @@ pub enum Modes {
     /// Those that git keeps: 0755 for directories and for what its owner may execute, else 0644. The umask of whoever
     /// checked the files out is nowhere to be seen then.
     Git,
+}
+
+/// What a digest was found of.
+#[derive(Debug)]
+struct Digested {
+    selected: Vec<Selected>,
+    exclude: Ignore,
+    digest: blake3::Hash,
 }
 
 /// One match of a source pattern.
@@ -65,7 +76,7 @@ impl LocalContext {
         let opened = rustix::fs::open(root, directory, Mode::empty())
             .map_err(|source| ContextError::Root { path: root.to_owned(), source: source.into() })?;
         fs::metadata("/proc/self/fd").map_err(ContextError::NoProc)?;
-        Ok(Self { root: opened, ignore, modes: Modes::Kept })
+        Ok(Self { root: opened, ignore, modes: Modes::Kept, digests: Mutex::default() })
     }
 
     /// Returns what `pattern` selects, sorted by path as the pattern sees it: a literal path, or wildcards as in
@@ -89,7 +100,7 @@ impl LocalContext {
         exclude: &Ignore,
         visit: &mut dyn FnMut(&Path, &Entry) -> Result<(), E>,
     ) -> Result<(), E> {
-        walk::walk(self, at, exclude, &mut |found| visit(found.relative, &found.entry))
+        walk::walk(self, at, exclude, None, &mut |found| visit(found.relative, &found.entry))
     }
 
     /// Walks each of `selected` (its index is the first argument of `visit`) and hands out the bytes too: of a file
@@ -99,15 +110,35 @@ impl LocalContext {
         &self,
         selected: &[Selected],
         exclude: &Ignore,
+        memo: &Memo,
         visit: &mut Deliver<'_, E>,
     ) -> Result<blake3::Hash, E> {
-        copy::copy(self, selected, exclude, visit)
+        copy::copy(self, selected, exclude, memo, visit)
     }
 
     /// Returns the content digest of `selected`: names relative to each match, types, modes, sizes, link targets,
     /// bytes, extended attributes; neither times nor owners. Files that `memo` knows are not read.
     pub fn digest(&self, selected: &[Selected], exclude: &Ignore, memo: &Memo) -> Result<blake3::Hash, ContextError> {
-        digest::digest(self, selected, exclude, memo)
+        let digest = digest::digest(self, selected, exclude, memo)?;
+        let asked = Digested { selected: selected.to_vec(), exclude: exclude.clone(), digest };
+        self.digests().push(asked);
+        Ok(digest)
+    }
+
+    /// Returns the first digest that was found of `selected`, which keys are made of; finds it where nobody asked yet.
+    pub fn first_digest(
+        &self,
+        selected: &[Selected],
+        exclude: &Ignore,
+        memo: &Memo,
+    ) -> Result<blake3::Hash, ContextError> {
+        let same = |asked: &&Digested| asked.selected == selected && asked.exclude == *exclude;
+        let known = self.digests().iter().find(same).map(|asked| asked.digest);
+        known.map_or_else(|| self.digest(selected, exclude, memo), Ok)
+    }
+
+    fn digests(&self) -> MutexGuard<'_, Vec<Digested>> {
+        self.digests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens the regular file `path`, ignored or not. No component of `path` may be a symbolic link.
@@ -121,11 +152,8 @@ impl LocalContext {
 
     /// Resolves the links of `path` inside the root, ignored or not.
     pub fn find(&self, path: &Path) -> Result<PathBuf, ContextError> {
-        let bare = Self {
-            root: self.root.try_clone().map_err(|source| read(path, source))?,
-            ignore: Ignore::default(),
-            modes: self.modes,
-        };
+        let root = self.root.try_clone().map_err(|source| read(path, source))?;
+        let bare = Self { root, ignore: Ignore::default(), modes: self.modes, digests: Mutex::default() };
         let relative = path.components().filter(|part| !matches!(part, Component::RootDir | Component::CurDir));
         resolve::find(&bare, &relative.collect::<PathBuf>()).map(|(found, _)| found)
     }
@@ -175,7 +203,7 @@ impl LocalContext {
             }
         }
         let nothing = Ignore::default();
-        let walked = walk::walk(self, at, &nothing, &mut |found| {
+        let walked = walk::walk(self, at, &nothing, None, &mut |found| {
             if found.relative.as_os_str().is_empty() { Ok(()) } else { Err(Stop::Found) }
         });
         match walked {

@@ -29,7 +29,7 @@ const RACY: Duration = Duration::from_secs(2);
 const LIMIT: usize = 200_000;
 
 /// The first bytes of the file; a new layout gets a new number.
-const MAGIC: &[u8; 16] = b"rbuild digests 1";
+const MAGIC: &[u8; 16] = b"rbuild digests 2";
 const HEADER: usize = MAGIC.len() + 4;
 const RECORD: usize = 3 * 8 + 2 * 12 + 4 + 32;
 const TRAILER: usize = 32;
@@ -95,7 +95,8 @@ impl Memo {
         Ok(())
     }
 
-    /// The digest of the file with this stat, if it is known beyond doubt.
+    /// The digest of the file with this stat, if it is known beyond doubt. Such a file has no extended attributes that
+    /// belong in a layer: setting one sets the ctime.
     pub(super) fn recall(&self, identity: &Identity) -> Option<Content> {
         let mut state = self.state();
         let run = state.run;
@@ -104,8 +105,8 @@ impl Memo {
         Some(remembered.content)
     }
 
-    /// Remembers the digest of a file whose stat was `identity` before and after it was read, unless the reading,
-    /// which began at `hashed`, was too close to the last change.
+    /// Remembers the digest of a file without extended attributes whose stat was `identity` before and after it was
+    /// read, unless the reading, which began at `hashed`, was too close to the last change.
     pub(super) fn learn(&self, identity: Identity, content: Content, hashed: SystemTime) {
         if is_racy(&identity, hashed) {
             return;

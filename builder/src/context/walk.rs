@@ -8,12 +8,13 @@ use std::path::Path;
 use std::vec;
 
 use rustix::fs::FileType;
-use snapshot::{Entry, Kind, Metadata, Xattrs};
+use snapshot::{Content, Entry, Kind, Metadata, Xattrs};
 
 use super::beneath::{self, Name, Stat};
 use super::error::ContextError;
 use super::ignore::{Ignore, Inherited};
 use super::local::{LocalContext, Selected};
+use super::memo::Memo;
 
 /// The longest path in bytes, without its end: what Linux (`PATH_MAX`) lets anybody open by name.
 const PATH_LIMIT: usize = 4095;
@@ -30,6 +31,8 @@ pub(super) struct Found<'a> {
     pub(super) path: &'a Path,
     pub(super) entry: Entry,
     pub(super) stat: Stat,
+    /// The digest of a regular file's bytes, where the memo knows it.
+    pub(super) content: Option<Content>,
     /// The directory that holds the entry, and its name there; for the context's root, the root and an empty name.
     pub(super) directory: BorrowedFd<'a>,
     pub(super) name: &'a OsStr,
@@ -38,14 +41,33 @@ pub(super) struct Found<'a> {
 /// Called for each entry.
 pub(super) type Visit<'v, E> = &'v mut dyn FnMut(Found<'_>) -> Result<(), E>;
 
-/// Walks `at`; see [`LocalContext::walk`].
+/// What there is to know of a name without opening it.
+struct Known {
+    entry: Entry,
+    stat: Stat,
+    content: Option<Content>,
+}
+
+/// Finds out about a name; none for a socket. A file that the memo knows need not be asked for its attributes.
+fn look(directory: BorrowedFd<'_>, name: &OsStr, stat: Stat, memo: Option<&Memo>) -> io::Result<Option<Known>> {
+    if stat.file_type == FileType::RegularFile
+        && let Some(content) = memo.and_then(|memo| memo.recall(&stat.identity))
+    {
+        return Ok(Some(Known { entry: beneath::plain_entry(&stat), stat, content: Some(content) }));
+    }
+    let entry = beneath::entry(directory, name, &stat)?;
+    Ok(entry.map(|entry| Known { entry, stat, content: None }))
+}
+
+/// Walks `at`; see [`LocalContext::walk`]. Of files that `memo` knows the digests are found too.
 pub(super) fn walk<E: From<ContextError>>(
     context: &LocalContext,
     at: &Selected,
     exclude: &Ignore,
+    memo: Option<&Memo>,
     visit: Visit<'_, E>,
 ) -> Result<(), E> {
-    walk_as_found(context, at, exclude, &mut |mut found| {
+    walk_as_found(context, at, exclude, memo, &mut |mut found| {
         context.set_mode(&mut found.entry);
         visit(found)
     })
@@ -55,11 +77,12 @@ fn walk_as_found<E: From<ContextError>>(
     context: &LocalContext,
     at: &Selected,
     exclude: &Ignore,
+    memo: Option<&Memo>,
     visit: Visit<'_, E>,
 ) -> Result<(), E> {
     let failed = |source| super::resolve::not_found_or_read(&at.path, source);
     let (Some(parent), Some(name)) = (at.path.parent(), at.path.file_name()) else {
-        return walk_root(context, exclude, visit);
+        return walk_root(context, exclude, memo, visit);
     };
     let directory = beneath::open_directory(context.root(), parent).map_err(failed)?;
     let stat = beneath::stat(directory.as_fd(), name).map_err(failed)?;
@@ -67,32 +90,38 @@ fn walk_as_found<E: From<ContextError>>(
         if exclude.is_ignored(Path::new(&at.name)) {
             return Ok(());
         }
-        let entry = beneath::entry(directory.as_fd(), name, &stat).map_err(failed)?;
+        let known = look(directory.as_fd(), name, stat, memo).map_err(failed)?;
         let relative = Path::new("");
-        return entry.map_or(Ok(()), |entry| {
-            visit(Found { relative, path: &at.path, entry, stat, directory: directory.as_fd(), name })
+        return known.map_or(Ok(()), |Known { entry, stat, content }| {
+            visit(Found { relative, path: &at.path, entry, stat, content, directory: directory.as_fd(), name })
         });
     }
     let opened = beneath::open_subdirectory(directory.as_fd(), name).map_err(failed)?;
     let entry = beneath::entry(directory.as_fd(), name, &stat).map_err(failed)?;
     if let Some(entry) = entry {
         let relative = Path::new("");
-        visit(Found { relative, path: &at.path, entry, stat, directory: directory.as_fd(), name })?;
+        let content = None;
+        visit(Found { relative, path: &at.path, entry, stat, content, directory: directory.as_fd(), name })?;
     }
-    Walk::new(context, exclude, at.path.as_os_str().as_bytes()).run(opened, visit)
+    Walk::new((context, exclude, memo), at.path.as_os_str().as_bytes()).run(opened, visit)
 }
 
 /// Walks the whole context. Its root is what the user happened to create the directory with (0700 in a temporary
 /// directory), so it is given as a plain 0755 directory.
-fn walk_root<E: From<ContextError>>(context: &LocalContext, exclude: &Ignore, visit: Visit<'_, E>) -> Result<(), E> {
+fn walk_root<E: From<ContextError>>(
+    context: &LocalContext,
+    exclude: &Ignore,
+    memo: Option<&Memo>,
+    visit: Visit<'_, E>,
+) -> Result<(), E> {
     let failed = |source| ContextError::Read { path: ".".into(), source };
     let opened = beneath::open_directory(context.root(), Path::new("")).map_err(failed)?;
     let stat = beneath::stat_open(opened.as_fd()).map_err(failed)?;
     let metadata = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: stat.mtime(), xattrs: Xattrs::new() };
     let entry = Entry { kind: Kind::Directory, metadata };
-    let nothing = Path::new("");
-    visit(Found { relative: nothing, path: nothing, entry, stat, directory: opened.as_fd(), name: OsStr::new("") })?;
-    Walk::new(context, exclude, b"").run(opened, visit)
+    let (nothing, name) = (Path::new(""), OsStr::new(""));
+    visit(Found { relative: nothing, path: nothing, entry, stat, content: None, directory: opened.as_fd(), name })?;
+    Walk::new((context, exclude, memo), b"").run(opened, visit)
 }
 
 /// A directory that a walk is in.
@@ -105,12 +134,13 @@ struct Frame {
     ignored: Inherited,
     excluded: Inherited,
     /// The directory is hidden itself: it is visited only if something below it is.
-    pending: Option<(Entry, Stat)>,
+    pending: Option<Known>,
 }
 
 struct Walk<'a> {
     context: &'a LocalContext,
     exclude: &'a Ignore,
+    memo: Option<&'a Memo>,
     /// The path of the entry at hand, relative to the context.
     path: Vec<u8>,
     /// Where the part that is relative to the match begins.
@@ -119,9 +149,9 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(context: &'a LocalContext, exclude: &'a Ignore, at: &[u8]) -> Self {
+    fn new((context, exclude, memo): (&'a LocalContext, &'a Ignore, Option<&'a Memo>), at: &[u8]) -> Self {
         let relative = if at.is_empty() { 0 } else { at.len() + 1 };
-        Self { context, exclude, path: at.to_vec(), relative, frames: Vec::new() }
+        Self { context, exclude, memo, path: at.to_vec(), relative, frames: Vec::new() }
     }
 
     fn run<E: From<ContextError>>(mut self, opened: OwnedFd, visit: Visit<'_, E>) -> Result<(), E> {
@@ -152,7 +182,7 @@ impl<'a> Walk<'a> {
         open: OwnedFd,
         ignored: Inherited,
         excluded: Inherited,
-        pending: Option<(Entry, Stat)>,
+        pending: Option<Known>,
     ) -> Result<(), ContextError> {
         let names = beneath::names(open.as_fd()).map_err(|source| self.unreadable(source))?.into_iter();
         self.frames.push(Frame { open: Some(open), names, length: self.path.len(), ignored, excluded, pending });
@@ -174,15 +204,15 @@ impl<'a> Walk<'a> {
         if hidden && !(is_directory && self.may_descend()) {
             return Ok(());
         }
-        let Some(entry) = self.attempt(|directory| beneath::entry(directory, name.as_os_str(), &stat))?.flatten()
+        let Some(known) = self.attempt(|directory| look(directory, name.as_os_str(), stat, self.memo))?.flatten()
         else {
             return Ok(());
         };
         let pending = if hidden {
-            Some((entry, stat))
+            Some(known)
         } else {
             self.visit_pending(visit)?;
-            self.visit_one(self.frames.len() - 1, self.path.len(), (entry, stat), visit)?;
+            self.visit_one(self.frames.len() - 1, self.path.len(), known, visit)?;
             None
         };
         if !is_directory {
@@ -254,14 +284,14 @@ impl<'a> Walk<'a> {
         &self,
         parent: usize,
         length: usize,
-        (entry, stat): (Entry, Stat),
+        Known { entry, stat, content }: Known,
         visit: Visit<'_, E>,
     ) -> Result<(), E> {
         let path = Path::new(OsStr::from_bytes(&self.path[..length]));
         let relative = Path::new(OsStr::from_bytes(&self.path[self.relative..length]));
         // A parent that is closed is one of a pending directory, which nobody opens anything in.
         let directory = self.frames[parent].open.as_ref().map_or(self.context.root(), AsFd::as_fd);
-        visit(Found { relative, path, entry, stat, directory, name: path.file_name().unwrap_or_default() })
+        visit(Found { relative, path, entry, stat, content, directory, name: path.file_name().unwrap_or_default() })
     }
 
     fn unreadable(&self, source: io::Error) -> ContextError {

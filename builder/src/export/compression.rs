@@ -22,11 +22,11 @@ pub enum CompressionError {
         /// Which there are.
         levels: &'static str,
     },
-    /// Layers of the base would have to be made anew.
-    #[error("`force-compression=true` is not implemented: layers of base images keep their bytes")]
-    Force,
     /// Outputs that want different layers.
-    #[error("one build with several compressions is not implemented: give all outputs the same, with `--compression`")]
+    #[error(
+        "one build with several compressions is not implemented: give all outputs the same `compression` and \
+         `force-compression`"
+    )]
     Several,
 }
 
@@ -51,12 +51,22 @@ pub fn read(kind: Option<&str>, level: Option<&str>) -> Result<Option<Compressio
     Ok(Some(compression))
 }
 
+/// The compression of a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Chosen {
+    /// How new layers are compressed.
+    pub compression: Compression,
+    /// Whether the layers of base images are too, where they are compressed otherwise.
+    pub force: bool,
+}
+
 /// Returns the compression of a build: what its outputs say, or `general` where they say nothing.
-pub fn choose(general: Option<Compression>, outputs: &[OutputSpec]) -> Result<Compression, CompressionError> {
+pub fn choose(general: Option<Compression>, outputs: &[OutputSpec]) -> Result<Chosen, CompressionError> {
     let general = general.unwrap_or_default();
     let of_layers = outputs.iter().filter(|spec| spec.output.wants_layers());
-    let mut wanted = of_layers.map(|spec| spec.compression.unwrap_or(general));
-    let first = wanted.next().unwrap_or(general);
+    let chosen = |spec: &OutputSpec| Chosen { compression: spec.compression.unwrap_or(general), force: spec.force };
+    let mut wanted = of_layers.map(chosen);
+    let first = wanted.next().unwrap_or(Chosen { compression: general, force: false });
     if wanted.all(|other| other == first) { Ok(first) } else { Err(CompressionError::Several) }
 }
 
@@ -104,7 +114,11 @@ mod tests {
             (None, &[in_zstd, "type=registry"], Err(CompressionError::Several)),
             (None, &["type=registry", "type=docker,dest=b,compression=gzip"], Ok(Compression::default())),
         ] {
+            let chosen = chosen.map(|compression| Chosen { compression, force: false });
             assert_eq!(choose(general, &outputs(texts)), chosen, "{texts:?}");
         }
+        let forced = "type=oci,dest=a,compression=zstd,force-compression=true";
+        assert_eq!(choose(None, &outputs(&[forced])), Ok(Chosen { compression: zstd, force: true }));
+        assert_eq!(choose(None, &outputs(&[forced, in_zstd])), Err(CompressionError::Several));
     }
 }

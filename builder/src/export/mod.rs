@@ -105,7 +105,7 @@ pub fn export(world: &World<'_>, output: &Output, exported: &Exported<'_>) -> Re
 
 /// Makes sure that the store has the bytes of a layer, and opens them.
 fn open_layer(world: &World<'_>, tree: &Tree, position: usize, layer: &Layer) -> Result<fs_err::File, Cause> {
-    if let Some((image, pulled)) = tree.layers()[position].image() {
+    if let Some((image, pulled)) = tree.layers()[position].image().filter(|(_, pulled)| *pulled == layer) {
         crate::solve::fetch(world, image, pulled)?;
     }
     tree.obtain(position, layer, world)?;

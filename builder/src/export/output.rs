@@ -52,6 +52,8 @@ pub struct OutputSpec {
     pub output: Output,
     /// How its new layers are compressed; as the build's other outputs when absent.
     pub compression: Option<Compression>,
+    /// Whether the layers of base images are compressed so too.
+    pub force: bool,
 }
 
 /// An `--output` that says nothing rbuild does.
@@ -99,22 +101,20 @@ impl FromStr for OutputSpec {
             match pair.split_once('=') {
                 Some((key, value)) => options.0.push((key.trim().to_ascii_lowercase(), value.to_owned())),
                 None if options.0.is_empty() && !text.contains(',') => {
-                    return Ok(Self { output: Output::of_path(text), compression: None });
+                    return Ok(Self { output: Output::of_path(text), compression: None, force: false });
                 }
                 None => return Err(OutputError::Pair(pair.into())),
             }
         }
         let kind = options.take("type").ok_or(OutputError::NoType)?;
-        let mut compression = None;
+        let (mut compression, mut forced) = (None, false);
         if matches!(kind.as_str(), "oci" | "docker" | "registry" | "image") {
             let (name, level) = (options.take("compression"), options.take("compression-level"));
             compression = compression::read(name.as_deref(), level.as_deref())?;
             let force = options.take("force-compression");
-            if boolean("force-compression", force.as_deref().unwrap_or("false"))? {
-                return Err(CompressionError::Force.into());
-            }
+            forced = boolean("force-compression", force.as_deref().unwrap_or("false"))?;
         }
-        Ok(Self { output: Output::read(kind, options)?, compression })
+        Ok(Self { output: Output::read(kind, options)?, compression, force: forced })
     }
 }
 
@@ -208,7 +208,7 @@ mod tests {
             ("type=registry", Output::Push),
             ("type=image,push=true", Output::Push),
         ] {
-            assert_eq!(text.parse(), Ok(OutputSpec { output, compression: None }), "{text}");
+            assert_eq!(text.parse(), Ok(OutputSpec { output, compression: None, force: false }), "{text}");
         }
     }
 
@@ -233,7 +233,6 @@ mod tests {
             ("dest=x", OutputError::NoType),
             ("type=tar,dest=x,compression=zstd", OutputError::Option { key: "compression".into(), kind: "tar".into() }),
             ("type=registry,compression=estargz", CompressionError::Kind("estargz".into()).into()),
-            ("type=docker,dest=x,force-compression=true", CompressionError::Force.into()),
             ("type=oci,dest=x,tar=perhaps", OutputError::Boolean { key: "tar".into(), value: "perhaps".into() }),
             ("type=oci,nonsense", OutputError::Pair("nonsense".into())),
         ] {

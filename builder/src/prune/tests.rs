@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 
 use snapshot::{Flavour, SnapshotId};
@@ -28,16 +27,17 @@ fn store() -> (tempfile::TempDir, Store) {
     (root, store)
 }
 
+/// Makes the last use of something so many hours ago.
+fn age(path: &Path, hours: u64) {
+    let used = SystemTime::now() - Duration::from_hours(hours);
+    std::fs::File::options().write(true).open(path).and_then(|file| file.set_modified(used)).unwrap();
+}
+
 /// A blob of some 100 kB that nobody has used for so many hours.
 fn blob(store: &Store, number: u8, hours: u64) -> snapshot::Layer {
     let bytes = vec![number; 100_000];
     let (digest, size) = store.blobs().ingest(None, &mut &bytes[..]).unwrap();
-    let used = SystemTime::now() - Duration::from_secs(3600 * hours);
-    std::fs::File::options()
-        .write(true)
-        .open(store.blobs().path(&digest))
-        .and_then(|file| file.set_modified(used))
-        .unwrap();
+    age(&store.blobs().path(&digest), hours);
     let blob = oci_spec::image::Descriptor::new(oci_spec::image::MediaType::ImageLayerGzip, size, digest.clone());
     snapshot::Layer { diff_id: digest, blob }
 }
@@ -46,17 +46,19 @@ fn left(store: &Store, layers: &[snapshot::Layer]) -> Vec<bool> {
     layers.iter().map(|layer| fs_err::metadata(store.blobs().path(layer.blob.digest())).is_ok()).collect()
 }
 
-fn name(store: &Store, name: &str, layer: &snapshot::Layer, tagged: &str) {
+/// Gives an image of one layer a name, so many hours ago.
+fn name(store: &Store, name: &str, layer: &snapshot::Layer, hours: u64) {
     let blob = layer.blob.clone();
-    let tag = Tag {
+    let tag = tags::Tag {
         name: name.to_owned(),
         manifest: blob.clone(),
         config: blob,
         layers: vec![layer.clone()],
-        origins: BTreeMap::new(),
-        tagged: tagged.to_owned(),
+        origins: std::collections::BTreeMap::new(),
+        tagged: String::new(),
     };
     store.put_record("tags", &tags::key(name), &serde_json::to_vec(&tag).unwrap()).unwrap();
+    age(&store.path().join("tags").join(tags::key(name)), hours);
 }
 
 /// Whole bytes that the store takes up, by the kernel.
@@ -95,18 +97,29 @@ fn what_was_used_lately_stays() {
 }
 
 #[test]
-fn names_keep_their_images_until_nothing_else_is_left() {
+fn names_keep_their_images_as_long_as_their_age_lets_them() {
     let (_root, store) = store();
-    let layers: Vec<_> = (0..3).map(|number| blob(&store, number, 9 - u64::from(number))).collect();
-    name(&store, "older", &layers[0], "2024-01-01T00:00:00Z");
-    name(&store, "newer", &layers[1], "2025-01-01T00:00:00Z");
-    let pruned = prune(&store, &Policy::default()).unwrap();
-    assert_eq!((left(&store, &layers), pruned.forgotten), (vec![true, true, false], vec![]));
-    let limit = on_disk(&store) - 50_000;
-    let pruned = prune(&store, &Policy { keep: Some(Limit::Bytes(limit)), ..Policy::default() }).unwrap();
-    assert_eq!((left(&store, &layers), pruned.forgotten), (vec![false, true, false], vec!["older".to_owned()]));
+    let layers: Vec<_> = (0..4).map(|number| blob(&store, number, 9)).collect();
+    name(&store, "older", &layers[0], 7);
+    name(&store, "newer", &layers[1], 1);
+    age(&store.blobs().path(layers[3].blob.digest()), 3);
+    let keep = |more: u64| Policy { keep: Some(Limit::Bytes(on_disk(&store) - more)), ..Policy::default() };
+    // In the order of their use: the layer of no image, the older name with its image, the other layer.
+    for (expected, forgotten) in [
+        ([true, true, false, true], vec![]),
+        ([false, true, false, true], vec!["older"]),
+        ([false, true, false, false], vec![]),
+    ] {
+        let pruned = prune(&store, &keep(50_000)).unwrap();
+        assert_eq!(
+            (left(&store, &layers), pruned.forgotten),
+            (expected.to_vec(), forgotten.iter().map(|n| (*n).to_owned()).collect())
+        );
+    }
+    assert_eq!(prune(&store, &Policy::default()).unwrap().forgotten, [""; 0]);
+    assert_eq!(left(&store, &layers), [false, true, false, false]);
     let pruned = prune(&store, &Policy { all: true, ..Policy::default() }).unwrap();
-    assert_eq!((left(&store, &layers), pruned.forgotten), (vec![false; 3], vec!["newer".to_owned()]));
+    assert_eq!((left(&store, &layers), pruned.forgotten), (vec![false; 4], vec!["newer".to_owned()]));
 }
 
 #[test]

@@ -23,7 +23,7 @@ use super::describe::{Mount, Network, Process, Root};
 use super::error::SandboxError;
 use super::inject::Injector;
 use super::rootfs::open_directory;
-use super::seccomp::{Listener, install_with_listener};
+use super::seccomp::{self, Listener, install, install_with_listener};
 use super::settings::Settings;
 use super::spec::{Attempt, Failure, Made, Spec};
 use super::supervise::Started;
@@ -44,8 +44,8 @@ struct Swap {
     at: PathBuf,
     parent: OwnedFd,
     name: OsString,
-    /// The device and inode of what was put there.
-    placed: (u64, u64),
+    /// What was put there. While it is open, nothing else gets its inode.
+    placed: OwnedFd,
     /// What was there before is in the work directory under this name.
     aside: String,
     /// Where it came from, and goes back to.
@@ -153,9 +153,10 @@ impl Placed {
         }
         let name = at.file_name().unwrap_or_default().to_owned();
         let aside = format!("aside-{}", self.swaps.len());
-        let put = || -> Result<(u64, u64), Errno> {
+        let put = || -> Result<OwnedFd, Errno> {
             let from = if origin.is_some() { CWD } else { self.work.as_fd() };
-            let placed = identity(from, &source)?;
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let placed = openat(from, &source, flags, Mode::empty())?;
             renameat(&parent, &name, &self.work, &aside)?;
             let moved = renameat(from, &source, &parent, &name);
             if let Err(error) = moved {
@@ -203,8 +204,9 @@ impl Swap {
     /// What the step has put there instead is thrown away, and a place that is gone takes nothing back.
     fn restore(&self, work: &OwnedFd) -> Result<(), Errno> {
         let trash = format!("gone-{}", self.aside);
-        match (identity(self.parent.as_fd(), Path::new(&self.name)), &self.origin) {
-            (Ok(found), Some(origin)) if found == self.placed => renameat(&self.parent, &self.name, CWD, origin)?,
+        let ours = identity(&self.placed, Path::new(""))?;
+        match (identity(&self.parent, Path::new(&self.name)), &self.origin) {
+            (Ok(found), Some(origin)) if found == ours => renameat(&self.parent, &self.name, CWD, origin)?,
             (Ok(_), _) => renameat(&self.parent, &self.name, work, &trash)?,
             (Err(Errno::NOENT), _) => {}
             (Err(error), _) => return Err(error),
@@ -216,9 +218,9 @@ impl Swap {
     }
 }
 
-/// The device and inode of a file, which is not followed.
+/// The device and inode of a file, which is not followed; of `directory` itself when the path is empty.
 fn identity(directory: impl AsFd, path: &Path) -> Result<(u64, u64), Errno> {
-    let found = statx(directory, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::INO)?;
+    let found = statx(directory, path, AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH, StatxFlags::INO)?;
     Ok((rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino))
 }
 
@@ -242,6 +244,7 @@ pub(super) fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream)
         enter(&tree)?;
         // The filter needs this: nobody here is the administrator of its namespace.
         rustix::thread::set_no_new_privs(true).attempt(|| "give up new privileges".to_owned())?;
+        install(&seccomp::default()).attempt(|| "filter system calls".to_owned())?;
         let listener = install_with_listener(&inject::filter()).attempt(|| "filter system calls".to_owned())?;
         Listener::send(&listener, &theirs).attempt(|| "hand over the filter".to_owned())?;
         drop(listener);

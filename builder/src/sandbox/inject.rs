@@ -112,25 +112,7 @@ impl Injector {
 
     fn answer(&mut self, call: Call, notification: &Notification<'_>) -> Result<Reply, Errno> {
         let word = |number| notification.word(number);
-        let at_links = |flags: u32| {
-            if flags & libc::AT_SYMLINK_NOFOLLOW.cast_unsigned() == 0 { Links::Follow } else { Links::Keep }
-        };
-        let open_links = |flags: u32| {
-            if flags & libc::O_NOFOLLOW.cast_unsigned() == 0 { Links::Follow } else { Links::Keep }
-        };
-        let which = match call {
-            Call::Open => (0, open_links(word(1))),
-            Call::Openat => (1, open_links(word(2))),
-            Call::Stat | Call::Access | Call::Statfs | Call::Chmod | Call::Chown => (0, Links::Follow),
-            Call::Lstat | Call::Readlink | Call::Lchown => (0, Links::Keep),
-            Call::Openat2 | Call::Faccessat | Call::Fchmodat => (1, Links::Follow),
-            Call::Readlinkat => (1, Links::Keep),
-            Call::Fstatat => (1, at_links(word(3))),
-            Call::Statx => (1, at_links(word(2))),
-            Call::Faccessat2 => (1, at_links(word(3))),
-            Call::Fchownat => (1, at_links(word(4))),
-            _ => return Ok(Reply::Continue),
-        };
+        let Some(which) = path_of(call, notification) else { return Ok(Reply::Continue) };
         let Some(request) = self.request(notification, which)? else { return Ok(Reply::Continue) };
         let path = &request.path;
         let done = |()| Reply::Value(0);
@@ -180,6 +162,26 @@ impl Injector {
         request.notification.write(request.notification.argument(buffer), shown)?;
         Ok(Reply::Value(i64::try_from(shown.len()).map_err(|_| Errno::OVERFLOW)?))
     }
+}
+
+/// Which argument of a call is its path, and whether a link in its last component is followed.
+fn path_of(call: Call, notification: &Notification<'_>) -> Option<(usize, Links)> {
+    let unless = |flag: i32, argument: usize| {
+        if notification.word(argument) & flag.cast_unsigned() == 0 { Links::Follow } else { Links::Keep }
+    };
+    let (opening, looking) = (libc::O_NOFOLLOW, libc::AT_SYMLINK_NOFOLLOW);
+    Some(match call {
+        Call::Stat | Call::Access | Call::Statfs | Call::Chmod | Call::Chown => (0, Links::Follow),
+        Call::Lstat | Call::Readlink | Call::Lchown => (0, Links::Keep),
+        Call::Openat2 | Call::Faccessat | Call::Fchmodat => (1, Links::Follow),
+        Call::Readlinkat => (1, Links::Keep),
+        Call::Open => (0, unless(opening, 1)),
+        Call::Openat => (1, unless(opening, 2)),
+        Call::Statx => (1, unless(looking, 2)),
+        Call::Fstatat | Call::Faccessat2 => (1, unless(looking, 3)),
+        Call::Fchownat => (1, unless(looking, 4)),
+        _ => return None,
+    })
 }
 
 impl Handler for Injector {

@@ -101,6 +101,6 @@ fn make_root(directory: Option<&Path>, ground: Ground) -> Result<(), Failure> {
         Some(program) => seccomp::install_with_listener(&program)
             .map(drop)
             .attempt(|| "filter the calls of a step and listen to them".to_owned()),
-        None => Ok(()),
+        None => seccomp::install(&seccomp::default()).attempt(|| "filter the calls of a step".to_owned()),
     }
 }

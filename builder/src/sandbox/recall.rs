@@ -13,7 +13,7 @@ use super::spec::Ground;
 
 const FILE: &str = "isolation";
 
-/// What decides on what a process may isolate: the boot, the limits of namespaces (user_namespaces(7), and those of
+/// What decides on what a process may isolate: the boot, the limits of namespaces (`user_namespaces(7)`, and those of
 /// Debian and Ubuntu), the mounts (those over `/proc` too), who else's ids there are.
 const CIRCUMSTANCES: &[&str] = &[
     "/proc/sys/kernel/random/boot_id",

@@ -58,8 +58,9 @@ pub(super) fn start(
     Ok(Started { pid, root })
 }
 
-/// Puts this process, which is about to become the step's, under its filters.
+/// Puts this process, which is about to become the step's, under its filters. What one of them refuses none allows.
 fn filter(emulation: Option<RootEmulation>, socket: &UnixStream) -> Result<(), Failure> {
+    seccomp::install(&seccomp::default()).attempt(|| "filter the calls of the step".to_owned())?;
     let Some((emulation, program)) = emulation.and_then(|kind| Some((kind, emulate::program(kind)?))) else {
         return Ok(());
     };

@@ -202,11 +202,13 @@ impl Copying<'_> {
         {
             return self.archive(number, &selected.path, &archive);
         }
-        let before = context.digest(std::slice::from_ref(selected), rules, self.world.memo)?;
+        let before = context.first_digest(std::slice::from_ref(selected), rules, self.world.memo)?;
         let copied = std::slice::from_ref(selected);
-        let digest = context.copy(copied, rules, &mut |_, path: &Path, entry: &Entry, content: &mut dyn Read| {
-            self.selected(number, selected, path, entry.clone(), content)
-        })?;
+        let memo = self.world.memo;
+        let digest =
+            context.copy(copied, rules, memo, &mut |_, path: &Path, entry: &Entry, content: &mut dyn Read| {
+                self.selected(number, selected, path, entry.clone(), content)
+            })?;
         if digest == before { Ok(()) } else { Err(Cause::ContextChanged) }
     }
 

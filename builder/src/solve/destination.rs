@@ -4,7 +4,7 @@
 //! directory's contents are copied rather than itself; a trailing slash, an existing directory or several sources make
 //! the destination a directory; missing parents are made 0755 and belong to `--chown`; what exists keeps its metadata.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
@@ -79,7 +79,8 @@ pub(super) struct Placement<'a> {
     tree: Option<(TreeWriter, Active)>,
     owner: Option<(u32, u32)>,
     mode: Option<Chmod>,
-    made: HashSet<PathBuf>,
+    /// The directories that are in the layer, each with whether the view has it too.
+    made: HashMap<PathBuf, bool>,
     now: Mtime,
 }
 
@@ -97,7 +98,7 @@ impl<'a> Placement<'a> {
             None
         };
         let now = Mtime { seconds: now(world), nanoseconds: 0 };
-        Ok(Self { view, layer, tree, owner: None, mode: None, made: HashSet::new(), now })
+        Ok(Self { view, layer, tree, owner: None, mode: None, made: HashMap::new(), now })
     }
 
     /// Gives everything that is placed this owner and mode.
@@ -115,7 +116,7 @@ impl<'a> Placement<'a> {
     /// Makes sure that `directory` and what leads to it are in the layer: as they are where they exist, new ones
     /// where they do not.
     pub(super) fn directory(&mut self, directory: &Path) -> Result<(), Cause> {
-        if directory == Path::new(".") || directory.as_os_str().is_empty() || self.made.contains(directory) {
+        if directory == Path::new(".") || directory.as_os_str().is_empty() || self.made.contains_key(directory) {
             return Ok(());
         }
         if let Some(parent) = directory.parent() {
@@ -150,7 +151,7 @@ impl<'a> Placement<'a> {
             self.directory(parent)?;
         }
         let is_directory = matches!(entry.kind, Kind::Directory);
-        let obstacle = self.view.lookup(path).map(|found| matches!(found.entry.kind, Kind::Directory));
+        let obstacle = self.below(path);
         match obstacle {
             Some(true) if !is_directory => {
                 Err(Cause::Obstacle { path: path.to_owned(), reason: "it is a directory in the image" })
@@ -162,9 +163,20 @@ impl<'a> Placement<'a> {
         }
     }
 
+    /// Whether the view has something at `path`, and whether that is a directory. In a new directory there is nothing.
+    fn below(&self, path: &Path) -> Option<bool> {
+        if path.parent().is_some_and(|parent| self.made.get(parent) == Some(&false)) {
+            return None;
+        }
+        self.view.lookup(path).map(|found| matches!(found.entry.kind, Kind::Directory))
+    }
+
     fn write(&mut self, path: &Path, entry: &Entry, content: &mut dyn Read) -> Result<(), Cause> {
-        if matches!(entry.kind, Kind::Directory) && !self.made.insert(path.to_owned()) {
-            return Ok(());
+        if matches!(entry.kind, Kind::Directory) {
+            if self.made.contains_key(path) {
+                return Ok(());
+            }
+            self.made.insert(path.to_owned(), self.below(path).is_some());
         }
         match (&mut self.tree, &mut self.layer) {
             (Some((tree, active)), Some(layer)) => {

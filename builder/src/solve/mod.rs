@@ -124,6 +124,8 @@ pub struct Options {
     pub emulation: Option<RootEmulation>,
     /// How new layers are compressed.
     pub compression: Compression,
+    /// Whether layers of images that are compressed otherwise are compressed anew.
+    pub force_compression: bool,
     /// When layers count as made, RFC 3339; the time they were made when absent.
     pub epoch: Option<String>,
     /// Whether the target's layers are needed as blobs: false for an output that is only a directory.

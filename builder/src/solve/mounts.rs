@@ -122,11 +122,12 @@ impl Prepared {
         let active = world.store.snapshots().prepare()?;
         let mut writer = TreeWriter::new(active.upper(), Flavour::Plain)?;
         let name = Path::new(&selected[0].name);
-        let before = world.context.digest(selected, &Ignore::default(), world.memo)?;
-        let after = world.context.copy(selected, &Ignore::default(), &mut |_, path: &Path, entry, content| {
-            let path = if selected[0].directory { relative(path) } else { name };
-            Ok::<(), Cause>(writer.entry(path, entry, content)?)
-        })?;
+        let before = world.context.first_digest(selected, &Ignore::default(), world.memo)?;
+        let after =
+            world.context.copy(selected, &Ignore::default(), world.memo, &mut |_, path: &Path, entry, content| {
+                let path = if selected[0].directory { relative(path) } else { name };
+                Ok::<(), Cause>(writer.entry(path, entry, content)?)
+            })?;
         writer.finish()?;
         if before != after {
             return Err(Cause::ContextChanged);

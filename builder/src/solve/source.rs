@@ -5,9 +5,9 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use oci_spec::image::Digest;
-use snapshot::digest::HashingReader;
-use snapshot::{BlobWriter, Layer, Unpacked, View, layer};
+use oci_spec::image::{Digest, MediaType};
+use snapshot::digest::{HashingReader, sha256};
+use snapshot::{BlobWriter, Compression, Layer, Unpacked, View, layer};
 
 use crate::graph::PinnedImage;
 use crate::layout;
@@ -18,6 +18,9 @@ use super::tree::TreeLayer;
 
 /// Layers in flight at a time: enough to keep two cores decompressing while others wait for the network.
 const CONCURRENT_LAYERS: usize = 4;
+
+/// Which records say what a layer of an image was compressed to.
+const CONVERTED: &str = "converted";
 
 /// What a pipe holds, pipe(7).
 const COPY_BUFFER: usize = 64 * 1024;
@@ -97,6 +100,36 @@ fn same(image: &PinnedImage, expected: &Digest, found: &Digest) -> Result<(), Ca
     Err(Cause::DiffId { reference, expected: expected.to_string(), found: found.to_string() })
 }
 
+/// The blob of an image's layer as the build wants it: the image's own, unless that is to be compressed otherwise.
+pub(super) fn compressed(world: &World<'_>, image: &PinnedImage, layer: &Layer) -> Result<Layer, Cause> {
+    let compression = world.options.compression;
+    if !world.options.force_compression || is_compressed_by(layer.blob.media_type(), compression) {
+        return Ok(layer.clone());
+    }
+    let key = sha256(format!("{compression:?} {}", layer.blob.digest()).as_bytes());
+    let known = world.store.get_record(CONVERTED, key.digest());
+    let known = known.and_then(|bytes| serde_json::from_slice::<Layer>(&bytes).ok());
+    let there = |layer: &Layer| world.store.blobs().has(layer.blob.digest()) == Some(layer.blob.size());
+    if let Some(known) = known.filter(there) {
+        return Ok(known);
+    }
+    fetch(world, image, layer)?;
+    let made = world.store.convert(layer, compression)?;
+    let record = serde_json::to_vec(&made).expect("a layer is plain data");
+    world.store.put_record(CONVERTED, key.digest(), &record)?;
+    Ok(made)
+}
+
+/// Whether a layer of this type is compressed so; the types are OCI's and Docker's.
+fn is_compressed_by(media_type: &MediaType, compression: Compression) -> bool {
+    let name = media_type.to_string();
+    match compression {
+        Compression::Gzip { .. } => name.ends_with("gzip"),
+        Compression::Zstd { .. } => name.ends_with("zstd"),
+        Compression::None => name.ends_with("tar"),
+    }
+}
+
 /// Makes sure that the store has the blob of an image's layer.
 pub(crate) fn fetch(world: &World<'_>, image: &PinnedImage, layer: &Layer) -> Result<(), Cause> {
     if world.store.blobs().has_verified(layer.blob.digest(), layer.blob.size()) {
@@ -121,6 +154,9 @@ fn fetch_blob(world: &World<'_>, image: &PinnedImage, layer: &Layer, copy: Optio
     }
     writer.flush()?;
     writer.blob.commit(Some((digest, size)))?;
+    if image.layout.is_none() {
+        world.reporter.totals().down.fetch_add(size, Ordering::Relaxed);
+    }
     Ok(())
 }
 

@@ -114,6 +114,7 @@ fn solve_at(home: &Path, graph: &Graph, fake: &Fake, change: impl Fn(&mut Option
         verify: 0,
         private_network: false,
         emulation: None,
+        force_compression: false,
         settings: Settings::default(),
         compression: Compression::default(),
         epoch: None,

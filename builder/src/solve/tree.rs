@@ -13,7 +13,7 @@ use snapshot::{Found, IndexWriter, Layer, LayerIndex, Snapshot, SnapshotId, View
 use crate::accounts::Accounts;
 use crate::graph::PinnedImage;
 
-use crate::cache::{Imported, Place};
+use crate::cache::Imported;
 
 use super::error::Cause;
 use super::key::CacheKey;
@@ -95,14 +95,16 @@ impl TreeLayer {
         self.created.get().map(String::as_str)
     }
 
-    /// The repository that the layer can be mounted from, if it is in one.
-    pub fn repository(&self) -> Option<&registry::Reference> {
+    /// The repository that its blob `layer` can be mounted from, if it is known to be in one.
+    pub fn repository(&self, layer: &Layer) -> Option<&registry::Reference> {
         match &self.origin {
-            Origin::Image { image, .. } => image.layout.is_none().then_some(&image.reference),
-            Origin::Step(_) => match &self.imported.get()?.origin.place {
-                Place::Registry(reference) => Some(reference),
-                Place::Directory(_) => None,
-            },
+            Origin::Image { image, position, .. } => {
+                (image.layout.is_none() && image.layers[*position] == *layer).then_some(&image.reference)
+            }
+            Origin::Step(_) => {
+                let imported = self.imported.get().filter(|imported| imported.record.layer.as_ref() == Some(layer))?;
+                imported.origin.place.repository()
+            }
         }
     }
 
@@ -286,8 +288,8 @@ impl Tree {
     /// The blob of the layer on top.
     pub(super) fn top_layer(&self, world: &World<'_>) -> Result<Layer, Cause> {
         let top = self.top();
-        if let Some((_, layer)) = top.image() {
-            return Ok(layer.clone());
+        if let Some((image, layer)) = top.image() {
+            return source::compressed(world, image, layer);
         }
         if let Some(layer) = top.layer.get() {
             return Ok(layer.clone());

@@ -73,7 +73,7 @@ pub(super) fn fetch(
     credential: Option<Credential>,
 ) -> Result<Token, Error> {
     transport.rules.may_follow(&access.base, &service.realm).map_err(|problem| Error::Forbidden {
-        exchange: Box::new(Exchange { action: access.action.clone(), url: shown(&access.base), attempts: 1 }),
+        exchange: Box::new(Exchange::new(&access.action, &access.base)),
         to: shown(&service.realm),
         problem,
     })?;

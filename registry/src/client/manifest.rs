@@ -9,7 +9,7 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Client, Manifest, check_stated, malformed, stated_digest};
+use super::{Client, Manifest, check_stated, malformed, referrers, stated_digest};
 use crate::auth::Access;
 use crate::digest;
 use crate::transport::{Body, Request, Response};
@@ -21,6 +21,8 @@ const MANIFEST_LIMIT: u64 = 4 * 1024 * 1024;
 pub(super) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// Docker's index ("manifest list").
 pub(super) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// The header in which a registry says that it lists a manifest as a referrer.
+const SUBJECT: &str = "oci-subject";
 /// What this client can read.
 const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
@@ -78,8 +80,22 @@ impl Client {
         Ok(manifest)
     }
 
-    /// Puts a document under the target's tag, else under its digest.
+    /// Puts a document under the target's tag, else under its digest, and has what it refers to list it.
     pub(super) fn put_manifest(&self, access: &Access, media_type: &str, bytes: &[u8]) -> Result<Digest, Error> {
+        let (digest, is_listed) = self.put_document(access, media_type, bytes)?;
+        if let Some(subject) = referrers::subject(bytes).filter(|_| !is_listed) {
+            referrers::add(self, access, &subject, media_type, bytes)?;
+        }
+        Ok(digest)
+    }
+
+    /// Puts a document. Says also whether the registry lists it as a referrer by itself (`OCI-Subject`).
+    pub(super) fn put_document(
+        &self,
+        access: &Access,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<(Digest, bool), Error> {
         let action = &access.action;
         if bytes.len() as u64 > MANIFEST_LIMIT {
             return Err(Error::TooLarge {
@@ -98,11 +114,13 @@ impl Client {
             .map_err(|_| malformed(action, format!("`{}` is not a media type", media_type.escape_default())))?;
         request.headers.insert(CONTENT_TYPE, content_type);
         request.body = Body::Bytes(bytes);
-        self.exchange(access, &request, &mut |response| match response.status() {
-            StatusCode::CREATED | StatusCode::OK | StatusCode::NO_CONTENT => check_stated(&response, &digest, action),
+        let is_listed = self.exchange(access, &request, &mut |response| match response.status() {
+            StatusCode::CREATED | StatusCode::OK | StatusCode::NO_CONTENT => {
+                check_stated(&response, &digest, action).map(|()| response.header(SUBJECT).is_some())
+            }
             _ => Err(response.refusal(action)),
         })?;
-        Ok(digest)
+        Ok((digest, is_listed))
     }
 }
 

@@ -7,16 +7,16 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_RANGE, HeaderValue, RANGE};
 use reqwest::{Method, StatusCode};
 
 use super::{Client, malformed};
-use crate::Error;
 use crate::auth::Access;
 use crate::digest::Digester;
 use crate::transport::{Request, Response, unreachable};
+use crate::{Action, Error};
 
 /// Bytes read at once.
 const BUFFER: usize = 64 * 1024;
 
 /// How far a pull has come.
-struct Progress<'a> {
+pub(super) struct Progress<'a> {
     out: &'a mut dyn Write,
     digester: Digester,
     /// Bytes written.
@@ -27,18 +27,25 @@ struct Progress<'a> {
     ranged: bool,
 }
 
+impl<'a> Progress<'a> {
+    pub(super) fn new(descriptor: &Descriptor, out: &'a mut dyn Write, action: &Action) -> Result<Self, Error> {
+        let digester = Digester::new(descriptor.digest().algorithm(), action)?;
+        Ok(Self { out, digester, done: 0, size: descriptor.size(), ranged: true })
+    }
+}
+
+/// Pulls from one place. What a place before has given is not asked for again.
 pub(super) fn pull(
     client: &Client,
     access: &Access,
     descriptor: &Descriptor,
-    out: &mut dyn Write,
+    progress: &mut Progress<'_>,
 ) -> Result<(), Error> {
-    let digester = Digester::new(descriptor.digest().algorithm(), &access.action)?;
-    let mut progress = Progress { out, digester, done: 0, size: descriptor.size(), ranged: true };
+    progress.ranged = true;
     let mut backoff = client.transport.backoff();
     loop {
         let before = (progress.done, progress.ranged);
-        match go_on(client, access, descriptor, &mut progress) {
+        match go_on(client, access, descriptor, progress) {
             Ok(()) => break,
             Err(error) => {
                 if progress.done > before.0 {
@@ -52,7 +59,7 @@ pub(super) fn pull(
             }
         }
     }
-    progress.digester.check(descriptor.digest(), &access.action)
+    progress.digester.clone().check(descriptor.digest(), &access.action)
 }
 
 /// Makes one request for what is missing, and writes what comes.

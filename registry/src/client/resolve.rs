@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 
 use super::manifest::Kind;
 use super::{Client, Manifest, Resolved, malformed};
-use crate::auth::{Access, Scopes};
+use crate::auth::Access;
 use crate::platform::{is_unknown, rank, shown};
 use crate::{Action, Error, Reference};
 
@@ -39,8 +39,13 @@ struct Search<'a> {
     others: Vec<String>,
 }
 
-pub(super) fn resolve(client: &Client, reference: &Reference, wanted: &Platform) -> Result<Resolved, Error> {
-    let access = client.access(reference, Scopes::pull, |_| Action::PullManifest(reference.whole()))?;
+pub(super) fn resolve(
+    client: &Client,
+    access: &Access,
+    reference: &Reference,
+    wanted: &Platform,
+) -> Result<Resolved, Error> {
+    let access = access.clone();
     let mut search = Search { client, reference, access, wanted, fetches: 1, others: Vec::new() };
     let first = client.fetch_manifest(&search.access, None)?;
     let found = match kind(&search.access.action, first.descriptor.media_type())? {

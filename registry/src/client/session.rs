@@ -166,7 +166,7 @@ pub(super) fn location(client: &Client, access: &Access, response: &Response) ->
     let mut url = response.url.join(text).map_err(|_| malformed(action, "the upload's `Location` is not a URL"))?;
     url.set_fragment(None);
     client.transport.rules.may_follow(&response.url, &url).map_err(|problem| Error::Forbidden {
-        exchange: Box::new(Exchange { action: action.clone(), url: shown(&response.url), attempts: 1 }),
+        exchange: Box::new(Exchange::new(action, &response.url)),
         to: shown(&url),
         problem,
     })?;

@@ -74,7 +74,12 @@ impl CredentialFile {
         }
     }
 
-    fn parse(path: &Path, text: &[u8]) -> Result<Self, String> {
+    /// The helper that keeps a registry's credential, if one does.
+    pub(super) fn helper(&self, registry: &str) -> Option<&Helper> {
+        self.helpers.get(registry).or(self.store.as_ref())
+    }
+
+    pub(super) fn parse(path: &Path, text: &[u8]) -> Result<Self, String> {
         // serde reads a struct from an array too; docker does not write one.
         if text.trim_ascii_start().first() != Some(&b'{') {
             return Err("it is not a JSON object".to_owned());
@@ -101,7 +106,7 @@ impl CredentialFile {
     /// Finds a credential: the registry's helper, else the store for all, else the longest key of `auths` that is the
     /// registry or a namespace around the repository.
     pub(super) fn find(&self, registry: &str, repository: &str) -> Result<Option<Credential>, Error> {
-        if let Some(helper) = self.helpers.get(registry).or(self.store.as_ref())
+        if let Some(helper) = self.helper(registry)
             && let Some(credential) = helper::get(helper, registry)?
         {
             return Ok(Some(credential));

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::Credential;
+use super::{Credential, server_key};
 use crate::Error;
 
 /// Longest helper name; the known ones have up to 20 characters.
@@ -42,6 +42,21 @@ impl Helper {
     }
 }
 
+impl Helper {
+    /// The suffix of its program.
+    pub(super) fn name(&self) -> &str {
+        &self.0
+    }
+
+    fn command(&self) -> Command {
+        Command::new(format!("docker-credential-{}", self.0))
+    }
+
+    fn failed(&self, registry: &str, problem: String) -> Error {
+        Error::CredentialHelper { helper: self.0.clone(), host: registry.to_owned(), problem }
+    }
+}
+
 #[derive(Deserialize)]
 struct Output {
     #[serde(rename = "Username")]
@@ -52,29 +67,19 @@ struct Output {
 
 /// Asks a helper, found by `PATH`, for the credential of a registry; none if it has none.
 pub(super) fn get(helper: &Helper, registry: &str) -> Result<Option<Credential>, Error> {
-    run(Command::new(format!("docker-credential-{}", helper.0)), registry).map_err(|problem| Error::CredentialHelper {
-        helper: helper.0.clone(),
-        host: registry.to_owned(),
-        problem,
-    })
+    run(helper.command(), registry).map_err(|problem| helper.failed(registry, problem))
+}
+
+/// Has a helper keep or forget a credential (`store`, `erase`).
+pub(super) fn tell(helper: &Helper, verb: &str, registry: &str, input: &[u8]) -> Result<(), Error> {
+    let told = call(helper.command(), verb, input)
+        .and_then(|(status, _)| if status.success() { Ok(()) } else { Err(format!("`{verb}` ended with {status}")) });
+    told.map_err(|problem| helper.failed(registry, problem))
 }
 
 /// Runs one helper command.
-pub(super) fn run(mut command: Command, registry: &str) -> Result<Option<Credential>, String> {
-    // Docker Hub's credentials are stored under the address of its first API.
-    let server = if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry };
-    command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => "it is not in PATH".to_owned(),
-        _ => format!("it does not start: {error}"),
-    })?;
-    let answer = ask(&mut child, server);
-    if answer.is_err() {
-        // It may be gone already; `wait` below reaps it either way.
-        drop(child.kill());
-    }
-    let status = answer.and_then(|output| Ok((finish(&mut child)?, output)));
-    let (status, output) = status?;
+pub(super) fn run(command: Command, registry: &str) -> Result<Option<Credential>, String> {
+    let (status, output) = call(command, "get", server_key(registry).as_bytes())?;
     if !status.success() {
         let text = output.trim_ascii();
         return if text.starts_with(NOT_FOUND) { Ok(None) } else { Err(format!("it ended with {status}")) };
@@ -86,12 +91,27 @@ pub(super) fn run(mut command: Command, registry: &str) -> Result<Option<Credent
     }))
 }
 
-/// Writes the registry's name and reads the whole output.
-fn ask(child: &mut Child, server: &str) -> Result<Vec<u8>, String> {
+/// Runs a helper with an input, and reads its whole output.
+fn call(mut command: Command, verb: &str, input: &[u8]) -> Result<(ExitStatus, Vec<u8>), String> {
+    command.arg(verb).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => "it is not in PATH".to_owned(),
+        _ => format!("it does not start: {error}"),
+    })?;
+    let answer = ask(&mut child, input);
+    if answer.is_err() {
+        // It may be gone already; `wait` below reaps it either way.
+        drop(child.kill());
+    }
+    answer.and_then(|output| Ok((finish(&mut child)?, output)))
+}
+
+/// Writes the input and reads the whole output.
+fn ask(child: &mut Child, input: &[u8]) -> Result<Vec<u8>, String> {
     let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
         return Err("it has no pipes".to_owned());
     };
-    match stdin.write_all(server.as_bytes()) {
+    match stdin.write_all(input) {
         // A helper that knows its answer without asking may be gone already.
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}

@@ -131,3 +131,56 @@ fn a_helper_that_fails_is_an_error_without_its_output() {
         "credential helper `docker-credential-no-such-helper-anywhere` for `a.io` failed: it is not in PATH"
     );
 }
+
+fn mode(path: &std::path::Path) -> u32 {
+    std::os::unix::fs::PermissionsExt::mode(&fs_err::metadata(path).unwrap().permissions()) & 0o777
+}
+
+#[test]
+fn a_login_is_kept_and_a_logout_forgets_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("deep/config.json");
+    assert_eq!(edit::store(&path, "r.test:5000", "user", "pa:ss").unwrap(), edit::Kept::File);
+    assert_eq!(mode(&path), 0o600);
+    edit::store(&path, "docker.io", "hub", "p").unwrap();
+    edit::store(&path, "registry-1.docker.io", "hub", "other").unwrap();
+    let text = fs_err::read_to_string(&path).unwrap();
+    assert_eq!(text.matches("index.docker.io/v1/").count(), 1, "{text}");
+    let credentials = Credentials::from_files([path.clone()]).unwrap();
+    assert_eq!(credentials.find("r.test:5000", "x").unwrap(), Some(password("user", "pa:ss")));
+    assert_eq!(credentials.find("docker.io", "library/x").unwrap(), Some(password("hub", "other")));
+    assert!(edit::erase(&path, "index.docker.io").unwrap() && !edit::erase(&path, "docker.io").unwrap());
+    let credentials = Credentials::from_files([path]).unwrap();
+    assert_eq!(credentials.find("docker.io", "library/x").unwrap(), None);
+    assert!(!edit::erase(&directory.path().join("none.json"), "r.test").unwrap());
+}
+
+#[test]
+fn a_login_leaves_the_rest_of_the_file_and_follows_its_link() {
+    let directory = tempfile::tempdir().unwrap();
+    let (real, path) = (directory.path().join("real.json"), directory.path().join("config.json"));
+    fs_err::write(&real, r#"{"psFormat": "x", "auths": {"a.io": {"auth": "dTpw"}}}"#).unwrap();
+    fs_err::os::unix::fs::symlink(&real, &path).unwrap();
+    edit::store(&path, "b.io", "u", "p").unwrap();
+    let text = fs_err::read_to_string(&real).unwrap();
+    assert!(text.contains("psFormat") && text.contains("a.io") && text.contains("b.io"), "{text}");
+    assert!(fs_err::symlink_metadata(&path).unwrap().is_symlink());
+    assert_eq!(mode(&real), 0o600);
+    fs_err::write(&real, r#"{"auths": []}"#).unwrap();
+    assert!(matches!(edit::store(&path, "b.io", "u", "p"), Err(Error::CredentialSyntax { .. })));
+    fs_err::write(&real, r#"{"credsStore": "no-such-helper-anywhere"}"#).unwrap();
+    let error = edit::store(&path, "b.io", "u", "hunter2").unwrap_err();
+    assert!(error.to_string().ends_with("it is not in PATH") && !format!("{error:?}").contains("hunter2"), "{error}");
+    assert!(!fs_err::read_to_string(&real).unwrap().contains("auths"));
+    for host in ["", "http://x", "a/b", "u@h"] {
+        assert!(edit::store(&path, host, "u", "p").is_err(), "{host}");
+    }
+}
+
+#[test]
+fn credentials_may_come_as_text() {
+    let credentials = Credentials::default().with_text("$X", r#"{"auths": {"a.io": {"auth": "dTpw"}}}"#).unwrap();
+    assert_eq!(credentials.find("a.io", "x").unwrap(), Some(password("u", "p")));
+    let error = Credentials::default().with_text("$X", "hunter2").unwrap_err();
+    assert_eq!(error.to_string(), "`$X` is not a registry credential file: it is not a JSON object");
+}

@@ -77,7 +77,7 @@ pub(super) fn refusal(shared: &Shared, head: &Head) -> Option<Reply> {
 /// What a request needs leave for.
 fn needed(head: &Head) -> Scopes {
     let path = head.path.strip_prefix("/v2/").unwrap_or_default();
-    let end = ["/blobs/", "/manifests/", "/tags/"].iter().filter_map(|part| path.find(part)).min();
+    let end = ["/blobs/", "/manifests/", "/referrers/", "/tags/"].iter().filter_map(|part| path.find(part)).min();
     let Some(repository) = end.map(|end| &path[..end]) else { return Scopes::default() };
     let is_read = head.method == "GET" || head.method == "HEAD";
     let scopes = if is_read { Scopes::pull(repository) } else { Scopes::push(repository) };

@@ -98,6 +98,36 @@ pub(super) struct Rule {
     pub(super) seen: u32,
 }
 
+/// Faults by chance.
+#[derive(Debug)]
+pub(super) struct Random {
+    pub(super) state: u64,
+    /// Requests of a hundred that fail.
+    pub(super) percent: u64,
+}
+
+impl Random {
+    /// What happens to the next request.
+    pub(super) fn next(&mut self) -> Option<Fault> {
+        // SplitMix64 (Steele, Lea, Flood 2014).
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut drawn = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        drawn = (drawn ^ (drawn >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        drawn ^= drawn >> 31;
+        if drawn % 100 >= self.percent {
+            return None;
+        }
+        Some(match (drawn >> 32) % 6 {
+            0 => Fault::Status(429),
+            1 => Fault::Status(500),
+            2 => Fault::Status(503),
+            3 => Fault::Reset,
+            4 => Fault::LoseAnswer,
+            _ => Fault::BreakAfter(100),
+        })
+    }
+}
+
 impl Rule {
     /// Counts a request, and says whether the fault happens to it.
     pub(super) fn strikes(&mut self, head: &Head) -> bool {

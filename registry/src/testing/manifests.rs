@@ -1,7 +1,7 @@
 //! Manifests and tags.
 
 use oci_spec::image::Digest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::http::{Head, Reply};
 use super::{Repository, Shared};
@@ -22,7 +22,15 @@ pub(super) fn manifest(shared: &Shared, head: &Head, repository: &str, name: &st
             let reply = Reply::new(200).with("content-type", media_type).with("docker-content-digest", digest);
             reply.body(bytes.clone())
         }
-        "PUT" => put(store.repository(repository), repository, head, name, body),
+        "PUT" => {
+            let subject = serde_json::from_slice::<Value>(&body).unwrap_or_default()["subject"]["digest"].clone();
+            let has_referrers = store.has_referrers;
+            let reply = put(store.repository(repository), repository, head, name, body);
+            match subject.as_str().filter(|_| has_referrers) {
+                Some(subject) => reply.with("oci-subject", subject),
+                None => reply,
+            }
+        }
         _ => Reply::error(405, "UNSUPPORTED"),
     }
 }
@@ -56,6 +64,26 @@ fn put(repository: &mut Repository, repository_name: &str, head: &Head, name: &s
     Reply::new(201)
         .with("location", format!("/v2/{repository_name}/manifests/{digest}"))
         .with("docker-content-digest", digest.as_ref())
+}
+
+/// GET of what refers to a digest.
+pub(super) fn referrers(shared: &Shared, repository: &str, digest: &str) -> Reply {
+    let store = lock(&shared.store);
+    let Some(found) = store.find(repository).filter(|_| store.has_referrers) else {
+        return Reply::error(404, "NOT_FOUND");
+    };
+    let mut manifests = Vec::new();
+    for (own, (media_type, bytes)) in &found.manifests {
+        let document = serde_json::from_slice::<Value>(bytes).unwrap_or_default();
+        if document["subject"]["digest"] == digest {
+            let kind = &document["artifactType"];
+            let entry = json!({"mediaType": media_type, "digest": own, "size": bytes.len(), "artifactType": kind});
+            manifests.push(entry);
+        }
+    }
+    let index =
+        json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": manifests});
+    Reply::new(200).with("content-type", "application/vnd.oci.image.index.v1+json").body(index.to_string().into_bytes())
 }
 
 /// GET of the tags, in pages.

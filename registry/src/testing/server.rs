@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use super::fault::{Fault, spoil_reply, spoil_request};
+use super::fault::{Fault, Random, spoil_reply, spoil_request};
 use super::http::{Head, Reply, read_body, read_head};
 use super::{Logged, Shared, access, blobs, manifests};
 use crate::transport::lock;
@@ -34,8 +34,9 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
         }
         let mut rules = lock(&shared.rules);
         let struck = rules.iter_mut().filter_map(|rule| rule.strikes(&head).then(|| rule.fault.clone()));
-        let faults: Vec<Fault> = struck.collect();
+        let mut faults: Vec<Fault> = struck.collect();
         drop(rules);
+        faults.extend(lock(&shared.random).as_mut().and_then(Random::next));
         let mut entry = Logged {
             method: head.method.clone(),
             path: head.path.clone(),
@@ -81,12 +82,13 @@ fn route(shared: &Shared, head: &Head, body: Vec<u8>) -> Reply {
     if path.is_empty() {
         return Reply::new(200);
     }
-    for part in ["/blobs/uploads/", "/blobs/", "/manifests/", "/tags/list"] {
+    for part in ["/blobs/uploads/", "/blobs/", "/manifests/", "/referrers/", "/tags/list"] {
         let Some((repository, rest)) = path.split_once(part) else { continue };
         return match part {
             "/blobs/uploads/" => blobs::upload(shared, head, repository, rest, &body),
             "/blobs/" => blobs::blob(shared, head, repository, rest),
             "/manifests/" => manifests::manifest(shared, head, repository, rest, body),
+            "/referrers/" => manifests::referrers(shared, repository, rest),
             _ => manifests::tags(shared, head, repository),
         };
     }

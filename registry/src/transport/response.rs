@@ -10,7 +10,6 @@ use serde::Deserialize;
 use url::Url;
 
 use super::unreachable;
-use crate::origin::shown;
 use crate::retry::retry_after;
 use crate::{Action, Answer, AnswerError, Error, Exchange, Timeouts};
 
@@ -113,7 +112,7 @@ impl Response {
 
     /// Turns an answer that the caller cannot use into an error.
     pub(crate) fn refusal(self, action: &Action) -> Error {
-        let exchange = Box::new(Exchange { action: action.clone(), url: shown(&self.url), attempts: 1 });
+        let exchange = Box::new(Exchange::new(action, &self.url));
         let status = self.status();
         let answer = self.answer();
         match status {

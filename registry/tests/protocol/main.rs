@@ -5,11 +5,15 @@
 mod auth;
 mod faults;
 mod hostile;
+mod mirrors;
 mod pull;
 mod push;
 mod real;
+mod referrers;
 mod resolve;
 mod stream;
+mod table;
+mod trust;
 
 use std::io::{self, Cursor, Read};
 use std::time::Duration;

@@ -16,15 +16,15 @@ const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
 const HTPASSWD: &str = "user:$2b$04$JkdjymRCwhELRUrOjFbY4el03u6lf1pKnJNCRFBw0hvyccOrQHx0K\n";
 
 /// A `docker-registry` of our own, on a free port, with its files in a directory of its own.
-struct Real {
+pub(super) struct Real {
     process: Child,
-    host: String,
+    pub(super) host: String,
     directory: TempDir,
 }
 
 impl Real {
     /// `more` goes to the end of the configuration; `DIR` in it is the directory, which has `files`.
-    fn start(more: &str, files: &[(&str, &[u8])]) -> Self {
+    pub(super) fn start(more: &str, files: &[(&str, &[u8])]) -> Self {
         // An address of its own: the ports that are freed here go to no other test.
         static NUMBER: AtomicU8 = AtomicU8::new(1);
         let address = Ipv4Addr::new(127, 77, 0, NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -53,7 +53,7 @@ impl Real {
         real
     }
 
-    fn reference(&self, name: &str) -> Reference {
+    pub(super) fn reference(&self, name: &str) -> Reference {
         reference::parse(&format!("{}/{name}", self.host)).unwrap()
     }
 

@@ -38,6 +38,11 @@ impl IndexWriter {
         self.make_room_above(path)?;
         self.refuse_late_target(path)?;
         let entry = entry.clone();
+        // As most changes come in order, most paths are new without a look.
+        if self.index.nodes.last_key_value().is_some_and(|(last, _)| last.as_path() < path) && !is_root(path) {
+            self.index.nodes.insert(path.to_owned(), Node::Entry { entry, content, opaque: false });
+            return Ok(());
+        }
         if entry.kind != Kind::Directory {
             if is_root(path) {
                 return Err(Error::NotDirectory { path: path.to_owned() });
@@ -75,6 +80,9 @@ impl IndexWriter {
 
     /// Refuses a path that an earlier link took from the layers below: the index could not tell the two apart.
     fn refuse_late_target(&self, path: &Path) -> Result<(), Error> {
+        if self.links.is_empty() {
+            return Ok(());
+        }
         match self.links.get(path).and_then(|links| links.first()) {
             Some(link) if !self.index.nodes.contains_key(path) => {
                 Err(Error::LinkTarget { path: link.clone(), target: path.to_owned() })

@@ -15,7 +15,7 @@ use super::header::BLOCK;
 use super::noise;
 
 /// The mean size of a bundle in bytes: large enough that a fresh deflate state costs 0.3 % in size.
-const TARGET: u64 = 1024 * 1024;
+pub(super) const TARGET: u64 = 1024 * 1024;
 
 /// The least size at which a bundle may be cut after an entry.
 pub(super) const LEAST: u64 = TARGET / 4;

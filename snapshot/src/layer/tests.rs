@@ -325,3 +325,24 @@ fn decompression_knows_its_formats() {
         assert!(decompress(damaged.as_slice(), u64::MAX).unwrap().read_to_end(&mut Vec::new()).is_err());
     }
 }
+
+/// A tar that nobody here would write so keeps its bytes.
+#[test]
+fn any_stream_is_compressed_anew_as_it_is() {
+    let place = Place::new();
+    let source = place.directory.path().join("source");
+    fs_err::create_dir(&source).unwrap();
+    fs_err::write(source.join("file"), noise(3_000_000)).unwrap();
+    fs_err::write(source.join("text"), "text\n".repeat(500_000)).unwrap();
+    let archive = place.directory.path().join("gnu.tar");
+    let names = ["--format=gnu", "-cf", archive.to_str().unwrap(), "-C", source.to_str().unwrap(), "."];
+    run("tar", "tar", &names.map(OsStr::new));
+    let tar = fs_err::read(&archive).unwrap();
+    for compression in [Compression::default(), Compression::Zstd { level: 1 }, Compression::None] {
+        let made = recompress(&mut &*tar, &place.blobs, compression.into()).unwrap();
+        assert_eq!(made.diff_id, crate::digest::sha256(&tar));
+        assert_eq!(*made.blob.media_type(), compression.media_type());
+        assert!(place.tar(&made) == tar);
+        assert_eq!(recompress(&mut &*tar, &place.blobs, compression.into()).unwrap(), made);
+    }
+}

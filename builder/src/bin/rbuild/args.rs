@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::commands::{copy, inspect};
+use crate::commands::registries::RegistryArgs;
+use crate::commands::{copy, inspect, login};
 use builder::export::{Output, OutputSpec};
 use builder::grants::{AgentSpec, SecretSpec};
 use builder::graph::platform::Platform;
@@ -51,6 +52,10 @@ pub(crate) enum Command {
     Inspect(inspect::InspectArgs),
     /// List the tags of a repository
     Tags(inspect::TagsArgs),
+    /// Keep the credentials for a registry
+    Login(login::LoginArgs),
+    /// Forget the credentials for a registry
+    Logout(login::LogoutArgs),
     /// What the store takes up, what may go, and whether it is whole
     #[command(subcommand)]
     Cache(crate::commands::cache::CacheCommand),
@@ -78,7 +83,7 @@ pub(crate) struct BuildArgs {
     /// Push the image to the registry that each name names
     #[arg(long)]
     pub(crate) push: bool,
-    /// `type=oci|docker|local|tar|registry[,dest=PATH][,tar=false][,compression=KIND][,compression-level=N]`; `-` is
+    /// `type=oci|docker|local|tar|registry[,dest=PATH][,tar=false][,compression=KIND][,compression-level=N][,force-compression=true]`; `-` is
     /// standard output; may be given several times
     #[arg(short, long = "output", value_name = "SPEC", value_parser = |text: &str| text.parse::<OutputSpec>())]
     pub(crate) outputs: Vec<OutputSpec>,
@@ -140,6 +145,8 @@ pub(crate) struct BuildArgs {
     /// Write what was built to a file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) registries: RegistryArgs,
     /// How to show what happens
     #[arg(long, value_name = "MODE", default_value = "auto")]
     pub(crate) progress: Mode,
@@ -220,7 +227,7 @@ impl BuildArgs {
     pub(crate) fn all_outputs(&self) -> Vec<OutputSpec> {
         let mut outputs = self.outputs.clone();
         if self.push && outputs.iter().all(|spec| spec.output != Output::Push) {
-            outputs.push(OutputSpec { output: Output::Push, compression: None });
+            outputs.push(OutputSpec { output: Output::Push, compression: None, force: false });
         }
         outputs
     }

@@ -42,7 +42,7 @@ fn exclusions_change_the_digest_as_they_change_the_copy() {
     let digest = context.digest(&selected, &exclude, &Memo::default()).unwrap();
     assert_ne!(digest, context.digest(&selected, &Ignore::default(), &Memo::default()).unwrap());
     let mut names = Vec::new();
-    let copied: Result<_, ContextError> = context.copy(&selected, &exclude, &mut |_, path, _, _| {
+    let copied: Result<_, ContextError> = context.copy(&selected, &exclude, &Memo::default(), &mut |_, path, _, _| {
         names.push(path.display().to_string());
         Ok(())
     });
@@ -58,7 +58,7 @@ fn a_copy_hands_out_the_bytes_of_each_match() {
     selected.extend(context.select("d/e").unwrap());
     let mut seen = Vec::new();
     let copied: Result<_, ContextError> =
-        context.copy(&selected, &Ignore::default(), &mut |index, path, entry, content| {
+        context.copy(&selected, &Ignore::default(), &Memo::default(), &mut |index, path, entry, content| {
             let mut bytes = Vec::new();
             content.read_to_end(&mut bytes).unwrap();
             if let Kind::File { size } = entry.kind {
@@ -88,10 +88,10 @@ fn a_visitor_s_error_ends_the_copy() {
     let context = tree.context();
     let mut selected = context.select("d/file").unwrap();
     let mut fail = |_, _: &Path, _: &Entry, _: &mut dyn Read| Err(Error::Visitor);
-    let copied = context.copy(&selected, &Ignore::default(), &mut fail);
+    let copied = context.copy(&selected, &Ignore::default(), &Memo::default(), &mut fail);
     assert!(matches!(copied, Err(Error::Visitor)));
     selected[0].path = "gone".into();
-    let copied = context.copy(&selected, &Ignore::default(), &mut fail);
+    let copied = context.copy(&selected, &Ignore::default(), &Memo::default(), &mut fail);
     assert!(matches!(copied, Err(Error::Context(ContextError::Missing { .. }))));
 }
 
@@ -101,14 +101,15 @@ fn a_file_that_grows_during_the_copy_is_cut_to_its_size() {
     let context = tree.context();
     let selected = context.select("d/large").unwrap();
     let mut read = 0;
-    let copied: Result<_, ContextError> = context.copy(&selected, &Ignore::default(), &mut |_, _, _, content| {
-        let mut first = [0; 10];
-        content.read_exact(&mut first).unwrap();
-        let mut file = fs::OpenOptions::new().append(true).open(tree.path("d/large")).unwrap();
-        io::Write::write_all(&mut file, b"more").unwrap();
-        read = 10 + io::copy(content, &mut io::sink()).unwrap();
-        Ok(())
-    });
+    let copied: Result<_, ContextError> =
+        context.copy(&selected, &Ignore::default(), &Memo::default(), &mut |_, _, _, content| {
+            let mut first = [0; 10];
+            content.read_exact(&mut first).unwrap();
+            let mut file = fs::OpenOptions::new().append(true).open(tree.path("d/large")).unwrap();
+            io::Write::write_all(&mut file, b"more").unwrap();
+            read = 10 + io::copy(content, &mut io::sink()).unwrap();
+            Ok(())
+        });
     copied.unwrap();
     assert_eq!(read, LARGE as u64);
 }
@@ -118,11 +119,39 @@ fn a_file_that_shrinks_during_the_copy_is_an_error_that_names_it() {
     let tree = Tree::new();
     let context = tree.context();
     let selected = context.select("d/large").unwrap();
-    let copied: Result<_, ContextError> = context.copy(&selected, &Ignore::default(), &mut |_, _, _, content| {
-        fs::write(tree.path("d/large"), "short").unwrap();
-        let error = io::copy(content, &mut io::sink()).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-        Ok(())
-    });
+    let copied: Result<_, ContextError> =
+        context.copy(&selected, &Ignore::default(), &Memo::default(), &mut |_, _, _, content| {
+            fs::write(tree.path("d/large"), "short").unwrap();
+            let error = io::copy(content, &mut io::sink()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+            Ok(())
+        });
     assert_eq!(copied.unwrap_err().to_string(), "`d/large` in the build context changed while it was read");
+}
+
+/// Bytes whose digest is known are not digested again, so the file must not change while they are handed out.
+#[test]
+fn a_known_file_that_is_written_during_the_copy_is_an_error() {
+    let tree = Tree::new();
+    let file = fs::File::options().write(true).open(tree.path("d/large")).unwrap();
+    // The memo believes what has not been touched for a while: times of the future are not believed, those of the past are.
+    let context = tree.context();
+    let memo = Memo::default();
+    let selected = context.select("d/large").unwrap();
+    let after_a_while = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
+    context.digest(&selected, &Ignore::default(), &memo).unwrap();
+    let identity = beneath::stat_open(file.as_fd()).unwrap().identity;
+    let content = Content(*blake3::hash(&fs::read(tree.path("d/large")).unwrap()).as_bytes());
+    memo.learn(identity, content, after_a_while);
+    let copy = |write: bool| -> Result<_, ContextError> {
+        context.copy(&selected, &Ignore::default(), &memo, &mut |_, _, _, bytes| {
+            if write {
+                file.file().set_modified(std::time::UNIX_EPOCH).unwrap();
+            }
+            io::copy(bytes, &mut io::sink()).unwrap();
+            Ok(())
+        })
+    };
+    assert_eq!(copy(false).unwrap(), context.digest(&selected, &Ignore::default(), &memo).unwrap());
+    assert!(matches!(copy(true), Err(ContextError::Changed { .. })));
 }

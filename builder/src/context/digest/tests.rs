@@ -33,7 +33,8 @@ impl Tree {
         let context = LocalContext::open(self.0.path(), Ignore::default()).unwrap();
         let selected = context.select(pattern).unwrap();
         let digest = context.digest(&selected, &Ignore::default(), memo).unwrap();
-        let copied: Result<_, ContextError> = context.copy(&selected, &Ignore::default(), &mut |_, _, _, _| Ok(()));
+        let copied: Result<_, ContextError> =
+            context.copy(&selected, &Ignore::default(), memo, &mut |_, _, _, _| Ok(()));
         assert_eq!(copied.unwrap(), digest, "a copy digests what it hands out");
         digest
     }
@@ -250,7 +251,8 @@ fn many_files_in_many_batches_and_threads_give_one_digest() {
     let digest = || context.digest(&selected, &Ignore::default(), &Memo::default()).unwrap();
     let first = digest();
     assert_eq!(digest(), first);
-    let copied: Result<_, ContextError> = context.copy(&selected, &Ignore::default(), &mut |_, _, _, _| Ok(()));
+    let copied: Result<_, ContextError> =
+        context.copy(&selected, &Ignore::default(), &Memo::default(), &mut |_, _, _, _| Ok(()));
     assert_eq!(copied.unwrap(), first);
     fs::write(tree.path().join("d99/f99"), "99 9x").unwrap();
     assert_ne!(digest(), first);

@@ -4,6 +4,7 @@
 //! calls.rs ── which call has which number on which ABI
 //! bpf.rs ──── rules ─▶ a program of the kernel
 //! listener.rs  installs it; reads the calls that it hands over, and passes them to a Handler
+//! default.rs  the rules that hold for every step
 //! memory.rs ── what the arguments of such a call point to
 //! ```
 //!
@@ -11,9 +12,11 @@
 
 mod bpf;
 mod calls;
+mod default;
 mod listener;
 mod memory;
 
 pub(super) use bpf::{Action, Condition, Program, Rule, Test, assemble};
 pub(super) use calls::{Abi, Call};
+pub(super) use default::default;
 pub(super) use listener::{Handler, Listener, Notification, Reply, install, install_with_listener};

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
     if let Location::Git(git) = &mut location {
         git.keep_git_dir |= build.request.build_args.get(KEEP_GIT_DIR).is_some_and(|value| value == "1");
     }
-    let registry = registries::options()?;
+    let registry = registries::options(&args.registries)?;
     let (mut main, sandbox) = main_context(args, &location)?;
     build.dockerfile = std::mem::take(&mut main.dockerfile);
     build.dockerfile_name.clone_from(&main.name);

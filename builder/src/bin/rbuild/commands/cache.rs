@@ -41,7 +41,7 @@ pub(crate) struct PruneArgs {
     #[arg(short, long)]
     all: bool,
     /// Remove only what is above this size, the longest unused first: bytes (`500m`, `20GiB`) or a share of the disk
-    /// (`25%`). Then cache mounts may go too, and at last the oldest names
+    /// (`25%`). Then names and cache mounts may go too
     #[arg(long, value_name = "SIZE")]
     keep_storage: Option<Limit>,
     /// Remove only what was not used for a time: `until=24h`
@@ -110,7 +110,7 @@ pub(crate) fn run_prune(args: &PruneArgs) -> Result<(), Failure> {
     let policy = Policy { all: args.all, keep: args.keep_storage, unused_for: args.filter };
     let pruned = prune(&store, &policy).context("cannot prune the store")?;
     for name in pruned.forgotten.iter().filter(|_| !args.all) {
-        ui::note(&format!("the image `{name}` is no more: the store was above its limit without it"));
+        ui::note(&format!("the image `{name}` is no more: it was the longest unused in a store above its limit"));
     }
     if pruned.above > 0 {
         ui::note(&format!("the store is still {} above its limit: running builds use it", ui::bytes(pruned.above)));

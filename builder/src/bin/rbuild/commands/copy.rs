@@ -7,7 +7,7 @@ use builder::progress::Reporter;
 use builder::transfer::{self, Choice, Machine, Place};
 use clap::Args;
 
-use super::registries;
+use super::registries::{self, RegistryArgs};
 use crate::args::Mode;
 use crate::report::Failure;
 use crate::ui;
@@ -41,9 +41,11 @@ pub(crate) struct PushArgs {
     /// Names to push it as [default: its own]
     #[arg(value_name = "DESTINATION")]
     to: Vec<String>,
-    #[arg(long, value_name = "MODE", default_value = "auto")]
     /// How to show what happens
+    #[arg(long, value_name = "MODE", default_value = "auto")]
     progress: Mode,
+    #[command(flatten)]
+    registries: RegistryArgs,
 }
 
 /// `rbuild pull`.
@@ -65,11 +67,13 @@ struct How {
     /// How to show what happens
     #[arg(long, value_name = "MODE", default_value = "auto")]
     progress: Mode,
+    #[command(flatten)]
+    registries: RegistryArgs,
 }
 
 pub(crate) fn copy(args: &CopyArgs) -> Result<(), Failure> {
     let choice = args.how.platform.as_ref().map_or(Choice::All, |platform| Choice::One(platform.into()));
-    transfer(&args.from, &args.to, &choice, args.how.progress)
+    transfer(&args.from, &args.to, &choice, args.how.progress, &args.how.registries)
 }
 
 pub(crate) fn push(args: &PushArgs) -> Result<(), Failure> {
@@ -79,17 +83,23 @@ pub(crate) fn push(args: &PushArgs) -> Result<(), Failure> {
     if to.is_empty() {
         to.push(Place::Registry(name.clone()));
     }
-    transfer(&Place::Store(name), &to, &Choice::All, args.progress)
+    transfer(&Place::Store(name), &to, &Choice::All, args.progress, &args.registries)
 }
 
 pub(crate) fn pull(args: &PullArgs) -> Result<(), Failure> {
     let name = registries::reference(&args.name)?;
     let choice = args.how.platform.as_ref().map_or_else(|| Choice::One(transfer::host()), |p| Choice::One(p.into()));
-    transfer(&Place::Registry(name.clone()), &[Place::Store(name)], &choice, args.how.progress)
+    transfer(&Place::Registry(name.clone()), &[Place::Store(name)], &choice, args.how.progress, &args.how.registries)
 }
 
-fn transfer(from: &Place, to: &[Place], choice: &Choice, progress: Mode) -> Result<(), Failure> {
-    let client = registries::client()?;
+fn transfer(
+    from: &Place,
+    to: &[Place],
+    choice: &Choice,
+    progress: Mode,
+    registries: &RegistryArgs,
+) -> Result<(), Failure> {
+    let client = registries::client(registries)?;
     // Only the store needs its owner's user namespace.
     let is_stored = |place: &Place| matches!(place, Place::Store(_));
     let store = if is_stored(from) || to.iter().any(is_stored) {

@@ -8,7 +8,7 @@ use builder::transfer::{self, Choice, Machine, Parts, Place, Source};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::registries;
+use super::registries::{self, RegistryArgs};
 use crate::args::Mode;
 use crate::report::Failure;
 use crate::ui;
@@ -25,6 +25,8 @@ pub(crate) struct InspectArgs {
     /// Print the manifest or index as it is
     #[arg(long)]
     raw: bool,
+    #[command(flatten)]
+    registries: RegistryArgs,
 }
 
 /// `rbuild tags`.
@@ -33,10 +35,12 @@ pub(crate) struct TagsArgs {
     /// The repository
     #[arg(value_name = "REPOSITORY")]
     repository: String,
+    #[command(flatten)]
+    registries: RegistryArgs,
 }
 
 pub(crate) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
-    let client = registries::client()?;
+    let client = registries::client(&args.registries)?;
     let store = if matches!(args.image, Place::Store(_)) {
         let sandbox = super::enter()?;
         Some(open_store(&super::home()?, &sandbox).context("cannot use the store")?)
@@ -97,7 +101,8 @@ fn oci_size(layer: &oci_spec::image::Descriptor) -> u64 {
 
 pub(crate) fn tags(args: &TagsArgs) -> Result<(), Failure> {
     let repository = registries::reference(&args.repository)?;
-    let tags = registries::client()?.tags(&repository).map_err(|error| Failure::Registry(error.into()))?;
+    let tags =
+        registries::client(&args.registries)?.tags(&repository).map_err(|error| Failure::Registry(error.into()))?;
     ui::print(&tags.iter().fold(String::new(), |text, tag| text + tag + "\n"));
     Ok(())
 }

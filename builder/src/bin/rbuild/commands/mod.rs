@@ -10,7 +10,8 @@ mod grants;
 mod images;
 pub(crate) mod inspect;
 pub(crate) mod isolation;
-mod registries;
+pub(crate) mod login;
+pub(crate) mod registries;
 pub(crate) mod settings;
 
 use std::path::{Path, PathBuf};
@@ -28,11 +29,12 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         None => build::run(&cli.build),
         Some(Command::Build(args)) => build::run(&args),
         Some(Command::Images(args)) => images::run(&args),
-
         Some(Command::Copy(args)) => copy::copy(&args),
         Some(Command::Push(args)) => copy::push(&args),
         Some(Command::Pull(args)) => copy::pull(&args),
         Some(Command::Inspect(args)) => inspect::inspect(&args),
+        Some(Command::Login(args)) => login::login(&args),
+        Some(Command::Logout(args)) => login::logout(&args),
         Some(Command::Tags(args)) => inspect::tags(&args),
         Some(Command::Cache(command)) => return cache::run(&command),
         Some(Command::Prune(args)) => cache::run_prune(&args),
