@@ -203,7 +203,7 @@ fn archives_are_unpacked_by_add_alone() {
         bench.file("plain.gz", "not an archive");
         let image = bench.image(&[]);
         let first = show(&image.layers[0]);
-        assert_eq!(first, "d 0755 0:0 in\nd 0755 5:6 in/d\n- 0644 5:6 in/d/f\n- 0644 5:6 in/d/h\n", "{name}");
+        assert_eq!(first, "d 0755 0:0 in\nd 0755 5:6 in/d\n- 0644 5:6 in/d/f\nh 0644 5:6 in/d/h -> in/d/f\n", "{name}");
         assert_eq!(show(&image.layers[1]), "- 0644 0:0 raw\n");
         assert_eq!(image.text("plain"), "not an archive");
     }

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
+mod apps;
 mod architecture;
 mod builds;
 mod cache;
@@ -14,12 +15,17 @@ mod copying;
 mod emulation;
 mod explain;
 mod failures;
+mod faults;
+mod hostile;
+mod interchange;
 mod interrupts;
+mod layers;
 mod mounts;
 mod once;
 mod outputs;
 mod real;
 mod remote;
+mod remote_cache;
 mod rootless;
 mod sandbox;
 mod server;

@@ -1,195 +1,317 @@
-//! Caches that machines share: what one has built, another takes without running it and without fetching what it does not
-//! need. The machines are state directories, the registry is one in memory that tells what it was asked.
+//! Servers that want secrets, repositories with submodules, and fetching that Ctrl-C ends.
 
-use registry::testing::{Fault, Logged, Registry, When};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use crate::common::{Bench, Run, base, peer};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-/// A registry with a base image, and what it was asked for.
-struct Shared {
-    registry: Registry,
+use crate::common::{Bench, Image, Run, peer};
+use crate::server::{Server, commit, repository};
+
+/// What `GIT_AUTH_TOKEN=hunter2` becomes.
+const BASIC: &str = "basic eC1hY2Nlc3MtdG9rZW46aHVudGVyMg==";
+
+/// A file with a secret.
+fn secret(bench: &Bench, value: &str) -> String {
+    let file = bench.path("secret");
+    fs_err::write(&file, format!("{value}\n")).unwrap();
+    file.display().to_string()
 }
 
-impl Shared {
-    fn new() -> Self {
-        let registry = Registry::start().unwrap();
-        let from = format!("docker://{}", base("busybox:latest"));
-        let to = format!("docker://{}/library/busybox:latest", registry.host());
-        peer("skopeo", &["copy", "-q", "--src-tls-verify=false", "--dest-tls-verify=false", &from, &to]);
-        registry.take_log();
-        Self { registry }
-    }
-
-    /// A Dockerfile on the base image.
-    fn dockerfile(&self, text: &str) -> String {
-        text.replace("{base}", &format!("{}/library/busybox:latest", self.registry.host()))
-    }
-
-    /// A machine that begins cold.
-    fn machine(&self, dockerfile: &str) -> Bench {
-        let bench = Bench::with(&self.dockerfile(dockerfile));
-        bench.file("a", "aaaa");
-        bench
-    }
-
-    fn cache(&self) -> String {
-        format!("type=registry,ref={}/cache", self.registry.host())
-    }
-
-    /// The log since it was last taken, and the bytes of the blobs and manifests that were fetched.
-    fn traffic(&self) -> (Vec<Logged>, usize) {
-        let log = self.registry.take_log();
-        let size = |entry: &Logged| {
-            let path = entry.path.strip_prefix("/v2/")?;
-            if let Some((repository, digest)) = path.split_once("/blobs/") {
-                return Some(self.registry.blob(repository, &digest.parse().ok()?)?.len());
-            }
-            let (repository, name) = path.split_once("/manifests/")?;
-            Some(self.registry.manifest(repository, name)?.1.len())
-        };
-        let fetched = log.iter().filter(|entry| entry.method == "GET").filter_map(size).sum();
-        (log, fetched)
-    }
-}
-
-/// The blobs that were fetched, but for configs: none of them is small.
-fn layers(log: &[Logged], shared: &Shared) -> usize {
-    let large = |entry: &&Logged| {
-        let Some((repository, digest)) = entry.path.strip_prefix("/v2/").and_then(|path| path.split_once("/blobs/"))
-        else {
-            return false;
-        };
-        let blob = digest.parse().ok().and_then(|digest| shared.registry.blob(repository, &digest));
-        entry.method == "GET" && blob.is_some_and(|blob| !blob.starts_with(b"{"))
-    };
-    log.iter().filter(large).count()
-}
-
-/// The steps that the log calls remote.
-fn remote(run: &Run) -> usize {
-    run.stderr.lines().filter(|line| line.ends_with("CACHED (remote, not pulled)")).count()
-}
-
-const THREE: &str = "FROM {base} AS build\nRUN head -c 3000000 /dev/urandom >/big\nRUN wc -c </big >/size\n\
-                     FROM {base}\nCOPY --from=build /size /size\nRUN head -c 3000000 /dev/urandom >/own\nCOPY a /a\nRUN cat /a >/b\n";
-
-#[test]
-fn a_full_hit_fetches_no_layer_and_mounts_them_instead() {
-    let shared = Shared::new();
-    let (to, from) = (format!("{},mode=max", shared.cache()), shared.cache());
-    let first = shared.machine(THREE);
-    first.build(&["--cache-to", &to, "-t", &format!("{}/app:1", shared.registry.host()), "--push"]);
-    shared.traffic();
-
-    let second = shared.machine(THREE);
-    let run = second.build(&["--cache-from", &from, "-t", &format!("{}/other:1", shared.registry.host()), "--push"]);
-    let (log, bytes) = shared.traffic();
-    assert_eq!(remote(&run), 4, "{}", run.stderr);
-    assert_eq!(layers(&log, &shared), 0, "{log:#?}");
-    assert!(bytes < 200_000, "{bytes}");
-    let sent: u64 = log.iter().map(|entry| entry.body).sum();
-    assert!(sent < 200_000, "{sent}");
-    assert!(run.stderr.contains("0 steps run, 4 cached"), "{}", run.stderr);
-    let digest = |name: &str| shared.registry.manifest(name, "1").unwrap();
-    assert_eq!(digest("app"), digest("other"));
-}
-
-#[test]
-fn a_miss_fetches_what_its_step_stands_on_and_no_more() {
-    let shared = Shared::new();
-    let (to, from) = (format!("{},mode=max", shared.cache()), shared.cache());
-    shared.machine(THREE).build(&["--cache-to", &to]);
-    shared.traffic();
-    let second = shared.machine(&THREE.replace("cat /a >/b", "cat /a /a >/b"));
-    let run = second.build(&["--cache-from", &from]);
-    assert_eq!((remote(&run), run.stderr.contains("1 steps run")), (3, true), "{}", run.stderr);
-    let (_, bytes) = shared.traffic();
-    // The last step stands on the base and on /own, not on the other stage's /big.
-    let base: usize = 1_500_000;
-    assert!((3_000_000..3_000_000 + base * 2).contains(&bytes), "{bytes}");
-
-    // A COPY from a stage is told from its index: neither stage is fetched nor run.
-    let third = shared.machine(&THREE.replace("COPY --from=build /size /size", "COPY --from=build /size /size2"));
-    let run = third.build(&["--cache-from", &from, "-o", "type=oci,dest=out.tar"]);
-    assert!(!run.stderr.contains("urandom >/big\n#") || run.stderr.contains("CACHED (remote"), "{}", run.stderr);
-}
-
-#[test]
-fn a_layer_is_the_same_whichever_machine_has_made_it() {
-    let shared = Shared::new();
-    let (to, from) = (shared.cache(), shared.cache());
-    let first = shared.machine("FROM {base}\nRUN echo x >/x\nCOPY a /a\n").image(&["--cache-to", &to]);
-    let second = shared.machine("FROM {base}\nRUN echo x >/x\nCOPY a /a\n").image(&["--cache-from", &from]);
-    assert_eq!((first.manifest, first.config), (second.manifest, second.config));
-}
-
-#[test]
-fn a_directory_and_an_image_can_be_caches_too() {
-    let shared = Shared::new();
-    let dockerfile = "FROM {base}\nRUN echo x >/x\nCOPY a /a\nRUN cat /x /a >/y\n";
-    let kept = tempfile::tempdir().unwrap();
-    let path = kept.path().display();
-    shared.machine(dockerfile).build(&["--cache-to", &format!("type=local,dest={path}")]);
-    let second = shared.machine(dockerfile);
-    let run = second.build(&["--cache-from", &format!("type=local,src={path}")]);
-    assert_eq!(remote(&run), 3, "{}", run.stderr);
-    assert_eq!(second.image(&[]).text("y"), "x\naaaa");
-
-    let name = format!("{}/inline:1", shared.registry.host());
-    shared.machine(dockerfile).build(&["--cache-to", "type=inline", "-t", &name, "--push"]);
-    let run = shared.machine(dockerfile).build(&["--cache-from", &name]);
-    assert_eq!(remote(&run), 3, "{}", run.stderr);
-}
-
-#[test]
-fn what_four_machines_keep_at_once_is_all_there() {
-    let shared = Shared::new();
-    let (to, from) = (format!("{},mode=max", shared.cache()), shared.cache());
-    let dockerfile = |own: usize| format!("FROM {{base}}\nRUN echo shared >/s\nRUN echo {own} >/own\nCOPY a /a\n");
-    std::thread::scope(|scope| {
-        for own in 0..4 {
-            let (shared, to) = (&shared, &to);
-            scope.spawn(move || shared.machine(&dockerfile(own)).build(&["--cache-to", to]));
+/// Files below a directory that hold `text`.
+fn holding(directory: &Path, text: &str) -> Vec<PathBuf> {
+    let mut open = vec![directory.to_owned()];
+    let mut found = Vec::new();
+    while let Some(path) = open.pop() {
+        let kind = fs_err::symlink_metadata(&path).unwrap().file_type();
+        if kind.is_dir() {
+            open.extend(fs_err::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if kind.is_file() && fs_err::read(&path).unwrap().windows(text.len()).any(|w| w == text.as_bytes()) {
+            found.push(path);
         }
-    });
-    for own in 0..4 {
-        let run = shared.machine(&dockerfile(own)).build(&["--cache-from", &from]);
-        assert_eq!(remote(&run), 3, "{own}: {}", run.stderr);
+    }
+    found
+}
+
+fn git(directory: &Path, arguments: &[&str]) -> String {
+    let common = ["-C", directory.to_str().unwrap(), "-c", "user.name=t", "-c", "user.email=t@t"];
+    peer("git", &[&common, arguments].concat())
+}
+
+#[test]
+fn files_behind_a_secret_are_added() {
+    let bench = Bench::new();
+    let server = Server::start(&bench.path(""));
+    server.page("/token/f", "one");
+    server.page("/header/g", "two");
+    server.guard("/token", "Bearer hunter2");
+    server.guard("/header", "Custom hunter2");
+    bench.dockerfile(&format!("FROM scratch\nADD {} /\n", server.url("/token/f")));
+    let refused = bench.try_build(&[]);
+    assert!(refused.code == 1 && refused.stderr.contains("the server answers 401"), "{}", refused.stderr);
+    let file = secret(&bench, "hunter2");
+    let image = bench.image(&["--secret", &format!("id=HTTP_AUTH_TOKEN_127.0.0.1,src={file}")]);
+    assert_eq!(image.text("f"), "one");
+    // No secret is in the key.
+    let again =
+        bench.build(&["--secret", &format!("id=HTTP_AUTH_HEADER_127.0.0.1,src={}", secret(&bench, "Bearer hunter2"))]);
+    assert_eq!(again.cached(), 1, "{}", again.stderr);
+
+    bench.dockerfile(&format!("FROM scratch\nADD {} /\n", server.url("/header/g")));
+    let file = secret(&bench, "Custom hunter2");
+    let run = bench.build(&["--secret", &format!("id=HTTP_AUTH_HEADER_127.0.0.1,src={file}")]);
+    assert!(!run.stderr.contains("hunter2"), "{}", run.stderr);
+    assert_eq!(holding(&bench.path("home"), "hunter2"), [PathBuf::new(); 0]);
+    let other = bench.try_build(&["--no-cache", "--secret", &format!("id=HTTP_AUTH_HEADER_localhost,src={file}")]);
+    assert!(other.code == 1 && other.stderr.contains("401"), "another host's: {}", other.stderr);
+}
+
+#[test]
+fn repositories_behind_a_secret_are_read() {
+    let bench = Bench::new();
+    let server = Server::start(&repository(&bench.path("")));
+    server.guard("/git", BASIC);
+    let url = server.url("/git/x.git");
+    // A git that notes what others see of it.
+    let (program, log) = (bench.path("bin/git"), bench.path("git.log"));
+    fs_err::create_dir(bench.path("bin")).unwrap();
+    let script = format!("#!/bin/sh\ntr '\\0' ' ' </proc/$$/cmdline >>{}\nexec /usr/bin/git \"$@\"\n", log.display());
+    fs_err::write(&program, script).unwrap();
+    fs_err::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bench.path("bin").display());
+
+    let run = |secret: &str, context: &str| {
+        let layout = format!("type=oci,tar=false,dest={}", bench.path("layout").display());
+        let mut command = bench.rbuild();
+        command.args(["--progress", "plain", "--no-cache", "-o", &layout, "--secret", secret, context]);
+        Run::of(command.env("PATH", &path))
+    };
+    let file = secret(&bench, "hunter2");
+    let of_host = format!("id=GIT_AUTH_TOKEN.{},src={file}", server.address());
+    for context in [url.as_str(), "."] {
+        bench.dockerfile(&format!("FROM scratch\nADD {url}#main:sub /\n"));
+        for given in [of_host.as_str(), &format!("id=GIT_AUTH_TOKEN,src={file}")] {
+            let run = run(given, context);
+            assert_eq!(run.code, 0, "{}", run.stderr);
+            assert!(!run.stderr.contains("hunter2") && !run.stderr.contains("eC1hY2"), "{}", run.stderr);
+        }
+        let refused = run(&format!("id=GIT_AUTH_TOKEN.other.example,src={file}"), context);
+        assert!(refused.code == 1 && refused.stderr.contains("git cannot read"), "{}", refused.stderr);
+    }
+    let whole = secret(&bench, BASIC);
+    assert_eq!(run(&format!("id=GIT_AUTH_HEADER,src={whole}"), &url).code, 0);
+    let seen = fs_err::read_to_string(log).unwrap();
+    assert!(seen.contains("fetch") && !seen.contains("hunter2") && !seen.contains("eC1hY2"), "{seen}");
+    for text in ["hunter2", "eC1hY2"] {
+        assert_eq!(holding(&bench.path("home"), text), [PathBuf::new(); 0]);
+    }
+}
+
+/// A repository `top.git` that has `x.git` as a submodule, which is named by its place beside it.
+fn with_submodule(bench: &Bench) -> PathBuf {
+    let repositories = repository(&bench.path(""));
+    let top = bench.path("top");
+    fs_err::create_dir(&top).unwrap();
+    git(&top, &["init", "-q", "-b", "main"]);
+    fs_err::write(top.join("own"), "own").unwrap();
+    let inner = commit(&bench.path(""), "v1");
+    fs_err::write(top.join(".gitmodules"), "[submodule \"inner\"]\n\tpath = inner\n\turl = ../x.git\n").unwrap();
+    git(&top, &["add", "."]);
+    git(&top, &["update-index", "--add", "--cacheinfo", &format!("160000,{inner},inner")]);
+    git(&top, &["commit", "-qm", "top"]);
+    let bare = repositories.join("top.git");
+    peer("git", &["clone", "-q", "--bare", top.to_str().unwrap(), bare.to_str().unwrap()]);
+    repositories
+}
+
+#[test]
+fn submodules_are_fetched_unless_the_url_says_otherwise() {
+    let bench = Bench::new();
+    let server = Server::start(&with_submodule(&bench));
+    let image = |query: &str| {
+        bench.dockerfile(&format!("FROM scratch\nADD {}{query} /d/\n", server.url("/git/top.git")));
+        bench.image(&[])
+    };
+    let whole = image("");
+    assert_eq!((whole.text("d/own").as_str(), whole.text("d/inner/f").as_str()), ("own", "one"));
+    assert!(!whole.contents().contains_key("d/inner/.git"));
+    let without = image("?submodules=false");
+    assert!(without.contents().contains_key("d/own") && !without.contents().contains_key("d/inner/f"));
+    assert!(image("?submodules=true").contents().contains_key("d/inner/f"));
+    // As a context, too.
+    let context = format!("{}?submodules=0&keep-git-dir", server.url("/git/top.git"));
+    bench.dockerfile("FROM scratch\nCOPY --from=top / /\n");
+    let image = bench.image(&["--build-context", &format!("top={context}")]);
+    assert!(image.contents().contains_key(".git/HEAD") && !image.contents().contains_key("inner/f"));
+}
+
+#[test]
+fn a_commit_is_known_by_its_beginning_and_without_its_ref() {
+    let bench = Bench::new();
+    let server = Server::start(&repository(&bench.path("")));
+    let url = server.url("/git/x.git");
+    let first = commit(&bench.path(""), "v1");
+    let text = |suffix: &str| {
+        bench.dockerfile(&format!("FROM scratch\nADD {url}{suffix} /\n"));
+        bench.image(&[]).text("f")
+    };
+    assert_eq!(text(&format!("#{}", &first[..8])), "one");
+    assert_eq!(text(&format!("?ref=main&checksum={first}&fetch-by-commit=true")), "one");
+    bench.dockerfile(&format!("FROM scratch\nADD {url}?ref=main&checksum={first} /\n"));
+    let led_elsewhere = bench.try_build(&[]);
+    assert!(led_elsewhere.code == 1 && led_elsewhere.stderr.contains(&first), "{}", led_elsewhere.stderr);
+    bench.dockerfile(&format!("FROM scratch\nADD {url}#{} /\n", "0".repeat(8)));
+    let none = bench.try_build(&[]);
+    assert!(none.code == 1 && none.stderr.contains("has no ref `00000000`"), "{}", none.stderr);
+}
+
+#[test]
+fn files_of_a_repository_are_as_old_as_the_url_says() {
+    let bench = Bench::new();
+    let server = Server::start(&repository(&bench.path("")));
+    let made: u64 = git(&bench.path("work"), &["log", "-1", "--format=%ct", "v1"]).trim().parse().unwrap();
+    let age = |query: &str| {
+        bench.dockerfile(&format!("FROM scratch\nADD {}?tag=v1&subdir=sub{query} /\n", server.url("/git/x.git")));
+        let root = bench.path("root");
+        if root.exists() {
+            fs_err::remove_dir_all(&root).unwrap();
+        }
+        bench.build(&["-o", &format!("type=local,dest={}", root.display())]);
+        let time = fs_err::metadata(root.join("g")).unwrap().modified().unwrap();
+        time.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+    };
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!((age(""), age("&mtime=commit")), (made, made));
+    assert!(age("&mtime=checkout") > made);
+}
+
+/// An authority of its own, and a certificate of it for `localhost`.
+fn certificates(directory: &Path) -> (PathBuf, PathBuf, PathBuf) {
+    let at = |name: &str| directory.join(name).display().to_string();
+    let new = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"];
+    let authority = ["-subj", "/CN=authority", "-keyout", &at("ca.key"), "-out", &at("ca.pem")];
+    peer("openssl", &[&new[..], &authority].concat());
+    let host = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-addext"];
+    let signed = ["basicConstraints=critical,CA:FALSE", "-CA", &at("ca.pem"), "-CAkey", &at("ca.key")];
+    let files = ["-keyout", &at("key.pem"), "-out", &at("cert.pem")];
+    peer("openssl", &[&new[..], &host, &signed, &files].concat());
+    (directory.join("ca.pem"), directory.join("cert.pem"), directory.join("key.pem"))
+}
+
+#[test]
+fn servers_behind_tls_are_trusted_by_their_authority() {
+    let bench = Bench::new();
+    let (authority, certificate, key) = certificates(&bench.path(""));
+    let server = Server::tls(&repository(&bench.path("")), &certificate, &key);
+    server.page("/file", "x");
+    let (git, file) = (server.secure_url("/git/x.git"), server.secure_url("/file"));
+    bench.dockerfile(&format!("FROM scratch\nADD {git}#v1 /git/\nADD {file} /\n"));
+    let layout = bench.path("layout");
+    let run = |authority: Option<&Path>| {
+        let mut command = bench.rbuild();
+        command.args(["--progress", "plain", "-o", &format!("type=oci,tar=false,dest={}", layout.display()), "."]);
+        Run::of(command.envs(authority.map(|file| ("SSL_CERT_FILE", file))))
+    };
+    let unknown = run(None);
+    assert!(unknown.code == 1 && unknown.stderr.contains("certificate"), "{}", unknown.stderr);
+    let known = run(Some(&authority));
+    assert_eq!(known.code, 0, "{}", known.stderr);
+    let image = Image::read(&layout);
+    assert_eq!((image.text("git/f").as_str(), image.text("file").as_str()), ("one", "x"));
+}
+
+/// Processes other than this one that were told `text`.
+fn told(text: &str) -> usize {
+    let own = std::process::id().to_string();
+    let entries = fs_err::read_dir("/proc").unwrap().filter_map(Result::ok).filter(|e| e.file_name() != own.as_str());
+    entries
+        .filter_map(|entry| fs_err::read(entry.path().join("cmdline")).ok())
+        .filter(|line| line.windows(text.len()).any(|window| window == text.as_bytes()))
+        .count()
+}
+
+#[test]
+fn ctrl_c_ends_fetching_at_once() {
+    // Connections are taken by the kernel, and nobody answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let (file, repository) = (format!("http://{address}/f"), format!("http://{address}/x.git"));
+    for (dockerfile, arguments) in [
+        ("FROM scratch\n".to_owned(), vec![file.as_str()]),
+        ("FROM scratch\n".to_owned(), vec![repository.as_str()]),
+        ("FROM scratch\n".to_owned(), vec!["-"]),
+        (format!("FROM scratch\nADD {file} /\n"), vec!["."]),
+        (format!("FROM scratch\nADD {repository} /\n"), vec!["."]),
+        ("FROM scratch\nCOPY --from=n / /\n".to_owned(), vec![".", "--build-context", &format!("n={repository}")]),
+    ] {
+        let bench = Bench::with(&dockerfile);
+        let mut command: Command = bench.rbuild();
+        command.args(["--progress", "plain"]).args(&arguments).stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stdin = child.stdin.take();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        // A build that waits has a connection, and one that reads standard input has its store.
+        while !bench.path("home/store-v1/tmp").exists() {
+            assert!(Instant::now() < deadline, "{arguments:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        std::thread::sleep(Duration::from_millis(400));
+        let begun = Instant::now();
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(130), "{arguments:?}: {said}");
+        assert!(said.contains("the build was cancelled"), "{said}");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{arguments:?}: {:?}", begun.elapsed());
+        assert_eq!(told(&address), 0, "{arguments:?}");
+        bench.assert_clean();
+        drop(stdin);
     }
 }
 
 #[test]
-fn a_cache_mount_goes_to_another_machine() {
-    let shared = Shared::new();
-    let dockerfile = "FROM {base}\nCOPY a /a\nRUN --mount=type=cache,target=/c,mode=0700 \
-                      if [ -e /c/built ]; then echo warm; else echo cold; fi >/state; echo x >/c/built; ln -sf built /c/link\n";
-    let (to, from) = (format!("{},mounts=true", shared.cache()), shared.cache());
-    assert_eq!(shared.machine(dockerfile).image(&["--cache-to", &to]).text("state"), "cold\n");
-    let second = shared.machine(dockerfile);
-    second.file("a", "changed");
-    assert_eq!(second.image(&["--cache-from", &from]).text("state"), "warm\n");
+fn keys_for_ssh_are_used_without_an_agent() {
+    let script = "use IO::Socket::UNIX; my $s = IO::Socket::UNIX->new(Peer => $ENV{SSH_AUTH_SOCK});\n\
+        $s->syswrite(pack('NC', 1, 11)); my $answer; $s->sysread($answer, 9);\n\
+        my ($length, $kind, $keys) = unpack('NCN', $answer); print \"$kind $keys\\n\";\n";
+    let bench = Bench::with(&format!(
+        "FROM {{debian}}\nRUN --mount=type=ssh,required <<END\nperl >/tmp/out <<'PERL'\n{script}PERL\nEND\n"
+    ));
+    let key = |name: &str, passphrase: &str| {
+        let file = bench.path(name).display().to_string();
+        peer("ssh-keygen", &["-q", "-t", "ed25519", "-N", passphrase, "-f", &file]);
+        file
+    };
+    let (one, two, locked) = (key("one", ""), key("two", ""), key("locked", "passphrase"));
+    // 12 is SSH_AGENT_IDENTITIES_ANSWER (RFC draft-miller-ssh-agent, 3.5).
+    assert_eq!(bench.image(&["--ssh", &format!("default={one},{two}")]).text("tmp/out"), "12 2\n");
+    assert_eq!(told("rbuild-agent-"), 0);
+    let refused = bench.try_build(&["--ssh", &format!("default={locked}")]);
+    assert!(refused.code == 1 && refused.stderr.contains("cannot load the ssh key"), "{}", refused.stderr);
+    assert_eq!(told("rbuild-agent-"), 0);
 }
 
 #[test]
-fn a_cache_that_fails_costs_a_warning_and_no_build() {
-    let shared = Shared::new();
-    let dockerfile = "FROM {base}\nRUN echo x >/x\n";
-    let nowhere = "type=registry,ref=127.0.0.1:1/cache";
-    let run = shared.machine(dockerfile).build(&["--cache-from", nowhere, "--cache-to", nowhere]);
-    let warnings = run.stderr.lines().filter(|line| line.starts_with("warning: cannot ")).count();
-    assert_eq!(warnings, 2, "{}", run.stderr);
-    let run = shared.machine(dockerfile).try_build(&["--cache-to", nowhere, "--cache-strict"]);
-    assert!(run.code == 1 && run.stderr.contains("error: cannot keep the steps"), "{}", run.stderr);
-}
-
-#[test]
-fn a_layer_that_a_cache_has_lost_is_made_again() {
-    let shared = Shared::new();
-    let (to, from) = (shared.cache(), shared.cache());
-    let dockerfile = "FROM {base}\nRUN echo x >/x\n";
-    shared.machine(dockerfile).build(&["--cache-to", &to]);
-    shared.registry.fault(When::path("/v2/cache/blobs/").method("GET").always(), Fault::Status(404));
-    let run = shared.machine(&format!("{dockerfile}RUN cat /x >/y\n")).build(&["--cache-from", &from]);
-    assert!(run.stderr.contains("warning: cannot fetch a layer from the cache"), "{}", run.stderr);
-    assert!(run.stderr.contains("2 steps run"), "{}", run.stderr);
+fn settings_of_the_frontend_come_as_build_args() {
+    let bench = Bench::with(
+        "FROM {busybox}\nARG SOURCE_DATE_EPOCH\nARG TARGETSTAGE\n\
+         RUN --mount=type=cache,target=/c echo x >>/c/n && (hostname; wc -l </c/n; echo $SOURCE_DATE_EPOCH $TARGETSTAGE) >/seen\n",
+    );
+    let seen = |args: &[&str]| {
+        let mut all = vec!["--no-cache"];
+        all.extend(args.iter().flat_map(|arg| ["--build-arg", *arg]));
+        bench.image(&all).text("seen")
+    };
+    assert_eq!(seen(&[]), "buildkitsandbox\n1\ndefault\n");
+    assert_eq!(seen(&["BUILDKIT_SANDBOX_HOSTNAME=builder-1"]), "builder-1\n2\ndefault\n");
+    assert_eq!(seen(&["BUILDKIT_CACHE_MOUNT_NS=other", "SOURCE_DATE_EPOCH=9"]), "buildkitsandbox\n1\n9 default\n");
+    assert_eq!(seen(&["BUILDKIT_CACHE_MOUNT_NS=other"]), "buildkitsandbox\n2\ndefault\n");
+    let run = bench.build(&["--build-arg", "BUILDKIT_SYNTAX=example.com/other:1"]);
+    assert!(run.stderr.contains("the frontend `example.com/other:1` is not loaded"), "{}", run.stderr);
+    let wrong = bench.try_build(&["--build-arg", "BUILDKIT_SANDBOX_HOSTNAME=a b"]);
+    assert!(wrong.code == 1 && wrong.stderr.contains("BUILDKIT_SANDBOX_HOSTNAME"), "{}", wrong.stderr);
 }

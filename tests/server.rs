@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::common::peer;
 
@@ -22,6 +26,8 @@ struct State {
     pages: BTreeMap<String, Page>,
     /// `GET /path STATUS`, in order.
     log: Vec<String>,
+    /// What a request below a path has to have as `Authorization`.
+    guards: BTreeMap<String, String>,
 }
 
 /// The server; its thread ends with the process.
@@ -34,14 +40,41 @@ pub(crate) struct Server {
 impl Server {
     /// Serves pages, and the bare repositories in `repositories` below `/git/`.
     pub(crate) fn start(repositories: &Path) -> Self {
+        Self::with(repositories, None)
+    }
+
+    /// The same behind TLS, with a certificate for `localhost` and its key in PEM.
+    pub(crate) fn tls(repositories: &Path, certificate: &Path, key: &Path) -> Self {
+        let chain = CertificateDer::pem_file_iter(certificate).unwrap().map(Result::unwrap).collect();
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, PrivateKeyDer::from_pem_file(key).unwrap());
+        Self::with(repositories, Some(Arc::new(config.unwrap())))
+    }
+
+    fn with(repositories: &Path, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let state = Arc::<Mutex<State>>::default();
         let (shared, repositories) = (Arc::clone(&state), repositories.to_owned());
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (state, repositories) = (Arc::clone(&shared), repositories.clone());
-                std::thread::spawn(move || drop(serve(stream.unwrap(), &state, &repositories)));
+                let (state, repositories, tls) = (Arc::clone(&shared), repositories.clone(), tls.clone());
+                std::thread::spawn(move || {
+                    let stream = stream.unwrap();
+                    drop(match tls {
+                        Some(tls) => {
+                            let connection = ServerConnection::new(tls).unwrap();
+                            let mut stream = StreamOwned::new(connection, stream);
+                            let served = serve(&mut stream, &state, &repositories);
+                            stream.conn.send_close_notify();
+                            served.and(stream.flush())
+                        }
+                        None => serve(stream, &state, &repositories),
+                    });
+                });
             }
         });
         Self { address, state }
@@ -49,6 +82,21 @@ impl Server {
 
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// The same for a server behind TLS.
+    pub(crate) fn secure_url(&self, path: &str) -> String {
+        format!("https://localhost:{}{path}", self.address.rsplit_once(':').unwrap().1)
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Answers 401 to requests below a path that do not have this `Authorization`.
+    pub(crate) fn guard(&self, path: &str, authorization: &str) {
+        self.state.lock().unwrap().guards.insert(path.to_owned(), authorization.to_owned());
     }
 
     /// Serves a file; one with the same bytes has the same `ETag`.
@@ -78,7 +126,7 @@ struct Request {
     body: Vec<u8>,
 }
 
-fn read(stream: &TcpStream) -> Option<Request> {
+fn read(stream: &mut impl Read) -> Option<Request> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
@@ -98,8 +146,13 @@ fn read(stream: &TcpStream) -> Option<Request> {
     Some(Request { method, path: path.to_owned(), query: query.to_owned(), headers, body })
 }
 
-fn serve(mut stream: TcpStream, state: &Mutex<State>, repositories: &Path) -> std::io::Result<()> {
-    let Some(request) = read(&stream) else { return Ok(()) };
+fn serve(mut stream: impl Read + Write, state: &Mutex<State>, repositories: &Path) -> std::io::Result<()> {
+    let Some(request) = read(&mut stream) else { return Ok(()) };
+    let shown = request.headers.get("authorization");
+    let refused = |(path, guard): (&String, &String)| request.path.starts_with(path) && shown != Some(guard);
+    if state.lock().unwrap().guards.iter().any(refused) {
+        return stream.write_all(b"HTTP/1.1 401 X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    }
     if let Some(path) = request.path.strip_prefix("/git") {
         let answer = git(&request, path, repositories);
         return stream.write_all(&answer);

@@ -4,6 +4,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use snapshot::{ChangeSink, Entry, Flavour, IndexWriter, Kind, TreeWriter, View, layer, path};
 
+use crate::sandbox::Cancel;
+
 /// The size of a tar header (POSIX.1-2017, pax, "ustar Interchange Format").
 const BLOCK: usize = 512;
 
@@ -44,15 +46,29 @@ pub fn open(mut file: std::fs::File) -> io::Result<Option<Archive>> {
 }
 
 impl Archive {
-    /// Unpacks it into an empty directory.
-    pub fn unpack(&self, directory: &std::path::Path, owners: Owners) -> Result<Unpacked, snapshot::Error> {
+    /// Unpacks it into an empty directory; fails when the build is cancelled.
+    pub fn unpack(
+        &self,
+        directory: &std::path::Path,
+        owners: Owners,
+        cancel: &Cancel,
+    ) -> Result<Unpacked, snapshot::Error> {
         let mut file = &self.file;
         let tree = TreeWriter::new(directory, Flavour::Plain)?;
         let mut sink = Indexed { tree, index: IndexWriter::default(), owners };
-        layer::read(&mut decompress(&mut file)?, &mut sink)?;
+        layer::read(&mut UntilCancelled(decompress(&mut file)?, cancel), &mut sink)?;
         sink.tree.finish()?;
         let view = View::new(vec![sink.index.finish().into()]);
         Ok(Unpacked { view, root: path::Root::open(directory)? })
+    }
+}
+
+/// Fails to read more once the build is cancelled.
+struct UntilCancelled<'a, R>(R, &'a Cancel);
+
+impl<R: Read> Read for UntilCancelled<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.1.is_cancelled() { Err(io::Error::other("the build was cancelled")) } else { self.0.read(buffer) }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::dockerfile::{self, CheckOptionError};
 use crate::export::compression::Chosen;
 use crate::export::{self, ExportError, Exported, Output};
 use crate::grants::Grants;
+use crate::graph::frontend_args;
 use crate::graph::named::NamedContext;
 use crate::graph::references::{Request, StepNetwork, select};
 use crate::graph::{Graph, GraphError, lower};
@@ -23,7 +24,7 @@ use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
 use crate::prune::{self, Limit};
 use crate::remote::Remotes;
-use crate::sandbox::{Cancel, RootEmulation, Sandbox, Settings};
+use crate::sandbox::{Cancel, RootEmulation, Rung, Sandbox, Settings};
 use crate::solve::whole::Wholes;
 use crate::solve::{self, SolveError, World};
 
@@ -165,6 +166,7 @@ struct Prepared {
     /// The named contexts that it reads.
     contexts: BTreeSet<String>,
     findings: Vec<Finding>,
+    notes: Option<String>,
 }
 
 /// Parses, pins, lowers and makes the checks; where the checks' options say so, what they found is an error.
@@ -180,10 +182,12 @@ fn prepare(build: &Build, client: &registry::Client, reporter: &Reporter<'_>) ->
     if parsed.check.error && !findings.is_empty() {
         return Err(BuildError::Checks(findings));
     }
-    Ok(Prepared { graph, contexts: selection.contexts, findings })
+    let notes = frontend_args::foreign_frontend(&build.request, parsed.dockerfile.syntax.as_deref());
+    Ok(Prepared { graph, contexts: selection.contexts, findings, notes })
 }
 
-fn client(options: &registry::Options) -> Result<registry::Client, BuildError> {
+/// A client of the registries.
+pub fn client(options: &registry::Options) -> Result<registry::Client, BuildError> {
     registry::Client::new(options.clone()).map_err(|source| BuildError::Client(Box::new(source)))
 }
 
@@ -192,49 +196,70 @@ pub fn check(build: &Build, registry: &registry::Options, progress: &dyn Progres
     Ok(prepare(build, &client(registry)?, &Reporter::new(progress))?.findings)
 }
 
-/// Whether a build arg is a setting of BuildKit's Dockerfile frontend that rbuild does not have: such a one needs no ARG,
-/// so nobody else would notice it.
-fn is_unknown_setting(name: &str) -> bool {
-    name.starts_with("BUILDKIT_") && !["BUILDKIT_DOCKERFILE_CHECK", "BUILDKIT_CONTEXT_KEEP_GIT_DIR"].contains(&name)
+/// What the builds of one command share.
+#[derive(Debug, Clone, Copy)]
+pub struct Shared<'a> {
+    /// The machine.
+    pub machine: &'a Machine<'a>,
+    /// The registries.
+    pub client: &'a registry::Client,
+    /// The store.
+    pub store: &'a Store,
+    /// Where events go.
+    pub reporter: &'a Reporter<'a>,
 }
 
 /// Builds.
 pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> Result<Image, BuildError> {
-    let reporter = Reporter::new(progress);
-    let client = client(machine.registry)?;
-    let Prepared { graph, contexts, findings } = prepare(build, &client, &reporter)?;
+    let reporter = &Reporter::new(progress);
+    let client = &client(machine.registry)?;
+    let store = &open_store(machine.home, machine.sandbox)?;
+    build_with(build, &Shared { machine, client, store, reporter })
+}
+
+/// Builds with what other builds use too.
+pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildError> {
+    let Shared { machine, client, store, reporter } = *shared;
+    let Prepared { graph, contexts, findings, notes } = prepare(build, client, reporter)?;
+    let needles = build.grants.needles(&graph.secrets());
+    let reporter = &reporter.hiding(&needles);
     let name = &build.dockerfile_name;
     for Finding { rule, span, message, .. } in &findings {
-        reporter.warn(format!("{rule}: {message} ({name}:{})", span.start));
+        reporter.warn(&format!("{rule}: {message} ({name}:{})", span.start));
     }
-    for name in build.request.build_args.keys().filter(|name| is_unknown_setting(name)) {
-        reporter.warn(format!("the build arg `{name}` has no effect in this version of rbuild"));
+    if machine.sandbox.rung() == Rung::Chroot {
+        reporter.warn("steps are confined by this container alone: see `rbuild doctor`");
     }
+    notes.into_iter().chain(frontend_args::without_effect(&build.request)).for_each(|note| reporter.warn(&note));
 
-    let store = open_store(machine.home, machine.sandbox)?;
     let lease = store.lease(&format!("building `{name}`"))?;
     let context = LocalContext::open(&build.context, build.ignore.clone())?.with_modes(build.caching.modes);
-    let remotes = Remotes::default();
-    let contexts = named_contexts(&contexts, &build.request, &store, &remotes)?;
+    let remotes = Remotes::new(&build.grants, machine.cancel);
+    let contexts = named_contexts(&contexts, &build.request, store, &remotes)?;
     let memo_path = store.path().join("context-digests");
     let memo = Memo::load(&memo_path);
-    let options = options(build, machine.sandbox.emulation());
+    let options = solve::Options {
+        secrets_in_layers: build.grants.secrets_in_layers && !needles.is_empty(),
+        ..options(build, machine.sandbox.emulation())
+    };
     let caches = Caches::new(&build.caching.from, &build.caching.to);
     let wholes = Wholes::default();
     let world = World {
-        store: &store,
+        store,
         wholes: &wholes,
-        client: &client,
+        client,
         executor: machine.sandbox,
         context: &context,
         contexts: &contexts,
         remotes: &remotes,
         memo: &memo,
-        reporter: &reporter,
+        reporter,
         cancel: machine.cancel,
         options: &options,
         caches: &caches,
         grants: &build.grants,
+        made: &|_| (),
+        needles: Some(&needles).filter(|needles| !needles.is_empty() && !options.secrets_in_layers),
     };
     let made = std::thread::scope(|scope| {
         // What steps made goes into caches while later steps run and the image is pushed.
@@ -245,7 +270,7 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
             if made.is_ok() || store.blobs().damaged() < damaged {
                 break;
             }
-            reporter.warn("a damaged file was removed from the store: what it was for is made again".to_owned());
+            reporter.warn("a damaged file was removed from the store: what it was for is made again");
             made = make(build, &graph, &world);
         }
         caches.keep_mounts(&world);
@@ -254,7 +279,7 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
     });
     memo.save(&memo_path)?;
     drop(lease);
-    tidy(&store, machine.keep_storage, &reporter);
+    tidy(store, machine.keep_storage, reporter);
     let image = made?;
     if let Some(place) = caches.failure() {
         return Err(BuildError::Cache { place: place.to_string() });
@@ -268,18 +293,20 @@ fn tidy(store: &Store, limit: Limit, reporter: &Reporter<'_>) {
     match prune::keep_within(store, limit) {
         Ok(pruned) => {
             for name in pruned.forgotten {
-                reporter.warn(format!(
+                reporter.warn(&format!(
                     "the image `{name}` is no more: it was the longest unused in a store above its limit ({limit})"
                 ));
             }
         }
-        Err(error) => reporter.warn(format!("cannot keep the store within its limit ({limit}): {error}")),
+        Err(error) => reporter.warn(&format!("cannot keep the store within its limit ({limit}): {error}")),
     }
 }
 
 /// Solves a graph and exports what came of it.
 fn make(build: &Build, graph: &Graph, world: &World<'_>) -> Result<Image, BuildError> {
-    let tree = solve::solve(graph, world)?;
+    let solve = |world: &World<'_>| solve::solve(graph, world);
+    let push = build.outputs.contains(&Output::Push);
+    let tree = if push { export::pushing(world, &build.tags, solve) } else { solve(world) }?;
     let made: Vec<Option<&str>> = tree.layers().iter().map(|layer| layer.created()).collect();
     let export_layers = world.options.export_layers;
     let layers = if export_layers { tree.blobs(world).map_err(ExportError::from)? } else { Vec::new() };
@@ -324,6 +351,7 @@ fn options(build: &Build, emulation: Option<RootEmulation>) -> solve::Options {
         keep_going: build.caching.keep_going,
         explain: build.caching.explain,
         verify: build.caching.verify,
+        secrets_in_layers: false,
         settings: build.settings.clone(),
         private_network: build.request.network == StepNetwork::Private,
         emulation,

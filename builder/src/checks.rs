@@ -8,11 +8,9 @@ use std::sync::Arc;
 use crate::context::{Ignore, glob};
 use crate::dockerfile::lint::{self, Finding, Known, Rule};
 use crate::dockerfile::{CheckOptionError, CheckOptions, Parsed};
+use crate::graph::frontend_args;
 use crate::graph::references::{Base, ImageName, Request, Selection};
 use crate::graph::{CopySource, Graph, Op, PinnedImage};
-
-/// The build arg that stands for the `# check=` of the file.
-const BUILD_ARG: &str = "BUILDKIT_DOCKERFILE_CHECK";
 
 /// The images that a build pinned.
 pub type Images = BTreeMap<ImageName, Arc<PinnedImage>>;
@@ -34,7 +32,7 @@ pub struct Subject<'a> {
 
 /// The options of the checks: those of the build arg where it is given, else the file's.
 pub fn options(parsed: &Parsed, request: &Request) -> Result<CheckOptions, CheckOptionError> {
-    match request.build_args.get(BUILD_ARG) {
+    match request.build_args.get(frontend_args::CHECK) {
         Some(text) => CheckOptions::parse(text),
         None => Ok(parsed.check.clone()),
     }

@@ -12,6 +12,7 @@ use crate::context::{ContextError, Ignore, LocalContext, load_ignore, load_ignor
 use crate::remote::git::{self, GitError};
 use crate::remote::http::HttpError;
 use crate::remote::location::{Location, shown};
+use crate::remote::waiting::Pump;
 use crate::remote::{Remotes, http};
 use crate::scratch::Scratch;
 
@@ -77,6 +78,16 @@ pub enum OpenError {
     /// Both the Dockerfile and the context come from standard input.
     #[error("the Dockerfile and the build context cannot both come from standard input")]
     StdinTwice,
+    /// The build was cancelled.
+    #[error("the build was cancelled")]
+    Cancelled,
+}
+
+impl OpenError {
+    /// Whether the build was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Cancelled | Self::Git(GitError::Cancelled) | Self::Http(HttpError::Cancelled))
+    }
 }
 
 /// A build context and its Dockerfile, on disk for as long as this lives.
@@ -111,18 +122,21 @@ enum Fetched {
 pub fn open(
     location: &Location,
     file: Option<&Path>,
-    stdin: &mut dyn Read,
-    store: &Store,
+    stdin: impl Read + Send + 'static,
+    (store, remotes): (&Store, &Remotes),
 ) -> Result<MainContext, OpenError> {
     let from_stdin = file == Some(Path::new("-"));
-    if let Location::Directory(directory) = location {
-        return open_local(directory, file, stdin);
-    }
     if from_stdin && *location == Location::Stdin {
         return Err(OpenError::StdinTwice);
     }
     let origin = origin(location);
-    match fetch(store, location, stdin, &Remotes::default())? {
+    let kept = |source| OpenError::Keep { origin: origin.clone(), source };
+    let mut stdin: Box<dyn Read> = if from_stdin || *location == Location::Stdin {
+        Box::new(Pump::start(stdin, remotes.cancel()).map_err(kept)?)
+    } else {
+        Box::new(io::empty())
+    };
+    match fetch(store, location, &mut stdin, remotes)? {
         Fetched::Text(dockerfile, scratch) => match file {
             Some(path) => Err(OpenError::TwoDockerfiles { origin, path: path.to_owned() }),
             None => Ok(MainContext {
@@ -135,7 +149,7 @@ pub fn open(
         },
         Fetched::Tree(directory, held) if from_stdin => {
             let ignore = load_ignore_beneath(&directory, None)?;
-            let (dockerfile, name) = (read_stdin(stdin)?, "-".to_owned());
+            let (dockerfile, name) = (read_stdin(&mut stdin)?, "-".to_owned());
             Ok(MainContext { directory, ignore, dockerfile, name, _held: held })
         }
         Fetched::Tree(directory, held) => {
@@ -212,36 +226,47 @@ fn fetch(store: &Store, location: &Location, stdin: &mut dyn Read, remotes: &Rem
     match location {
         Location::Directory(path) => Ok(Fetched::Tree(path.clone(), Held::Nothing)),
         Location::Git(source) => {
-            let checkout = git::checkout(store, source, &remotes.commit(source)?)?;
+            let checkout = remotes.checkout(store, source)?;
             Ok(Fetched::Tree(checkout.path().to_owned(), Held::Checkout { _files: checkout }))
         }
         Location::Http(url) => {
             let download: http::Download = remotes.download(store, url, None)?;
             let file = store.blobs().open_verified(&download.digest);
             let file = file.map_err(|source| OpenError::Archive { origin: origin(location), source })?;
-            unpack(store, location, file.into_parts().0)
+            unpack((store, remotes), location, file.into_parts().0)
         }
         Location::Stdin => {
             let mut file = tempfile::tempfile_in(store.path().join("tmp")).map_err(kept)?;
             let limit = layer::Limits::default().bytes;
-            let copied = io::copy(&mut stdin.take(limit + 1), &mut file).map_err(kept)?;
+            let copied = io::copy(&mut stdin.take(limit + 1), &mut file);
+            if remotes.cancel().is_cancelled() {
+                return Err(OpenError::Cancelled);
+            }
+            let copied = copied.map_err(kept)?;
             if copied > limit {
                 return Err(kept(io::ErrorKind::FileTooLarge.into()));
             }
-            unpack(store, location, file)
+            unpack((store, remotes), location, file)
         }
     }
 }
 
 /// Unpacks an archive; a text that is none counts as a Dockerfile.
-fn unpack(store: &Store, location: &Location, file: std::fs::File) -> Result<Fetched, OpenError> {
+fn unpack(
+    (store, remotes): (&Store, &Remotes),
+    location: &Location,
+    file: std::fs::File,
+) -> Result<Fetched, OpenError> {
     use io::Seek;
     let kept = |source| OpenError::Keep { origin: origin(location), source };
     let scratch = Scratch::new(store).map_err(kept)?;
     let mut text = file.try_clone().map_err(kept)?;
     text.rewind().map_err(kept)?;
     if let Some(archive) = archive::open(file).map_err(kept)? {
-        let unpacked = archive.unpack(scratch.path(), archive::Owners::Ours);
+        let unpacked = archive.unpack(scratch.path(), archive::Owners::Ours, remotes.cancel());
+        if remotes.cancel().is_cancelled() {
+            return Err(OpenError::Cancelled);
+        }
         unpacked.map_err(|source| OpenError::Archive { origin: origin(location), source })?;
         return Ok(Fetched::Tree(scratch.path().to_owned(), Held::Scratch { _directory: scratch }));
     }

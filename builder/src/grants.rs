@@ -1,11 +1,12 @@
 //! What the caller of a build lets its steps have: secrets and ssh agents. Reads the texts of `--secret` and `--ssh`;
 //! which files and variables they name is looked up by the caller.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
 use crate::dockerfile::csv_fields;
+use crate::secrets::Needles;
 
 /// The longest secret in bytes, as under BuildKit.
 pub const SECRET_LIMIT: u64 = 500 * 1024;
@@ -15,8 +16,21 @@ pub const SECRET_LIMIT: u64 = 500 * 1024;
 pub struct Grants {
     /// Secrets by their ids.
     pub secrets: BTreeMap<String, Secret>,
+    /// Parts of secrets that must not be seen either, by the secrets' ids.
+    pub parts: Vec<(String, Secret)>,
+    /// Layers may hold secrets.
+    pub secrets_in_layers: bool,
     /// The sockets of ssh agents by their ids.
     pub agents: BTreeMap<String, PathBuf>,
+}
+
+impl Grants {
+    /// What must not be seen of the secrets that `used` names.
+    pub fn needles(&self, used: &BTreeSet<&str>) -> Needles {
+        let parts = self.parts.iter().map(|(name, secret)| (name, secret));
+        let used = self.secrets.iter().chain(parts).filter(|(name, _)| used.contains(name.as_str()));
+        Needles::new(used.map(|(name, secret)| (name.as_str(), secret.0.as_slice())))
+    }
 }
 
 /// The value of a secret: never shown, never part of a key.

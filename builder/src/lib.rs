@@ -14,6 +14,7 @@
 //! emits [`progress::Event`]s.
 
 pub mod accounts;
+pub mod app;
 pub mod archive;
 pub mod bases;
 pub mod build;
@@ -33,6 +34,7 @@ pub mod prune;
 pub mod remote;
 pub mod sandbox;
 pub mod scratch;
+pub mod secrets;
 pub mod solve;
 pub mod transfer;
 pub mod verify;

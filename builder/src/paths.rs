@@ -8,6 +8,8 @@ use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
+
 /// `$RBUILD_HOME`, else `$XDG_DATA_HOME/rbuild`, else `$HOME/.local/share/rbuild`; none where no variable is set.
 pub fn home() -> Option<PathBuf> {
     let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -64,6 +66,12 @@ pub fn certificate_directories() -> Vec<PathBuf> {
     let user = configuration().map(|directory| directory.join("containers/certs.d"));
     let machine = ["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from);
     user.into_iter().chain(machine).collect()
+}
+
+/// The time: `$RBUILD_CLOCK` (RFC 3339) where it is set, for records and tables that are the same every time.
+pub fn now() -> Timestamp {
+    let fixed = env::var("RBUILD_CLOCK").ok().and_then(|time| time.parse().ok());
+    fixed.unwrap_or_else(Timestamp::now)
 }
 
 /// The value of a variable of the caller, which may be any bytes, for secrets and sockets.

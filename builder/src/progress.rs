@@ -4,11 +4,13 @@
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::dockerfile::Span;
+use crate::secrets::{Needles, Redactor};
 
 /// Something that happened.
 #[derive(Debug, Clone, Serialize)]
@@ -95,11 +97,16 @@ pub trait Progress: Sync {
     fn emit(&self, event: Event);
 }
 
-/// Numbers the steps of one build and hands their events to a [`Progress`].
+/// Numbers the steps of one build, or of several that are shown as one, and hands their events to a [`Progress`].
+#[derive(Clone)]
 pub struct Reporter<'a> {
     sink: &'a dyn Progress,
-    last: AtomicU32,
-    totals: Totals,
+    last: Arc<AtomicU32>,
+    totals: Arc<Totals>,
+    /// What stands before the names of steps.
+    prefix: String,
+    /// What nobody may see.
+    needles: Option<&'a Needles>,
 }
 
 /// What a build did, in numbers that grow while it runs.
@@ -126,15 +133,31 @@ impl std::fmt::Debug for Reporter<'_> {
 impl<'a> Reporter<'a> {
     /// Starts counting at 1.
     pub fn new(sink: &'a dyn Progress) -> Self {
-        Self { sink, last: AtomicU32::new(0), totals: Totals::default() }
+        let (last, totals) = (Arc::new(AtomicU32::new(0)), Arc::default());
+        Self { sink, last, totals, prefix: String::new(), needles: None }
+    }
+
+    /// One that counts on and puts a prefix before the names of steps.
+    #[must_use]
+    pub fn named(&self, prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned(), ..self.clone() }
+    }
+
+    /// One that counts on and hides secrets.
+    #[must_use]
+    pub fn hiding<'n>(&self, needles: &'n Needles) -> Reporter<'n>
+    where
+        'a: 'n,
+    {
+        Reporter { needles: Some(needles), ..self.clone() }
     }
 
     /// Begins a step.
     pub fn start(&self, name: &str, span: Option<Span>) -> Step<'_> {
         let number = self.next();
         let lines = span.map(|span| (span.start, span.end));
-        self.sink.emit(Event::Started { step: number, name: name.to_owned(), lines });
-        Step { sink: self.sink, number, begun: Instant::now() }
+        self.sink.emit(Event::Started { step: number, name: self.shown(name), lines });
+        Step { sink: self.sink, number, begun: Instant::now(), needles: self.needles, redactors: Mutex::default() }
     }
 
     /// Tells of a step that the cache had, or another one than the store; running it took so many milliseconds.
@@ -142,7 +165,7 @@ impl<'a> Reporter<'a> {
         let step = self.next();
         self.totals.hit.fetch_add(1, Ordering::Relaxed);
         self.totals.saved.fetch_add(saved, Ordering::Relaxed);
-        self.sink.emit(Event::Cached { step, name: name.to_owned(), remote });
+        self.sink.emit(Event::Cached { step, name: self.shown(name), remote });
     }
 
     /// What the build did so far, to be added to.
@@ -153,7 +176,7 @@ impl<'a> Reporter<'a> {
     /// Tells what the build did.
     pub fn sum_up(&self) {
         let count = |number: &AtomicU64| number.load(Ordering::Relaxed);
-        let Totals { run, hit, saved, down, up } = &self.totals;
+        let Totals { run, hit, saved, down, up } = &*self.totals;
         self.sink.emit(Event::Summary {
             run: count(run),
             hit: count(hit),
@@ -164,8 +187,12 @@ impl<'a> Reporter<'a> {
     }
 
     /// Tells the user something.
-    pub fn warn(&self, message: String) {
-        self.sink.emit(Event::Warning { message });
+    pub fn warn(&self, message: &str) {
+        self.sink.emit(Event::Warning { message: hidden(self.needles, message) });
+    }
+
+    fn shown(&self, name: &str) -> String {
+        hidden(self.needles, &format!("{}{name}", self.prefix))
     }
 
     fn next(&self) -> u32 {
@@ -178,6 +205,9 @@ pub struct Step<'a> {
     sink: &'a dyn Progress,
     number: u32,
     begun: Instant,
+    needles: Option<&'a Needles>,
+    /// One for each of its two outputs.
+    redactors: Mutex<[Redactor; 2]>,
 }
 
 impl std::fmt::Debug for Step<'_> {
@@ -189,7 +219,23 @@ impl std::fmt::Debug for Step<'_> {
 impl Step<'_> {
     /// Passes on what the step wrote.
     pub fn output(&self, stderr: bool, bytes: &[u8]) {
-        self.sink.emit(Event::Output { step: self.number, stderr, bytes: bytes.to_vec() });
+        let Some(needles) = self.needles else { return self.emit(stderr, bytes.to_vec()) };
+        let mut redactors = self.redactors.lock().unwrap_or_else(PoisonError::into_inner);
+        self.emit(stderr, redactors[usize::from(stderr)].push(needles, bytes));
+    }
+
+    fn emit(&self, stderr: bool, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            self.sink.emit(Event::Output { step: self.number, stderr, bytes });
+        }
+    }
+
+    /// Shows what was held back.
+    fn flush(&self) {
+        let mut redactors = self.redactors.lock().unwrap_or_else(PoisonError::into_inner);
+        for (stderr, redactor) in [false, true].into_iter().zip(redactors.iter_mut()) {
+            self.emit(stderr, redactor.finish());
+        }
     }
 
     /// Writes one line of the builder's own into the step's log.
@@ -204,15 +250,26 @@ impl Step<'_> {
 
     /// Ends the step without a result.
     pub fn cancel(self) {
+        self.flush();
         self.sink.emit(Event::Cancelled { step: self.number });
     }
 
     /// Ends the step with its result, which it passes through.
     pub fn finish<T, E: Display>(self, result: Result<T, E>) -> Result<T, E> {
-        let error = result.as_ref().err().map(ToString::to_string);
+        self.flush();
+        let error = result.as_ref().err().map(|error| hidden(self.needles, &error.to_string()));
         self.sink.emit(Event::Finished { step: self.number, elapsed: self.begun.elapsed(), error });
         result
     }
+}
+
+/// A text without the secrets in it.
+fn hidden(needles: Option<&Needles>, text: &str) -> String {
+    let Some(needles) = needles else { return text.to_owned() };
+    let mut redactor = Redactor::default();
+    let mut shown = redactor.push(needles, text.as_bytes());
+    shown.extend(redactor.finish());
+    String::from_utf8_lossy(&shown).into_owned()
 }
 
 fn as_text<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {

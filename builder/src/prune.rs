@@ -6,9 +6,11 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
+use oci_spec::image::Digest;
 use snapshot::store::{Inventory, KnownSizes, Object, ObjectKind};
 use snapshot::{Error, Store};
 
+use crate::app::records;
 use crate::dockerfile::read_size;
 use crate::export::tags;
 use crate::verify::dangling;
@@ -137,6 +139,7 @@ fn sweep(store: &Store, policy: &Policy, inventory: &Inventory) -> Result<Pruned
         keep,
         total: inventory.total(),
         done: HashSet::new(),
+        apps: if policy.all { Vec::new() } else { records::kept_blobs(store.path().parent().unwrap_or(store.path())) },
         pruned: Pruned::default(),
     };
     let mut objects: Vec<&Object> = inventory.objects.iter().collect();
@@ -159,6 +162,8 @@ struct Sweep<'a> {
     total: u64,
     /// The paths of what is removed, and of the names that cannot be.
     done: HashSet<&'a Path>,
+    /// What images of apps consist of that are nowhere else.
+    apps: Vec<Digest>,
     pruned: Pruned,
 }
 
@@ -192,7 +197,7 @@ impl<'a> Sweep<'a> {
 
     /// The blobs of the images that have names, in hexadecimal.
     fn kept(&self) -> Result<HashSet<String>, Error> {
-        let mut kept = HashSet::new();
+        let mut kept: HashSet<String> = self.apps.iter().map(|digest| digest.digest().to_owned()).collect();
         for tag in tags::list(self.store)? {
             let layers = tag.layers.iter().map(|layer| layer.blob.digest());
             let digests = layers.chain([tag.manifest.digest(), tag.config.digest()]);

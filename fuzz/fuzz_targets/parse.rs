@@ -21,6 +21,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let platform = Platform::host();
     let request = Request {
+        secret_args: Default::default(),
         build_args: BTreeMap::new(),
         target: None,
         platform,

@@ -12,6 +12,9 @@
 //!                                                  └─ IndexWriter → only the index
 //! ```
 //!
+//! Where the kernel can stack no directories, a [`Whole`] holds a stack's tree, and makes upper directories of what is
+//! changed in it.
+//!
 //! A [`View`] stacks indexes and answers for the whole tree without touching a file.
 //!
 //! # On disk

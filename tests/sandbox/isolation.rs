@@ -255,17 +255,13 @@ fn process_one_has_no_more_capabilities_than_the_step() {
 }
 
 #[test]
-fn rungs_are_chosen_by_name_and_unknown_names_are_errors() {
+fn a_rung_with_an_unknown_name_is_an_error() {
     on_every_rung(|bench| {
-        for (name, told) in [
-            ("single", "error: the sandbox `single` is not in this version of rbuild\n"),
-            ("gvisor", "error: there is no sandbox `gvisor`; there are `root`, `range`, `single` and `chroot`\n"),
-        ] {
-            let mut command = bench.rbuild();
-            command.args(["debug", "run", "--rung", name, "--upper=/", "--work=/", "--", "true"]);
-            let outcome = outcome(&mut command);
-            assert_eq!((outcome.code, outcome.stderr.as_str()), (SANDBOX_FAILED, told));
-        }
+        let mut command = bench.rbuild();
+        command.args(["debug", "run", "--rung", "gvisor", "--upper=/", "--work=/", "--", "true"]);
+        let told = "error: there is no sandbox `gvisor`; there are `root`, `range`, `single` and `chroot`\n";
+        let outcome = outcome(&mut command);
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (SANDBOX_FAILED, told));
     });
 }
 
@@ -278,7 +274,7 @@ fn the_doctor_names_the_rung_that_a_step_gets_and_leaves_nothing() {
         let as_root = is_root() && !bench.rung.as_user;
         let expected = if as_root { "rung: Some(\n        Root," } else { "rung: Some(\n        Range," };
         assert!(told.stdout.contains(expected), "{told:?}");
-        assert_eq!(as_root, told.stdout.contains("obstacle: None"), "{told:?}");
+        assert_eq!(as_root, told.stdout.contains("obstacles: []"), "{told:?}");
         let shared = told.stdout.contains("a step sees and can signal the processes of this container");
         assert_eq!(shared, bench.rung.masked && !as_root, "{told:?}");
         assert_eq!(fs_err::read_dir(bench.path("store")).unwrap().count(), 0);

@@ -126,7 +126,7 @@ impl Caches {
 fn give_up(world: &World<'_>, flag: &AtomicBool, action: &str, place: &Place, error: &PlaceError) {
     if !flag.swap(true, Ordering::Relaxed) {
         let why = chain(error);
-        world.reporter.warn(format!("cannot {action} the cache `{place}`: {why}; the build goes on without it"));
+        world.reporter.warn(&format!("cannot {action} the cache `{place}`: {why}; the build goes on without it"));
     }
 }
 

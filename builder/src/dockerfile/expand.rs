@@ -64,6 +64,14 @@ pub enum ExpandError {
         /// What the author says about it, or that it has no value.
         message: String,
     },
+    /// A variable whose value is a secret.
+    #[error(
+        "`{name}` is a secret: only RUN may use it, as a variable of its shell or with `--mount=type=secret,id={name}`"
+    )]
+    Secret {
+        /// The variable.
+        name: String,
+    },
     /// A pattern that ends in its escape character or escapes an ordinary character.
     #[error("the pattern `{pattern}` escapes what needs no escape")]
     Pattern {

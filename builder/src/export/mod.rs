@@ -1,5 +1,6 @@
 //! A solved image to where it is wanted: the store's tags, a registry, an archive, a directory.
 
+mod ahead;
 pub(crate) mod archive;
 pub mod compression;
 pub mod output;
@@ -16,6 +17,7 @@ use crate::image::Image;
 use crate::solve::tree::Tree;
 use crate::solve::{Cause, World};
 
+pub use ahead::pushing;
 pub use compression::CompressionError;
 pub use output::{Output, OutputError, OutputSpec};
 
@@ -95,6 +97,12 @@ fn origins(tree: &Tree) -> BTreeMap<String, String> {
 pub fn export(world: &World<'_>, output: &Output, exported: &Exported<'_>) -> Result<(), ExportError> {
     match output {
         Output::Push => push::push(world, exported),
+        Output::Store => {
+            for (position, layer) in exported.image.layers.iter().enumerate() {
+                open_layer(world, exported.tree, position, layer)?;
+            }
+            Ok(())
+        }
         Output::Oci { destination, tar: true } => archive::oci(world, exported, destination),
         Output::Oci { destination, tar: false } => archive::layout(world, exported, destination),
         Output::Docker { destination } => archive::docker(world, exported, destination),

@@ -21,6 +21,8 @@ pub enum Destination {
 pub enum Output {
     /// To the registries that the names given with `-t` name.
     Push,
+    /// Into the store alone, the layers of its base included.
+    Store,
     /// An OCI image layout.
     Oci {
         /// The archive, or with `tar=false` the directory.

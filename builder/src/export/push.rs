@@ -14,22 +14,35 @@ use super::{ExportError, Exported, open_layer};
 /// Blobs in flight to one registry.
 const CONCURRENT_BLOBS: usize = 4;
 
-/// Pushes the image under each of its names.
+/// Pushes the image under each of its names. The names of one registry share blobs: its first repository gets them, the
+/// others mount them from it.
 pub(super) fn push(world: &World<'_>, exported: &Exported<'_>) -> Result<(), ExportError> {
-    for tag in exported.tags {
+    for (position, tag) in exported.tags.iter().enumerate() {
+        let of_registry = |done: &&Reference| done.registry() == tag.registry();
+        let done: Vec<&Reference> = exported.tags[..position].iter().filter(of_registry).collect();
         let step = world.reporter.start(&format!("push {}", tag.whole()), None);
-        let result = push_one(world, exported, tag, &step);
+        let result = push_one(world, exported, tag, &done, &step);
         step.finish(result)?;
     }
     Ok(())
 }
 
-fn push_one(world: &World<'_>, exported: &Exported<'_>, tag: &Reference, step: &Step<'_>) -> Result<(), ExportError> {
+/// Pushes one name; `done` are those of the same registry that have the image already.
+fn push_one(
+    world: &World<'_>,
+    exported: &Exported<'_>,
+    tag: &Reference,
+    done: &[&Reference],
+    step: &Step<'_>,
+) -> Result<(), ExportError> {
     let image = exported.image;
     let failed = |source| ExportError::Push { reference: tag.whole(), source: Box::new(source) };
-    push_layers(world, exported, tag, step)?;
-    let config = || Ok(Box::new(io::Cursor::new(image.config.clone())) as Box<dyn Read + Send>);
-    world.client.push_blob(tag, &image.config_descriptor, None, &config).map_err(failed)?;
+    if !done.iter().any(|done| done.repository() == tag.repository()) {
+        let mount = done.first().map(|done| done.repository());
+        push_layers(world, exported, tag, mount, step)?;
+        let config = || Ok(Box::new(io::Cursor::new(image.config.clone())) as Box<dyn Read + Send>);
+        world.client.push_blob(tag, &image.config_descriptor, mount, &config).map_err(failed)?;
+    }
     let media_type = MediaType::ImageManifest.to_string();
     let digest = world.client.push_manifest(tag, &media_type, &image.manifest).map_err(failed)?;
     step.note(format_args!("{} {digest}", tag.whole()));
@@ -40,6 +53,7 @@ fn push_layers(
     world: &World<'_>,
     exported: &Exported<'_>,
     tag: &Reference,
+    mount: Option<&str>,
     step: &Step<'_>,
 ) -> Result<(), ExportError> {
     let layers = &exported.image.layers;
@@ -51,7 +65,7 @@ fn push_layers(
             if layers[..position].iter().any(|earlier| earlier.blob.digest() == layer.blob.digest()) {
                 continue;
             }
-            let pushed = push_layer(world, exported, tag, position)?;
+            let pushed = push_layer(world, exported, tag, mount, position)?;
             step.note(format_args!("{} {}", short(&layer.blob), describe(pushed)));
         }
     };
@@ -65,12 +79,14 @@ fn push_layer(
     world: &World<'_>,
     exported: &Exported<'_>,
     tag: &Reference,
+    mount: Option<&str>,
     position: usize,
 ) -> Result<Pushed, ExportError> {
     let layer = &exported.image.layers[position];
     let kept = || world.caches.repository_at(tag.registry());
     let source = exported.tree.layers()[position].repository(layer).or_else(kept);
-    let mount = source.filter(|source| source.registry() == tag.registry()).map(Reference::repository);
+    let origin = source.filter(|source| source.registry() == tag.registry()).map(Reference::repository);
+    let mount = mount.or(origin);
     // A layer of the base is fetched only when the registry neither has nor mounts it.
     let open = || {
         let file = open_layer(world, exported.tree, position, layer).map_err(io::Error::other)?;

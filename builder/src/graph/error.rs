@@ -93,6 +93,14 @@ pub enum Problem {
         /// Why.
         source: Box<MountError>,
     },
+    /// A secret where its value would get into the image.
+    #[error("{instruction} names the secret `{name}`, and only RUN may use it: the image would tell it to everybody")]
+    Secret {
+        /// The instruction.
+        instruction: &'static str,
+        /// The variable.
+        name: String,
+    },
     /// A command for another processor.
     #[error("RUN for `{platform}` needs emulation, which is not implemented: this machine is `{host}`")]
     Foreign {

@@ -7,6 +7,7 @@ use crate::dockerfile::{
     ArgDeclaration, Command, CommandLine, Healthcheck as Check, Instruction, Network, Ports, Run, Word,
 };
 use crate::graph::config::{Empty, Healthcheck};
+use crate::graph::frontend_args;
 use crate::graph::go;
 use crate::graph::lower::{Lowering, StageState};
 use crate::graph::mounts::Mounts;
@@ -22,6 +23,7 @@ pub(super) fn makes_layer(command: &Command) -> bool {
 
 impl Lowering<'_> {
     pub(super) fn instruction(&mut self, state: &mut StageState, instruction: &Instruction) -> Result<(), Problem> {
+        keep_secrets(state, instruction)?;
         match &instruction.command {
             Command::Cmd(line) => cmd(state, line),
             Command::Entrypoint(line) => entrypoint(state, line),
@@ -47,6 +49,14 @@ impl Lowering<'_> {
     fn arg(&mut self, state: &mut StageState, declarations: &[ArgDeclaration]) -> Result<(), Problem> {
         let mut texts = Vec::new();
         for ArgDeclaration { name, default } in declarations {
+            if self.selection.request.secret_args.contains(name) {
+                texts.push(name.clone());
+                state.scope.hide(name);
+                if !state.args.contains(name) {
+                    state.args.push(name.clone());
+                }
+                continue;
+            }
             let default = default.as_ref().map(|word| state.scope.expand(word)).transpose()?;
             texts.push(default.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")));
             let given = self.selection.request.build_args.get(name).cloned().or(default);
@@ -77,10 +87,12 @@ impl Lowering<'_> {
             argv,
             script,
             env,
+            secret_env: state.scope.secrets().iter().cloned().collect(),
             proxy_env: self.proxies(),
             cwd: PathBuf::from(working_dir(state)),
             user: state.config.config.user.clone(),
             network: network(run.network, self.selection.request.network)?,
+            hostname: frontend_args::hostname(self.selection.request)?,
             mounts,
         };
         self.layer(state, Op::Run(op), from, instruction);
@@ -119,6 +131,21 @@ fn network(own: Network, general: StepNetwork) -> Result<Network, Problem> {
 
 pub(super) fn refuse(used: bool, what: &str) -> Result<(), Problem> {
     if used { Err(Problem::NotImplemented { what: what.to_owned() }) } else { Ok(()) }
+}
+
+/// Refuses secrets in texts that go into the config as they are; those that are expanded are refused there.
+fn keep_secrets(state: &StageState, instruction: &Instruction) -> Result<(), Problem> {
+    let kind = match &instruction.command {
+        Command::Cmd(_) => "CMD",
+        Command::Entrypoint(_) => "ENTRYPOINT",
+        Command::Healthcheck(_) => "HEALTHCHECK",
+        Command::Onbuild(_) => "ONBUILD",
+        _ => return Ok(()),
+    };
+    match state.scope.secret_in(&instruction.original) {
+        Some(name) => Err(Problem::Secret { instruction: kind, name: name.to_owned() }),
+        None => Ok(()),
+    }
 }
 
 fn cmd(state: &mut StageState, line: &CommandLine) {
@@ -330,7 +357,10 @@ fn history_of_run(state: &StageState, argv: &[String]) -> String {
     if !state.args.is_empty() {
         words.push(format!("|{}", state.args.len()));
     }
-    let value = |name: &String| format!("{name}={}", state.scope.get(name).unwrap_or_default());
+    let value = |name: &String| match state.scope.get(name) {
+        None if state.scope.secrets().contains(name) => format!("{name}=<secret>"),
+        value => format!("{name}={}", value.unwrap_or_default()),
+    };
     words.extend(state.args.iter().map(value));
     words.extend_from_slice(argv);
     words.join(" ")

@@ -6,6 +6,7 @@
 pub mod chmod;
 pub mod config;
 mod files;
+pub mod frontend_args;
 mod go;
 pub mod instructions;
 pub mod lower;
@@ -17,6 +18,7 @@ pub mod scope;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -51,6 +53,22 @@ pub struct Graph {
     pub config: ImageConfig,
     /// The platform of the target.
     pub platform: Platform,
+}
+
+impl Graph {
+    /// The names of the secrets that its steps may see.
+    pub fn secrets(&self) -> BTreeSet<&str> {
+        let mut names = BTreeSet::new();
+        for vertex in &self.vertices {
+            let Op::Run(op) = &vertex.op else { continue };
+            names.extend(op.secret_env.iter().map(String::as_str));
+            names.extend(op.mounts.iter().filter_map(|mount| match mount {
+                MountOp::Secret(secret) => Some(secret.id.as_str()),
+                MountOp::Bind(_) | MountOp::Cache(_) | MountOp::Tmpfs(_) | MountOp::Ssh(_) => None,
+            }));
+        }
+        names
+    }
 }
 
 /// One step.
@@ -119,6 +137,8 @@ pub struct RunOp {
     pub script: Option<Script>,
     /// The variables of `ENV` and `ARG` in scope, in order.
     pub env: Vec<(String, String)>,
+    /// Variables whose values are secrets of the build, by name.
+    pub secret_env: Vec<String>,
     /// Predefined proxy arguments: visible to the command, in no key and no history.
     pub proxy_env: Vec<(String, String)>,
     /// The working directory, absolute.
@@ -127,6 +147,8 @@ pub struct RunOp {
     pub user: String,
     /// `--network`.
     pub network: Network,
+    /// The host name that it finds.
+    pub hostname: String,
     /// `--mount`, parents before what is mounted in them.
     pub mounts: Vec<MountOp>,
 }

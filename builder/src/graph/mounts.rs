@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::dockerfile::{Mount, MountKind, MountOptions, Sharing, Span};
+use crate::graph::frontend_args;
 use crate::graph::instructions::absolute;
 use crate::graph::lower::{Lowering, StageState};
 use crate::graph::{Problem, VertexId};
@@ -164,7 +165,10 @@ impl Lowering<'_> {
                 Some(word) => Some(self.from(state, word, span)?),
                 None => None,
             };
-            let mount = self::mount(state, mount, from, agents.len())?;
+            let mut mount = self::mount(state, mount, from, agents.len())?;
+            if let MountOp::Cache(cache) = &mut mount {
+                cache.id = frontend_args::cache_mount(self.selection.request, std::mem::take(&mut cache.id));
+            }
             if let MountOp::Ssh(ssh) = &mount {
                 agents.push(ssh.target.clone());
             }

@@ -13,6 +13,8 @@ use crate::graph::{GraphError, Problem};
 pub struct Request {
     /// `--build-arg`.
     pub build_args: BTreeMap<String, String>,
+    /// Build args whose values are secrets that the graph does not know, by name.
+    pub secret_args: BTreeSet<String>,
     /// `--target`: a stage's name or number; the last stage when absent.
     pub target: Option<String>,
     /// `--platform`.
@@ -237,6 +239,10 @@ fn globals(dockerfile: &Dockerfile, request: &Request) -> Result<Scope, GraphErr
     for instruction in &dockerfile.global_args {
         let Command::Arg(declarations) = &instruction.command else { continue };
         for declaration in declarations {
+            if request.secret_args.contains(&declaration.name) {
+                scope.hide(&declaration.name);
+                continue;
+            }
             let value = match (request.build_args.get(&declaration.name), &declaration.default) {
                 (Some(given), _) => Some(given.clone()),
                 (None, Some(word)) => Some(scope.expand(word).map_err(|problem| problem.at(instruction.span))?),

@@ -1,5 +1,8 @@
 //! The variables that are known at one point of a Dockerfile, and expansion with them.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use crate::dockerfile::Word;
 use crate::dockerfile::expand::{self, ExpandError};
 use crate::graph::Problem;
@@ -24,13 +27,15 @@ pub const PROXY_ARGS: [&str; 10] = [
 #[derive(Debug, Clone)]
 pub struct Scope {
     variables: Vec<(String, String)>,
+    /// Variables whose values are not known here and must get nowhere: they are no [`Scope::variables`].
+    secrets: BTreeSet<String>,
     escape: char,
 }
 
 impl Scope {
     /// An empty scope; `escape` is the file's `# escape=`.
     pub fn new(escape: char) -> Self {
-        Self { variables: Vec::new(), escape }
+        Self { variables: Vec::new(), secrets: BTreeSet::new(), escape }
     }
 
     /// The value of a variable.
@@ -40,10 +45,49 @@ impl Scope {
 
     /// Declares or replaces a variable.
     pub fn set(&mut self, name: &str, value: &str) {
+        self.secrets.remove(name);
         match self.variables.iter_mut().find(|(n, _)| n == name) {
             Some((_, place)) => value.clone_into(place),
             None => self.variables.push((name.to_owned(), value.to_owned())),
         }
+    }
+
+    /// Declares a variable whose value is a secret.
+    pub fn hide(&mut self, name: &str) {
+        self.variables.retain(|(known, _)| known != name);
+        self.secrets.insert(name.to_owned());
+    }
+
+    /// The variables whose values are secrets, sorted.
+    pub fn secrets(&self) -> &BTreeSet<String> {
+        &self.secrets
+    }
+
+    /// The first secret variable that a text names with `$NAME` or `${NAME`, for texts that are not expanded.
+    pub fn secret_in(&self, text: &str) -> Option<&str> {
+        let is_inner = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let named = |name: &str| {
+            ["$", "${"].into_iter().any(|mark| {
+                let mention = format!("{mark}{name}");
+                text.match_indices(&mention).any(|(at, _)| !text[at + mention.len()..].starts_with(is_inner))
+            })
+        };
+        self.secrets.iter().map(String::as_str).find(|name| named(name))
+    }
+
+    /// Expands with the variables of the scope; a secret in what is expanded is an error.
+    fn expanding<T>(
+        &self,
+        expand: impl FnOnce(&dyn Fn(&str) -> Option<String>) -> Result<T, ExpandError>,
+    ) -> Result<T, ExpandError> {
+        let secret = RefCell::new(None);
+        let expanded = expand(&|name: &str| {
+            if self.secrets.contains(name) {
+                secret.replace(Some(name.to_owned()));
+            }
+            self.get(name).map(str::to_owned)
+        });
+        secret.into_inner().map_or(expanded, |name| Err(ExpandError::Secret { name }))
     }
 
     /// The variables, in order.
@@ -53,26 +97,24 @@ impl Scope {
 
     /// Expands a word to one string.
     pub fn expand(&self, word: &Word) -> Result<String, Problem> {
-        let lookup = |name: &str| self.get(name).map(str::to_owned);
-        expand::expand(&word.0, self.escape, &lookup).map_err(|source| Problem::Expand { word: word.0.clone(), source })
+        self.expanding(|lookup| expand::expand(&word.0, self.escape, lookup))
+            .map_err(|source| Problem::Expand { word: word.0.clone(), source })
     }
 
     /// Expands a part of an instruction that is no word of its own.
     pub fn expand_text(&self, text: &str) -> Result<String, ExpandError> {
-        expand::expand(text, self.escape, &|name: &str| self.get(name).map(str::to_owned))
+        self.expanding(|lookup| expand::expand(text, self.escape, lookup))
     }
 
     /// Expands the body of a heredoc that becomes a file.
     pub fn expand_heredoc(&self, body: &str) -> Result<String, Problem> {
-        let lookup = |name: &str| self.get(name).map(str::to_owned);
-        let expanded = expand::expand_body(body, &lookup);
+        let expanded = self.expanding(|lookup| expand::expand_body(body, lookup));
         expanded.map(|expanded| expanded.text).map_err(|source| Problem::Expand { word: "the heredoc".into(), source })
     }
 
     /// Expands a word that may become several (`EXPOSE $PORTS`).
     pub fn expand_words(&self, word: &Word) -> Result<Vec<String>, Problem> {
-        let lookup = |name: &str| self.get(name).map(str::to_owned);
-        expand::expand_words(&word.0, self.escape, &lookup)
+        self.expanding(|lookup| expand::expand_words(&word.0, self.escape, lookup))
             .map_err(|source| Problem::Expand { word: word.0.clone(), source })
     }
 }

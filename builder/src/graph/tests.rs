@@ -1,6 +1,6 @@
 //! Dockerfile text → graph, with images that no registry ever saw.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use oci_spec::image::{Descriptor, MediaType};
@@ -13,6 +13,7 @@ use crate::graph::platform::Platform;
 
 fn request(arguments: &[(&str, &str)]) -> Request {
     Request {
+        secret_args: BTreeSet::new(),
         network: StepNetwork::Host,
         build_args: arguments.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         target: None,

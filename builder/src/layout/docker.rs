@@ -51,9 +51,9 @@ pub(super) fn read(path: &Path, files: &Files) -> Result<(Vec<Descriptor>, HashM
             continue;
         }
         for name in names {
-            let mut named = descriptor.clone();
-            named.set_annotations(Some([(REF_NAME.to_owned(), name)].into()));
-            images.push(named);
+            let mut image = descriptor.clone();
+            image.set_annotations(Some([(REF_NAME.to_owned(), name)].into()));
+            images.push(image);
         }
     }
     Ok((images, blobs))

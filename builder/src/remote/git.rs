@@ -4,17 +4,22 @@
 //! protocol that reads this machine's files (CVE-2022-39253).
 
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+use rustix::process::{Pid, Signal, kill_process_group};
 use snapshot::Store;
 
 use crate::context::{ContextError, Ignore, LocalContext};
 use crate::paths;
 use crate::scratch::Scratch;
 
-use super::location::{GitSource, shown};
+use super::access::{Access, SecretError};
+use super::location::{GitSource, Times, is_commit, shown};
+use super::waiting::{Waited, receive, start};
 
 /// The variables of the caller that git gets: to find itself, to speak through a proxy, and for ssh's keys.
 const PASSED: [&str; 9] = [
@@ -26,8 +31,14 @@ const PASSED: [&str; 9] = [
     "HTTPS_PROXY",
     "no_proxy",
     "NO_PROXY",
-    "SSL_CERT_FILE",
+    "GIT_SSL_CAINFO",
 ];
+
+/// How long a killed git may take to be gone.
+const KILLED: Duration = Duration::from_secs(2);
+
+/// All branches and tags, for a fetch.
+const EVERYTHING: [&str; 2] = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"];
 
 /// The most of git's own words that an error shows, in bytes.
 const SHOWN: usize = 2000;
@@ -69,6 +80,12 @@ pub enum GitError {
         /// What it is.
         found: String,
     },
+    /// A secret for the server.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The build was cancelled.
+    #[error("the build was cancelled")]
+    Cancelled,
     /// The files of a commit could not be put in place.
     #[error("cannot prepare the files of `{source_name}`")]
     Files {
@@ -103,18 +120,20 @@ impl Checkout {
     }
 }
 
-/// Finds the commit of a source: a full commit is itself, a branch goes before a tag of the same name.
-pub fn resolve(source: &GitSource) -> Result<String, GitError> {
+/// Finds the commit of a source: a whole commit is itself, a branch goes before a tag of the same name, and what is
+/// neither may be the beginning of a commit.
+pub(super) fn resolve(access: &Access, store: &Store, source: &GitSource) -> Result<String, GitError> {
     let commit = match &source.reference {
+        _ if source.by_commit => source.checksum.clone().unwrap_or_default(),
         Some(reference) if is_commit(reference) => reference.to_ascii_lowercase(),
         reference => {
             let wanted = reference.as_deref().unwrap_or("HEAD");
-            let peeled = format!("{wanted}^{{}}");
-            let listed = git(source, None, &["ls-remote", "--", &source.remote, wanted, &peeled])?;
-            choose(&listed, wanted).ok_or_else(|| GitError::NoReference {
-                source_name: shown(&source.remote),
-                reference: wanted.to_owned(),
-            })?
+            let git = Git { access, source, directory: None };
+            let listed = git.run(&["ls-remote", "--", &source.remote, wanted, &format!("{wanted}^{{}}")])?;
+            match choose(&listed, wanted) {
+                Some(commit) => commit,
+                None => complete(access, store, source, wanted)?,
+            }
         }
     };
     match &source.checksum {
@@ -123,6 +142,22 @@ pub fn resolve(source: &GitSource) -> Result<String, GitError> {
         }
         _ => Ok(commit),
     }
+}
+
+/// The commit that begins with `wanted`, for which the history is fetched; servers know whole commits alone.
+fn complete(access: &Access, store: &Store, source: &GitSource, wanted: &str) -> Result<String, GitError> {
+    let unknown = || GitError::NoReference { source_name: shown(&source.remote), reference: wanted.to_owned() };
+    if wanted.len() < 7 || !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(unknown());
+    }
+    let failed = |error: io::Error| GitError::Files { source_name: shown(&source.remote), source: error };
+    let scratch = Scratch::new(store).map_err(failed)?;
+    let git = Git { access, source, directory: Some(scratch.path()) };
+    git.run(&["init", "-q", "--bare", "--template=", "."])?;
+    git.run(&["fetch", "-q", "--filter=blob:none", "--", &source.remote, EVERYTHING[0], EVERYTHING[1]])?;
+    let found = git.run(&["rev-parse", "--verify", "--quiet", &format!("{wanted}^{{commit}}")]);
+    let found = found.map_err(|error| if matches!(error, GitError::Cancelled) { error } else { unknown() })?;
+    Ok(found.trim().to_owned())
 }
 
 /// The commit among the lines of `git ls-remote`; an annotated tag is peeled.
@@ -137,35 +172,27 @@ fn choose(listed: &str, wanted: &str) -> Option<String> {
     })
 }
 
-fn is_commit(text: &str) -> bool {
-    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-/// Fetches the files of `commit`. They carry the commit's time and the modes 0644 and 0755, whatever the umask.
-pub fn checkout(store: &Store, source: &GitSource, commit: &str) -> Result<Checkout, GitError> {
+/// Fetches the files of `commit`. They carry the commit's time, unless the source says otherwise, and the modes 0644 and
+/// 0755, whatever the umask.
+pub(super) fn checkout(access: &Access, store: &Store, source: &GitSource, commit: &str) -> Result<Checkout, GitError> {
     let failed = |error: io::Error| GitError::Files { source_name: shown(&source.remote), source: error };
     let scratch = Scratch::new(store).map_err(failed)?;
     let top = scratch.path().join("tree");
     fs_err::create_dir(&top).map_err(failed)?;
-    let object_format = if commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
-    git(source, Some(&top), &["init", "-q", object_format, "--template=", "."])?;
-    let clean = shown(&source.remote);
-    git(source, Some(&top), &["remote", "add", "--", "origin", &clean])?;
-    let shallow = ["fetch", "-q", "--depth=1", "--no-tags", "--", &source.remote, commit];
-    if git(source, Some(&top), &shallow).is_err() {
-        // Servers may refuse a commit by its name, and plain file servers cannot give part of a history.
-        let all = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"];
-        git(source, Some(&top), &["fetch", "-q", "--no-tags", "--", &source.remote, all[0], all[1]])?;
+    let git = Git { access, source, directory: Some(&top) };
+    fetch(&git, commit)?;
+    git.run(&["-c", "advice.detachedHead=false", "checkout", "-q", "--force", "--detach", commit])?;
+    if source.submodules && top.join(".gitmodules").is_file() {
+        git.run(&["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"])?;
     }
-    git(source, Some(&top), &["-c", "advice.detachedHead=false", "checkout", "-q", "--force", "--detach", commit])?;
-    if top.join(".gitmodules").is_file() {
-        git(source, Some(&top), &["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"])?;
-    }
-    let time = git(source, Some(&top), &["show", "-s", "--format=%ct", "HEAD"])?;
+    let time = match source.times {
+        Times::Commit => git.run(&["show", "-s", "--format=%ct", "HEAD"])?.trim().parse().ok(),
+        Times::Checkout => None,
+    };
     if !source.keep_git_dir {
         remove_git_dirs(&top).map_err(failed)?;
     }
-    settle(&top, time.trim().parse().unwrap_or(0)).map_err(failed)?;
+    settle(&top, time).map_err(failed)?;
     let directory = match &source.subdir {
         Some(subdir) => beneath(&top, subdir).map_err(|error| GitError::Subdir {
             source_name: shown(&source.remote),
@@ -177,6 +204,22 @@ pub fn checkout(store: &Store, source: &GitSource, commit: &str) -> Result<Check
     Ok(Checkout { directory, _scratch: scratch })
 }
 
+/// Makes a repository that has `commit`.
+fn fetch(git: &Git<'_>, commit: &str) -> Result<(), GitError> {
+    let remote = &git.source.remote;
+    let object_format = if commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
+    git.run(&["init", "-q", object_format, "--template=", "."])?;
+    git.run(&["remote", "add", "--", "origin", &shown(remote)])?;
+    match git.run(&["fetch", "-q", "--depth=1", "--no-tags", "--", remote, commit]) {
+        // Servers may refuse a commit by its name, and plain file servers cannot give part of a history.
+        Err(GitError::Failed { .. }) => {
+            git.run(&["fetch", "-q", "--no-tags", "--", remote, EVERYTHING[0], EVERYTHING[1]])?;
+        }
+        fetched => drop(fetched?),
+    }
+    Ok(())
+}
+
 /// The directory `subdir`, whose links lead nowhere out of `top`.
 fn beneath(top: &Path, subdir: &str) -> Result<PathBuf, ContextError> {
     let context = LocalContext::open(top, Ignore::default())?;
@@ -184,34 +227,88 @@ fn beneath(top: &Path, subdir: &str) -> Result<PathBuf, ContextError> {
     Ok(top.join(found))
 }
 
-/// Runs git and returns what it prints.
-fn git(source: &GitSource, directory: Option<&Path>, arguments: &[&str]) -> Result<String, GitError> {
-    let mut command = Command::new("git");
-    command.env_clear().envs(PASSED.iter().filter_map(|name| paths::variable(name).map(|value| (name, value))));
-    for (name, value) in [
-        ("GIT_CONFIG_NOSYSTEM", "1"),
-        ("GIT_CONFIG_GLOBAL", "/dev/null"),
-        ("GIT_TERMINAL_PROMPT", "0"),
-        ("GIT_ASKPASS", "true"),
-        ("GIT_ALLOW_PROTOCOL", "http:https:ssh:git"),
-        ("GIT_SSH_COMMAND", "ssh -oBatchMode=yes"),
-        ("GIT_HTTP_LOW_SPEED_LIMIT", "1000"),
-        ("GIT_HTTP_LOW_SPEED_TIME", "60"),
-        ("LC_ALL", "C.UTF-8"),
-    ] {
-        command.env(name, value);
+/// git for one source, in a directory.
+struct Git<'a> {
+    access: &'a Access,
+    source: &'a GitSource,
+    directory: Option<&'a Path>,
+}
+
+impl Git<'_> {
+    /// Runs git and returns what it prints.
+    fn run(&self, arguments: &[&str]) -> Result<String, GitError> {
+        let mut command = Command::new("git");
+        command.env_clear().envs(self.environment()?);
+        command.args([
+            "-c",
+            "core.hooksPath=/dev/null",
+            "-c",
+            "core.symlinks=true",
+            "-c",
+            "http.followRedirects=initial",
+        ]);
+        command.args(arguments).current_dir(self.directory.unwrap_or(Path::new("/")));
+        let output = self.wait(&mut command)?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let remote = &self.source.remote;
+        let said = String::from_utf8_lossy(&output.stderr).replace(remote, &shown(remote));
+        let message: String = said.trim().chars().take(SHOWN).collect();
+        Err(GitError::Failed { source_name: self.source.to_string(), message })
     }
-    command.args(["-c", "core.hooksPath=/dev/null", "-c", "core.symlinks=true", "-c", "http.followRedirects=initial"]);
-    command.args(arguments).stdin(Stdio::null());
-    command.current_dir(directory.unwrap_or(Path::new("/")));
-    let output = command.output();
-    let output = output.map_err(|error| GitError::Run { source_name: shown(&source.remote), source: error })?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+
+    /// The variables that git sees. A secret is among them, and so in no list of processes that others can read.
+    fn environment(&self) -> Result<Vec<(String, String)>, SecretError> {
+        let passed = PASSED.iter().filter_map(|name| paths::variable(name).map(|value| (*name, value)));
+        let mut variables: Vec<(String, String)> = passed.map(|(name, value)| (name.to_owned(), value)).collect();
+        let mut set = |name: &str, value: &str| variables.push((name.to_owned(), value.to_owned()));
+        for (name, value) in [
+            ("GIT_CONFIG_NOSYSTEM", "1"),
+            ("GIT_CONFIG_GLOBAL", "/dev/null"),
+            ("GIT_TERMINAL_PROMPT", "0"),
+            ("GIT_ASKPASS", "true"),
+            ("GIT_ALLOW_PROTOCOL", "http:https:ssh:git"),
+            ("GIT_SSH_COMMAND", "ssh -oBatchMode=yes"),
+            ("GIT_HTTP_LOW_SPEED_LIMIT", "1000"),
+            ("GIT_HTTP_LOW_SPEED_TIME", "60"),
+            ("LC_ALL", "C.UTF-8"),
+        ] {
+            set(name, value);
+        }
+        // The authorities that rbuild's own client trusts instead of the system's.
+        if let Some(file) = paths::variable("SSL_CERT_FILE") {
+            set("GIT_SSL_CAINFO", &file);
+        }
+        if let Some(agent) = self.access.agent.as_ref().and_then(|agent| agent.to_str()) {
+            set("SSH_AUTH_SOCK", agent);
+        }
+        if let Some((key, value)) = self.access.git(&self.source.remote)? {
+            set("GIT_CONFIG_COUNT", "1");
+            set("GIT_CONFIG_KEY_0", &key);
+            set("GIT_CONFIG_VALUE_0", &value);
+        }
+        Ok(variables)
     }
-    let said = String::from_utf8_lossy(&output.stderr).replace(&source.remote, &shown(&source.remote));
-    let message: String = said.trim().chars().take(SHOWN).collect();
-    Err(GitError::Failed { source_name: source.to_string(), message })
+
+    /// Waits for git, which has a process group of its own: when the build is cancelled, all of it is killed.
+    fn wait(&self, command: &mut Command) -> Result<Output, GitError> {
+        let failed = |error| GitError::Run { source_name: shown(&self.source.remote), source: error };
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().map_err(failed)?;
+        let group = Pid::from_child(&child);
+        let ended = start(move || child.wait_with_output()).map_err(failed)?;
+        match receive(&ended, &self.access.cancel) {
+            Waited::Ready(output) => output.map_err(failed),
+            Waited::Ended => Err(failed(io::ErrorKind::BrokenPipe.into())),
+            Waited::Cancelled => {
+                // It may have ended by itself, and is gone when its output has.
+                kill_process_group(group, Signal::KILL).ok();
+                drop(ended.recv_timeout(KILLED));
+                Err(GitError::Cancelled)
+            }
+        }
+    }
 }
 
 /// Removes `.git` of the repository and of its submodules.
@@ -229,8 +326,8 @@ fn remove_git_dirs(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives everything below a directory, and itself, one time and git's own modes.
-fn settle(directory: &Path, seconds: i64) -> io::Result<()> {
+/// Gives everything below a directory, and itself, git's own modes and one time, if there is one.
+fn settle(directory: &Path, seconds: Option<i64>) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     for entry in fs_err::read_dir(directory)? {
         let entry = entry?;
@@ -249,7 +346,8 @@ fn settle(directory: &Path, seconds: i64) -> io::Result<()> {
     set_time(directory, seconds)
 }
 
-fn set_time(path: &Path, seconds: i64) -> io::Result<()> {
+fn set_time(path: &Path, seconds: Option<i64>) -> io::Result<()> {
+    let Some(seconds) = seconds else { return Ok(()) };
     let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
     let times = Timestamps { last_access: time, last_modification: time };
     Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)

@@ -12,14 +12,17 @@ use oci_spec::image::Digest;
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, Response};
 use reqwest::header::{
-    ACCEPT_ENCODING, CONTENT_DISPOSITION, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_DISPOSITION, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, LAST_MODIFIED,
 };
 use reqwest::redirect;
 use serde::{Deserialize, Serialize};
 use snapshot::Store;
 use url::{Host, Url};
 
+use super::access::{Access, SecretError};
 use super::location::shown;
+use super::waiting::{Pump, Waited, receive, start};
 
 /// The largest file, in bytes: as large as the largest layer.
 const SIZE_LIMIT: u64 = 64 << 30;
@@ -54,6 +57,12 @@ pub enum HttpError {
         /// The status.
         status: StatusCode,
     },
+    /// A secret for the server.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The build was cancelled.
+    #[error("the build was cancelled")]
+    Cancelled,
     /// Larger than any layer may be.
     #[error("`{url}` is larger than {limit} bytes")]
     TooLarge {
@@ -122,7 +131,13 @@ pub struct Http(Mutex<Option<Client>>);
 
 impl Http {
     /// Makes sure that the store has the file behind `url` as it is now.
-    pub fn download(&self, store: &Store, url: &str, checksum: Option<&str>) -> Result<Download, HttpError> {
+    pub(super) fn download(
+        &self,
+        access: &Access,
+        store: &Store,
+        url: &str,
+        checksum: Option<&str>,
+    ) -> Result<Download, HttpError> {
         let kept = |source| HttpError::Store { url: shown(url), source };
         let key = blake3::hash(url.as_bytes()).to_hex();
         let known: Option<Download> =
@@ -133,7 +148,7 @@ impl Http {
         {
             return Ok(known.clone());
         }
-        let response = self.ask(url, known.as_ref())?;
+        let response = self.ask(access, url, known.as_ref())?;
         if let (StatusCode::NOT_MODIFIED, Some(known)) = (response.status(), known) {
             known.check(url, checksum)?;
             return Ok(known);
@@ -141,15 +156,20 @@ impl Http {
         if !response.status().is_success() || response.status() == StatusCode::PARTIAL_CONTENT {
             return Err(HttpError::Status { url: shown(url), status: response.status() });
         }
-        let download = receive(store, url, response)?;
+        let download = keep(access, store, url, response)?;
         download.check(url, checksum)?;
         let record = serde_json::to_vec(&download).expect("a download is plain data");
         store.put_record(KIND, &key, &record).map_err(kept)?;
         Ok(download)
     }
 
-    fn ask(&self, url: &str, known: Option<&Download>) -> Result<Response, HttpError> {
+    fn ask(&self, access: &Access, url: &str, known: Option<&Download>) -> Result<Response, HttpError> {
         let mut request = self.client()?.get(url).header(ACCEPT_ENCODING, "identity");
+        if let Some(authorization) = access.http(url)? {
+            let mut value = HeaderValue::from_str(&authorization).expect("a secret for a header is printable");
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
         if let Some(known) = known {
             let tags = [(IF_NONE_MATCH, &known.etag), (IF_MODIFIED_SINCE, &known.last_modified)];
             for (name, value) in tags {
@@ -158,9 +178,13 @@ impl Http {
                 }
             }
         }
-        let failed =
-            |source: reqwest::Error| HttpError::Unreachable { url: shown(url), source: Box::new(source.without_url()) };
-        request.send().map_err(failed)
+        let failed = |source: reqwest::Error| unreachable(url, source.without_url());
+        let sent = start(move || request.send()).map_err(|error| unreachable(url, error))?;
+        match receive(&sent, &access.cancel) {
+            Waited::Ready(response) => response.map_err(failed),
+            Waited::Ended => Err(unreachable(url, "the request ended without an answer")),
+            Waited::Cancelled => Err(HttpError::Cancelled),
+        }
     }
 
     fn client(&self) -> Result<Client, HttpError> {
@@ -198,13 +222,21 @@ fn safe_name(name: &str) -> Option<String> {
     (plain && !name.contains(|c: char| c == '/' || c.is_control())).then(|| name.to_owned())
 }
 
-fn receive(store: &Store, url: &str, response: Response) -> Result<Download, HttpError> {
+fn unreachable(url: &str, source: impl Into<Box<dyn StdError + Send + Sync>>) -> HttpError {
+    HttpError::Unreachable { url: shown(url), source: source.into() }
+}
+
+fn keep(access: &Access, store: &Store, url: &str, response: Response) -> Result<Download, HttpError> {
     let headers = response.headers().clone();
+    let body = Pump::start(response, &access.cancel).map_err(|error| unreachable(url, error))?;
     let kept = |source| HttpError::Store { url: shown(url), source };
-    let mut body = Body { inner: response.take(SIZE_LIMIT + 1), failure: None };
+    let mut body = Body { inner: body.take(SIZE_LIMIT + 1), failure: None };
     let ingested = store.blobs().ingest(None, &mut body);
+    if access.cancel.is_cancelled() {
+        return Err(HttpError::Cancelled);
+    }
     if let Some(source) = body.failure {
-        return Err(HttpError::Unreachable { url: shown(url), source: Box::new(source) });
+        return Err(unreachable(url, source));
     }
     let (digest, size) = ingested.map_err(kept)?;
     if size > SIZE_LIMIT {

@@ -34,6 +34,22 @@ pub struct GitSource {
     pub checksum: Option<String>,
     /// Whether `.git` is kept.
     pub keep_git_dir: bool,
+    /// Whether submodules are fetched.
+    pub submodules: bool,
+    /// Whether the commit is the one of `checksum` wherever the ref leads.
+    pub by_commit: bool,
+    /// When its files count as changed.
+    pub times: Times,
+}
+
+/// `mtime=`: when the files of a repository count as changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Times {
+    /// When the commit was made, so that the same commit makes the same image.
+    #[default]
+    Commit,
+    /// When they were fetched.
+    Checkout,
 }
 
 /// Why a text is no location.
@@ -70,8 +86,16 @@ impl GitSource {
     /// Reads a git URL; none when the text is something else.
     pub fn parse(text: &str) -> Result<Option<Self>, LocationError> {
         let (address, fragment) = text.split_once('#').map_or((text, None), |(url, rest)| (url, Some(rest)));
-        let mut source =
-            Self { remote: String::new(), reference: None, subdir: None, checksum: None, keep_git_dir: false };
+        let mut source = Self {
+            remote: String::new(),
+            reference: None,
+            subdir: None,
+            checksum: None,
+            keep_git_dir: false,
+            submodules: true,
+            by_commit: false,
+            times: Times::Commit,
+        };
         let lower = address.to_ascii_lowercase();
         let is_git = lower.starts_with("git://") || lower.starts_with("ssh://");
         if is_git || is_http(address) {
@@ -102,14 +126,17 @@ impl GitSource {
                 }
             }
         }
+        if source.by_commit && source.checksum.as_ref().is_none_or(|commit| !is_commit(commit)) {
+            return Err(wrong(text, "`fetch-by-commit` needs the whole commit: add `checksum=COMMIT`"));
+        }
         Ok(Some(source))
     }
 
     fn query(&mut self, key: &str, value: &str) -> Result<(), String> {
         let reference = match key {
             "ref" => value.to_owned(),
-            "branch" => format!("refs/heads/{value}"),
-            "tag" => format!("refs/tags/{value}"),
+            "branch" => format!("refs/heads/{}", value.strip_prefix("refs/heads/").unwrap_or(value)),
+            "tag" => format!("refs/tags/{}", value.strip_prefix("refs/tags/").unwrap_or(value)),
             "subdir" => {
                 self.subdir = Some(subdir(value)?);
                 return Ok(());
@@ -118,10 +145,10 @@ impl GitSource {
                 self.checksum = Some(commit_prefix(value)?);
                 return Ok(());
             }
-            "keep-git-dir" => {
-                self.keep_git_dir = matches!(value, "" | "1" | "true");
-                return Ok(());
-            }
+            "keep-git-dir" => return boolean(key, value).map(|keep| self.keep_git_dir = keep),
+            "submodules" => return boolean(key, value).map(|fetch| self.submodules = fetch),
+            "fetch-by-commit" => return boolean(key, value).map(|by_commit| self.by_commit = by_commit),
+            "mtime" => return times(value).map(|times| self.times = times),
             other => return Err(format!("`{other}` is not implemented in this version of rbuild")),
         };
         if self.reference.is_some() {
@@ -200,6 +227,28 @@ fn is_reference(text: &str) -> bool {
         && !text.contains(forbidden)
 }
 
+/// Whether a text is a whole commit, in SHA-1 or SHA-256.
+pub(super) fn is_commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// A switch of a git URL: its name alone turns it on.
+fn boolean(key: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "" | "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
+        "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
+        other => Err(format!("`{key}` is `true` or `false`, not `{other}`")),
+    }
+}
+
+fn times(value: &str) -> Result<Times, String> {
+    match value {
+        "commit" => Ok(Times::Commit),
+        "checkout" => Ok(Times::Checkout),
+        other => Err(format!("`mtime` is `commit` or `checkout`, not `{other}`")),
+    }
+}
+
 fn subdir(text: &str) -> Result<String, String> {
     let parts: Vec<&str> = text.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     if parts.contains(&"..") || text.contains(|c: char| c.is_control()) {
@@ -235,6 +284,24 @@ mod tests {
         for path in [".", "a@b", "x.git", "/srv/a:b", "a#b"] {
             assert_eq!(Location::parse(path), Ok(Location::Directory(path.into())), "{path}");
         }
+    }
+
+    #[test]
+    fn a_git_url_has_settings() {
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let git = |query: &str| GitSource::parse(&format!("https://h/x.git?{query}")).unwrap().unwrap();
+        let usual = git("ref=x");
+        assert!(usual.submodules && !usual.keep_git_dir && !usual.by_commit && usual.times == Times::Commit);
+        assert!(!git("submodules=false").submodules && git("submodules").submodules);
+        assert!(git("keep-git-dir").keep_git_dir && !git("keep-git-dir=0").keep_git_dir);
+        assert_eq!((git("mtime=checkout").times, git("mtime=commit").times), (Times::Checkout, Times::Commit));
+        assert!(git(&format!("ref=x&checksum={commit}&fetch-by-commit=true")).by_commit);
+        assert_eq!(git("tag=refs/tags/v1").reference.as_deref(), Some("refs/tags/v1"));
+        for wrong in ["submodules=no", "mtime=", "mtime=now", "fetch-by-commit", "fetch-by-commit&checksum=0123456"] {
+            assert!(GitSource::parse(&format!("https://h/x.git?{wrong}")).is_err(), "{wrong}");
+        }
+        let signed = GitSource::parse("https://h/x.git?signature-policy=x").unwrap_err();
+        assert!(signed.to_string().contains("`signature-policy` is not implemented"), "{signed}");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use super::rootfs::open_directory;
 use super::seccomp::{self, Listener, install, install_with_listener};
 use super::settings::Settings;
 use super::spec::{Attempt, Failure, Made, Spec};
-use super::supervise::Started;
+use super::supervise::{self, Started};
 use super::target::{Kind, Targets};
 use super::{capabilities, devices, furnish, inject, process_one, step, stubs, system};
 
@@ -234,7 +234,7 @@ fn kind_of(path: &Path) -> Result<Kind, Errno> {
 
 /// Starts the step, and a thread that shows it what is outside of its root.
 pub(super) fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<Started, Failure> {
-    let mut injector = Injector::new(Path::new(&spec.upper)).attempt(|| "find the root".to_owned())?;
+    let injector = Injector::new(Path::new(&spec.upper)).attempt(|| "find the root".to_owned())?;
     let tree = open_directory(&spec.upper)?;
     process_one::own_null(&tree, "dev/null").attempt(|| "open `/dev/null`".to_owned())?;
     let (ours, theirs) = UnixStream::pair().attempt(|| "make a socket pair".to_owned())?;
@@ -252,11 +252,8 @@ pub(super) fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream)
     })?;
     drop(theirs);
     let listener = Listener::receive(&ours).attempt(|| "take over the filter".to_owned())?;
-    if let Some(listener) = listener {
-        // It ends with this process; were it to end before, the calls of the step would fail.
-        std::thread::spawn(move || listener.serve(&mut injector));
-    }
-    Ok(step)
+    // Without one the step has reported why.
+    listener.map_or(Ok(Started::alone(step)), |listener| supervise::answer(listener, step, move || injector))
 }
 
 /// Goes into the tree for good.

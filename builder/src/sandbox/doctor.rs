@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::ladder::Rung;
 use super::probe::Place;
-use super::spec::Failure;
+use super::spec::{Failure, Ground, Processes};
 use super::userns::Refusal;
 
 /// One rung that was tried.
@@ -12,8 +12,6 @@ use super::userns::Refusal;
 pub struct Probe {
     /// The rung's name.
     pub rung: &'static str,
-    /// Whether this version can run steps on it.
-    pub implemented: bool,
     /// What was tried, as words that follow "to".
     pub tried: &'static str,
     /// `Err` says why it failed.
@@ -40,8 +38,9 @@ pub struct Diagnosis {
     pub rung: Option<Rung>,
     /// What the chosen rung guarantees, one sentence each.
     pub guarantees: Vec<&'static str>,
-    /// The first thing that stands in the way of a higher rung.
-    pub obstacle: Option<Obstacle>,
+    /// What stands in the way of more, the nearest first, each with the name of the rung that it would take: one above, or
+    /// the same one with processes of its own.
+    pub obstacles: Vec<(&'static str, Obstacle)>,
 }
 
 /// Tries every rung, with overlayfs in new directories of `work_dir`, in children that end before it returns.
@@ -53,12 +52,19 @@ pub fn doctor(work_dir: &Path) -> Diagnosis {
     let mut probes = Vec::new();
     for tried in Rung::ALL {
         let outcome = tried.attempt(&place, work_dir).map(|(_, ground)| chosen = chosen.or(Some((tried, ground))));
-        probes.push(probe(tried.name(), true, words(tried), outcome));
+        let outcome = outcome.map_err(|refusal| explain(tried.name(), &refusal));
+        probes.push(Probe { rung: tried.name(), tried: words(tried), outcome });
     }
-    let obstacle = probes.iter().find_map(|probe| probe.outcome.as_ref().err().cloned());
     let rung = chosen.map(|(rung, _)| rung);
+    let mut obstacles = obstacles(&probes, rung);
+    let masked = |ground: &Ground| ground.mounts && ground.processes == Processes::Shared;
+    if let Some((rung, _)) = chosen.filter(|(_, ground)| masked(ground)) {
+        let sentence =
+            "parts of `/proc` are masked in this container, so a step cannot have a pid namespace".to_owned();
+        obstacles.insert(0, (rung.name(), Obstacle { errno: None, sentence, remedies: unmask_proc() }));
+    }
     Diagnosis {
-        obstacle: obstacle.filter(|_| rung != Some(Rung::Root)),
+        obstacles,
         guarantees: chosen.map_or_else(Vec::new, |(rung, ground)| rung.guarantees(ground)),
         probes,
         rung,
@@ -74,8 +80,18 @@ fn words(rung: Rung) -> &'static str {
     }
 }
 
-fn probe(rung: &'static str, implemented: bool, tried: &'static str, outcome: Result<(), Refusal>) -> Probe {
-    Probe { rung, implemented, tried, outcome: outcome.map_err(|refusal| explain(rung, &refusal)) }
+/// The refusals of the rungs above `chosen`. One and the same thing that stands in the way of several is said once, and
+/// nobody is told how to get the lowest rung.
+fn obstacles(probes: &[Probe], chosen: Option<Rung>) -> Vec<(&'static str, Obstacle)> {
+    let last = chosen.unwrap_or(Rung::Chroot).name();
+    let above = probes.iter().take_while(|probe| probe.rung != last);
+    let mut found: Vec<(&'static str, Obstacle)> = Vec::new();
+    for (rung, obstacle) in above.filter_map(|probe| Some((probe.rung, probe.outcome.as_ref().err()?))) {
+        found.retain(|(_, known)| known != obstacle);
+        found.push((rung, obstacle.clone()));
+    }
+    found.reverse();
+    found
 }
 
 /// Puts a refusal into words, with what takes it away here.
@@ -149,12 +165,17 @@ fn become_root() -> Vec<String> {
     vec!["run as root of the machine, or in a container with `--privileged`".to_owned()]
 }
 
+fn unmask_proc() -> Vec<String> {
+    vec![
+        "in Docker or Podman, run with `--security-opt systempaths=unconfined`".to_owned(),
+        "in Kubernetes, set `securityContext: { procMount: Unmasked }` with `hostUsers: false`".to_owned(),
+    ]
+}
+
 fn allow_mounts(failure: &Failure) -> Vec<String> {
     let mut remedies = Vec::new();
     if failure.action.contains("/proc") {
-        remedies.push("in Docker or Podman, run with `--security-opt systempaths=unconfined`".to_owned());
-        remedies
-            .push("in Kubernetes, set `securityContext: { procMount: Unmasked }` with `hostUsers: false`".to_owned());
+        remedies.extend(unmask_proc());
     }
     if failure.action.contains("overlayfs") {
         remedies.push("set RBUILD_HOME to a directory on ext4, xfs, btrfs or tmpfs".to_owned());

@@ -12,12 +12,6 @@ pub enum SandboxError {
         /// What was asked for.
         name: String,
     },
-    /// The rung is known but this version cannot run it.
-    #[error("the sandbox `{name}` is not in this version of rbuild")]
-    NotImplemented {
-        /// The rung's name.
-        name: &'static str,
-    },
     /// The step needs what the rung cannot give.
     #[error("the sandbox `chroot` cannot {what}")]
     Lacking {
@@ -60,18 +54,6 @@ pub enum SandboxError {
     #[error("no sandbox of this version works here: {obstacle}; {remedy}")]
     NoRung {
         /// The failed probe of the lowest rung that was tried.
-        obstacle: String,
-        /// What would help.
-        remedy: String,
-    },
-    /// The machine allows only a rung that this version cannot run.
-    #[error(
-        "this machine allows the sandbox `{name}`, which is not in this version of rbuild, but no better one: {obstacle}; {remedy}"
-    )]
-    OnlyPlanned {
-        /// The rung's name.
-        name: &'static str,
-        /// The failed probe of the lowest rung that this version has.
         obstacle: String,
         /// What would help.
         remedy: String,

@@ -84,13 +84,7 @@ impl Rung {
                 },
                 "root of a step has no privilege outside of its user namespace",
             ),
-            Self::Chroot => (
-                "a step has a root of its own and shares everything else with this container: nothing but the container \
-                 confines it, and it can leave its root",
-                "owners, groups, modes and device nodes of the image are real",
-                "what is mounted into a step is moved into its tree: a read-only bind can be written, a tmpfs has no \
-                 limit, a secret is a file on the disk until the step ends",
-            ),
+            Self::Chroot => return CHROOT.to_vec(),
         };
         vec![namespaces, processes, owners, privilege]
     }
@@ -124,6 +118,17 @@ impl Rung {
         }
     }
 }
+
+/// What [`Rung::Chroot`] guarantees, and what it does not.
+const CHROOT: [&str; 5] = [
+    "owners, groups, modes and device nodes of the image are real",
+    "a step has a root of its own and shares everything else with this container: nothing but the container confines it, \
+     and it can leave its root",
+    "what a step leaves running is killed, unless it kills the processes of rbuild first, which it sees",
+    "setuid programs gain nothing (no_new_privs): root of a step needs none, but `sudo` after `USER` does not work",
+    "what is mounted into a step is moved into its tree: a read-only bind can be written, a tmpfs has no limit, and a secret \
+     is a file on the disk until the step ends",
+];
 
 /// The chosen rung, entered: the process is root of the user namespace that the rung needs.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, major, minor, openat};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, set_parent_process_death_signal};
 
 use super::describe::Network;
 use super::furnish::Furniture;
@@ -83,15 +83,15 @@ fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<
     )
 }
 
-/// Forks a step that nothing is emulated for, and that confines itself.
-pub(super) fn fork(channel: &mut UnixStream, step: impl FnOnce() -> Result<u8, Failure>) -> Result<Started, Failure> {
+/// Forks a step that confines itself.
+pub(super) fn fork(channel: &mut UnixStream, step: impl FnOnce() -> Result<u8, Failure>) -> Result<Pid, Failure> {
     let step = || {
         step().unwrap_or_else(|failure| {
             let sent = send(channel, &Report::Failed(failure));
             if sent.is_ok() { 0 } else { BROKEN }
         })
     };
-    system::fork(step).map(Started::alone).attempt(|| "fork the step".to_owned())
+    system::fork(step).attempt(|| "fork the step".to_owned())
 }
 
 /// Makes the root and goes there.

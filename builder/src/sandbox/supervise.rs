@@ -9,6 +9,7 @@
 //! The filter needs `CAP_SYS_ADMIN`, and nothing of the step's is executed before it is in force. A call that is made
 //! before the thread listens waits for it.
 
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{Builder, JoinHandle};
@@ -17,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::CapabilitySet;
 
 use super::emulate::{self, Emulation, RootEmulation};
-use super::seccomp::{self, Listener};
+use super::seccomp::{self, Handler, Listener};
 use super::spec::{Attempt, Failure};
 use super::{capabilities, system};
 
@@ -40,22 +41,27 @@ pub(super) fn start(
     let pid = system::fork(|| {
         let begun = ends.take().map_or(Ok(()), |(ours, theirs)| {
             drop(ours);
-            filter(emulation, &theirs)
+            filter(emulation, &theirs)?;
+            // Process 1 has given up what the step may not reach through it.
+            (&theirs).read_exact(&mut [0]).attempt(|| "wait for process 1".to_owned())
         });
         begun.and_then(|()| capabilities::confine(CapabilitySet::empty())).and_then(|()| step()).unwrap_or_else(report)
     })
     .attempt(|| "fork the step".to_owned())?;
-    let ours = ends.map(|(ours, _)| ours);
-    if emulation != Some(RootEmulation::Full) {
-        capabilities::confine(CapabilitySet::empty())?;
+    let Some((ours, theirs)) = ends else { return Ok(Started::alone(pid)) };
+    drop(theirs);
+    let answers = emulation == Some(RootEmulation::Full);
+    // To read what belongs to programs that let nobody read them. No process of the step has it: none traces this one.
+    capabilities::confine(if answers { CapabilitySet::SYS_PTRACE } else { CapabilitySet::empty() })?;
+    match (&ours).write_all(&[0]) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {} // the step has ended, and reported why
+        told => told.attempt(|| "tell the step to go on".to_owned())?,
+    }
+    if !answers {
         return Ok(Started::alone(pid));
     }
-    // To read what belongs to programs that let nobody read them. No process of the step has it: none traces this one.
-    capabilities::confine(CapabilitySet::SYS_PTRACE)?;
-    let listener = ours.map_or(Ok(None), |socket| Listener::receive(&socket));
-    let listener = listener.attempt(|| "get the listener of the step's filter".to_owned())?;
-    let root = listener.map(|listener| answer(listener, pid)).transpose()?;
-    Ok(Started { pid, root })
+    let listener = Listener::receive(&ours).attempt(|| "get the listener of the step's filter".to_owned())?;
+    listener.map_or(Ok(Started::alone(pid)), |listener| answer(listener, pid, Emulation::new))
 }
 
 /// Puts this process, which is about to become the step's, under its filters. What one of them refuses none allows.
@@ -73,13 +79,18 @@ fn filter(emulation: Option<RootEmulation>, socket: &UnixStream) -> Result<(), F
     Listener::send(&listener, socket).attempt(|| "send the listener of the step's filter".to_owned())
 }
 
-fn answer(listener: Listener, step: Pid) -> Result<JoinHandle<Result<(), Failure>>, Failure> {
+/// Has a thread answer the calls of `step`, with what `handler` makes there.
+pub(super) fn answer<H: Handler>(
+    listener: Listener,
+    step: Pid,
+    handler: impl FnOnce() -> H + Send + 'static,
+) -> Result<Started, Failure> {
     let thread = Builder::new().name("rbuild-root".to_owned()).spawn(move || {
-        let served = catch_unwind(AssertUnwindSafe(|| listener.serve(&mut Emulation::new())));
+        let served = catch_unwind(AssertUnwindSafe(|| listener.serve(&mut handler())));
         let failed = match served {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => Failure::new("answer the calls of the step", error),
-            Err(_) => Failure::new("answer the calls of the step", std::io::Error::other("the emulation panicked")),
+            Err(_) => Failure::new("answer the calls of the step", std::io::Error::other("the handler panicked")),
         };
         // Nobody answers it any more; its end tells process 1.
         match kill_process(step, Signal::KILL) {
@@ -87,7 +98,8 @@ fn answer(listener: Listener, step: Pid) -> Result<JoinHandle<Result<(), Failure
             Err(error) => Err(Failure::new("kill the step, whose calls nobody answers,", error)),
         }
     });
-    thread.attempt(|| "start the emulation of root".to_owned())
+    let root = Some(thread.attempt(|| "start a thread that answers calls".to_owned())?);
+    Ok(Started { pid: step, root })
 }
 
 impl Started {

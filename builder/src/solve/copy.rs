@@ -6,12 +6,12 @@ use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use snapshot::{Entry, Kind, Metadata, Mtime, View};
+use snapshot::{Entry, Found, Kind, Metadata, Mtime, View};
 
 use crate::archive::{self, Archive, Owners};
 use crate::context::{Ignore, LocalContext, Selected};
 use crate::graph::{CopyOp, CopySource};
-use crate::remote::git::{self, Checkout};
+use crate::remote::git::Checkout;
 use crate::remote::http::Download;
 use crate::remote::location::shown;
 use crate::scratch::Scratch;
@@ -20,7 +20,7 @@ use super::destination::{Destination, Placement, join};
 use super::error::Cause;
 use super::select::{self, Chosen};
 use super::tree::Tree;
-use super::{Needs, World};
+use super::{Needs, World, relative};
 
 /// Mode of a file that a heredoc makes.
 const INLINE_MODE: u32 = 0o644;
@@ -83,7 +83,7 @@ fn repositories(world: &World<'_>, op: &CopyOp) -> Result<Vec<Repository>, Cause
     let mut repositories = Vec::new();
     for source in &op.sources {
         if let CopySource::Git(source) = source {
-            let checkout = git::checkout(world.store, source, &world.remotes.commit(source)?)?;
+            let checkout = world.remotes.checkout(world.store, source)?;
             let files = LocalContext::open(checkout.path(), Ignore::default())?;
             repositories.push(Repository { files, _checkout: checkout });
         }
@@ -125,13 +125,41 @@ fn sources<'a>(
             }
         }
     }
-    // A pattern may match nothing, which makes files optional; a COPY of nothing at all is a mistake.
+    // A pattern may match nothing, as under BuildKit, which makes files optional.
     if sources.is_empty() {
         let patterns: Vec<&str> = op.sources.iter().map(CopySource::shown).collect();
-        let place = if from.is_some() { "the tree that it copies from" } else { "the build context" };
-        return Err(Cause::NoMatch { patterns: patterns.join("`, `"), place });
+        world.reporter.warn(&format!(
+            "nothing is copied to `{}`: `{}` matches nothing",
+            op.destination,
+            patterns.join("`, `")
+        ));
     }
     Ok(sources)
+}
+
+/// The files of one source that have several names: the first that is placed has the bytes, the others are links to it.
+struct Links {
+    /// Which source it is.
+    number: usize,
+    /// By the place of the bytes, under which name they were placed.
+    firsts: HashMap<(usize, PathBuf), Option<PathBuf>>,
+}
+
+impl Links {
+    fn of(number: usize) -> Self {
+        Self { number, firsts: HashMap::new() }
+    }
+
+    /// Notes what stands at `path` of its tree.
+    fn note(&mut self, path: &Path, found: &Found<'_>) {
+        if matches!(found.entry.kind, Kind::File { .. }) && found.file != path {
+            self.firsts.insert((found.layer, found.file.to_path_buf()), None);
+        }
+    }
+
+    fn first(&mut self, found: &Found<'_>) -> Option<&mut Option<PathBuf>> {
+        if self.firsts.is_empty() { None } else { self.firsts.get_mut(&(found.layer, found.file.to_path_buf())) }
+    }
 }
 
 struct Copying<'a> {
@@ -214,32 +242,63 @@ impl Copying<'_> {
 
     fn tree(&mut self, number: usize, selected: &Selected, rules: &Ignore) -> Result<(), Cause> {
         let (tree, view) = self.from.expect("a tree source is selected from a tree");
+        let mut links = Links::of(number);
         select::walk(view, selected, rules, &mut |path, found| {
-            let entry = found.entry.clone().into_owned();
-            if matches!(entry.kind, Kind::File { .. }) {
-                let mut file = tree.open(found, self.world)?;
-                self.selected(number, selected, path, entry, &mut file)
-            } else {
-                self.selected(number, selected, path, entry, &mut io::empty())
-            }
+            links.note(relative(&join(&selected.path, path)), found);
+            Ok(())
+        })?;
+        select::walk(view, selected, rules, &mut |path, found| {
+            let Some(target) = target(&self.destination, selected, path) else {
+                let directory = self.destination.path.clone();
+                return self.placement.directory(&directory);
+            };
+            self.put(&mut links, &target, found, || tree.open(found, self.world))
         })
     }
 
     fn archive(&mut self, number: usize, path: &Path, archive: &Archive) -> Result<(), Cause> {
-        let malformed = |source| Cause::Archive { source_path: path.display().to_string(), source };
+        let cancel = self.world.cancel;
+        let failed = |source| {
+            if cancel.is_cancelled() {
+                Cause::Cancelled
+            } else {
+                Cause::Archive { source_path: path.display().to_string(), source }
+            }
+        };
         let scratch = Scratch::new(self.world.store)?;
-        let tree = archive.unpack(scratch.path(), Owners::Archive).map_err(malformed)?;
+        let tree = archive.unpack(scratch.path(), Owners::Archive, cancel).map_err(failed)?;
         self.placement.directory(&self.destination.path)?;
+        let mut links = Links::of(number);
+        tree.view.walk(Path::new(".")).for_each(|(path, found)| links.note(&path, &found));
         for (path, found) in tree.view.walk(Path::new(".")) {
             let target = join(&self.destination.path, &path);
-            let entry = found.entry.clone().into_owned();
-            if matches!(entry.kind, Kind::File { .. }) {
-                self.place(number, &target, entry, &mut tree.root.open_file(&found.file)?)?;
-            } else {
-                self.place(number, &target, entry, &mut io::empty())?;
-            }
+            self.put(&mut links, &target, &found, || Ok(tree.root.open_file(&found.file)?))?;
         }
         Ok(())
+    }
+
+    /// Places what stands in a tree; `open` gives a file's bytes.
+    fn put<R: Read>(
+        &mut self,
+        links: &mut Links,
+        target: &Path,
+        found: &Found<'_>,
+        open: impl FnOnce() -> Result<R, Cause>,
+    ) -> Result<(), Cause> {
+        let entry = found.entry.clone().into_owned();
+        if !self.wins(links.number, target, &entry.kind) {
+            return Ok(());
+        }
+        if !matches!(entry.kind, Kind::File { .. }) {
+            return self.placement.place(target, entry, &mut io::empty());
+        }
+        match links.first(found) {
+            Some(Some(first)) => self.placement.link(target, first),
+            first => {
+                first.into_iter().for_each(|first| *first = Some(target.to_owned()));
+                self.placement.place(target, entry, &mut open()?)
+            }
+        }
     }
 
     /// Places what stands at `path` below a selected source.
@@ -259,10 +318,12 @@ impl Copying<'_> {
     }
 
     fn place(&mut self, number: usize, target: &Path, entry: Entry, content: &mut dyn Read) -> Result<(), Cause> {
-        if self.winners.get(target).is_some_and(|winner| *winner != number) && !matches!(entry.kind, Kind::Directory) {
-            return Ok(());
-        }
-        self.placement.place(target, entry, content)
+        if self.wins(number, target, &entry.kind) { self.placement.place(target, entry, content) } else { Ok(()) }
+    }
+
+    /// Whether it is this source that gives what is at `target` in the end; directories are of all.
+    fn wins(&self, number: usize, target: &Path, kind: &Kind) -> bool {
+        matches!(kind, Kind::Directory) || self.winners.get(target).is_none_or(|winner| *winner == number)
     }
 
     /// Notes for every file which source gives it in the end. Archives are left out: theirs are known when unpacked.

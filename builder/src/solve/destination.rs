@@ -11,6 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use snapshot::{Active, ChangeSink, Entry, Kind, LayerWriter, Metadata, Mtime, TreeWriter, View, path};
 
 use crate::graph::chmod::Chmod;
+use crate::secrets::{Found, Needles, Search, Watched};
 
 use super::error::Cause;
 use super::relative;
@@ -82,11 +83,13 @@ pub(super) struct Placement<'a> {
     /// The directories that are in the layer, each with whether the view has it too.
     made: HashMap<PathBuf, bool>,
     now: Mtime,
+    /// What nothing that is placed may hold.
+    needles: Option<&'a Needles>,
 }
 
 impl<'a> Placement<'a> {
     /// Begins a layer over `view`.
-    pub(super) fn new(world: &World<'_>, view: &'a View, needs: Needs, base: &Tree) -> Result<Self, Cause> {
+    pub(super) fn new(world: &World<'a>, view: &'a View, needs: Needs, base: &Tree) -> Result<Self, Cause> {
         let layer = if needs.layer { Some(world.store.layer_writer(world.options.compression)?) } else { None };
         let tree = if needs.directory {
             let active = world.store.snapshots().prepare()?;
@@ -98,7 +101,7 @@ impl<'a> Placement<'a> {
             None
         };
         let now = Mtime { seconds: now(world), nanoseconds: 0 };
-        Ok(Self { view, layer, tree, owner: None, mode: None, made: HashMap::new(), now })
+        Ok(Self { view, layer, tree, owner: None, mode: None, made: HashMap::new(), now, needles: world.needles })
     }
 
     /// Gives everything that is placed this owner and mode.
@@ -147,10 +150,27 @@ impl<'a> Placement<'a> {
             let directory = matches!(entry.kind, Kind::Directory);
             entry.metadata.mode = mode.apply(entry.metadata.mode, directory);
         }
+        self.make_way(path, matches!(entry.kind, Kind::Directory))?;
+        self.write(path, &entry, content)
+    }
+
+    /// Places another name of the file at `first`, which was placed before.
+    pub(super) fn link(&mut self, path: &Path, first: &Path) -> Result<(), Cause> {
+        self.make_way(path, false)?;
+        if let Some((tree, _)) = &mut self.tree {
+            tree.hard_link(path, first)?;
+        }
+        if let Some(layer) = &mut self.layer {
+            layer.hard_link(path, first)?;
+        }
+        Ok(())
+    }
+
+    /// Makes what leads to `path`, where nothing of another kind may be.
+    fn make_way(&mut self, path: &Path, is_directory: bool) -> Result<(), Cause> {
         if let Some(parent) = path.parent() {
             self.directory(parent)?;
         }
-        let is_directory = matches!(entry.kind, Kind::Directory);
         let obstacle = self.below(path);
         match obstacle {
             Some(true) if !is_directory => {
@@ -159,7 +179,7 @@ impl<'a> Placement<'a> {
             Some(false) if is_directory => {
                 Err(Cause::Obstacle { path: path.to_owned(), reason: "it is not a directory in the image" })
             }
-            _ => self.write(path, &entry, content),
+            _ => Ok(()),
         }
     }
 
@@ -178,6 +198,17 @@ impl<'a> Placement<'a> {
             }
             self.made.insert(path.to_owned(), self.below(path).is_some());
         }
+        let Some(needles) = self.needles else { return self.put(path, entry, content) };
+        Search(needles).entry(path, entry, &mut io::empty())?;
+        let mut watched = Watched::new(needles, content);
+        let put = self.put(path, entry, &mut watched);
+        match watched.found {
+            Some(secret) => Err(Found::Secret { secret, path: path.to_owned() }.into()),
+            None => put,
+        }
+    }
+
+    fn put(&mut self, path: &Path, entry: &Entry, content: &mut dyn Read) -> Result<(), Cause> {
         match (&mut self.tree, &mut self.layer) {
             (Some((tree, active)), Some(layer)) => {
                 tree.entry(path, entry, content)?;

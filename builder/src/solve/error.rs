@@ -7,6 +7,8 @@ use crate::accounts::AccountError;
 use crate::context::ContextError;
 use crate::dockerfile::Span;
 use crate::graph::Vertex;
+use crate::remote::git::GitError;
+use crate::remote::http::HttpError;
 use crate::sandbox::SandboxError;
 
 /// A step that failed.
@@ -140,10 +142,10 @@ pub enum Cause {
     Layout(Box<crate::layout::LayoutError>),
     /// A file behind http(s) could not be fetched.
     #[error(transparent)]
-    Http(#[from] crate::remote::http::HttpError),
+    Http(HttpError),
     /// A git repository could not be read.
     #[error(transparent)]
-    Git(#[from] crate::remote::git::GitError),
+    Git(GitError),
     /// A URL that gives a directory's new file no name.
     #[error("`{url}` gives the file no name: end the destination with one")]
     NoName {
@@ -200,6 +202,9 @@ pub enum Cause {
         /// The source as written.
         source_path: String,
     },
+    /// A secret in what would become a layer.
+    #[error(transparent)]
+    Secret(#[from] crate::secrets::Found),
     /// The context changed while it was read.
     #[error("the build context changed while it was copied; run the build again")]
     ContextChanged,
@@ -212,4 +217,16 @@ pub enum Cause {
     /// The build was cancelled, or another step failed.
     #[error("cancelled")]
     Cancelled,
+}
+
+impl From<HttpError> for Cause {
+    fn from(error: HttpError) -> Self {
+        if matches!(error, HttpError::Cancelled) { Self::Cancelled } else { Self::Http(error) }
+    }
+}
+
+impl From<GitError> for Cause {
+    fn from(error: GitError) -> Self {
+        if matches!(error, GitError::Cancelled) { Self::Cancelled } else { Self::Git(error) }
+    }
 }

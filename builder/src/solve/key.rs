@@ -6,6 +6,7 @@
 //! | variables in scope (ARG, ENV), in order | yes | expanded into the fields | expanded into the fields | – |
 //! | content of the sources: names, types, modes, bytes, links, attributes | – | yes | – | – |
 //! | digest and file name of a download; commit and directory of a repository | – | yes | – | – |
+//! | names of secret variables; whether layers may hold secrets, where a step has any | yes | – | – | – |
 //! | the emulation of root, where it is not exact | yes | – | – | – |
 //! | each mount: type, target, options; content of what it binds of the context | yes | – | – | – |
 //! | the build's fixed time, which new directories and heredocs' files get | – | yes | yes | – |
@@ -128,7 +129,7 @@ fn own(vertex: &Vertex, world: &World<'_>) -> Result<Fields, Cause> {
     Ok(match &vertex.op {
         Op::Scratch => Fields::new("scratch"),
         Op::Source(image) => source(image),
-        Op::Run(op) => mounts(run(op, world.options.emulation), op, world)?,
+        Op::Run(op) => mounts(secrets(run(op, world.options.emulation), op, world), op, world)?,
         Op::Mkdir(op) => Fields::new("mkdir")
             .field("path", op.path.as_os_str().as_encoded_bytes())
             .field("user", &op.user)
@@ -157,7 +158,14 @@ fn run(op: &RunOp, emulation: Option<RootEmulation>) -> Fields {
         .field("cwd", op.cwd.as_os_str().as_encoded_bytes())
         .field("user", &op.user)
         .field("network", format!("{:?}", op.network))
+        .field("hostname", &op.hostname)
         .fields("emulation", emulation.filter(|kind| *kind != RootEmulation::Full).map(RootEmulation::name))
+}
+
+/// Adds the names of secret variables, and whether layers may hold secrets, where there are any: never a value.
+fn secrets(fields: Fields, op: &RunOp, world: &World<'_>) -> Fields {
+    let fields = if op.secret_env.is_empty() { fields } else { fields.fields("secrets", &op.secret_env) };
+    if world.options.secrets_in_layers { fields.field("secrets in layers", "allowed") } else { fields }
 }
 
 fn mounts(fields: Fields, op: &RunOp, world: &World<'_>) -> Result<Fields, Cause> {
@@ -240,9 +248,11 @@ fn copy(op: &CopyOp, from: bool, world: &World<'_>) -> Result<Fields, Cause> {
                     .field("unpack", [u8::from(*unpack)])
             }
             CopySource::Git(source) => fields
-                .field("git", world.remotes.commit(source)?)
+                .field("git", world.remotes.commit(world.store, source)?)
                 .field("subdir", source.subdir.as_deref().unwrap_or_default())
-                .field("keep-git-dir", [u8::from(source.keep_git_dir)]),
+                .field("keep-git-dir", [u8::from(source.keep_git_dir)])
+                .field("submodules", [u8::from(source.submodules)])
+                .field("times", format!("{:?}", source.times)),
             CopySource::Path(pattern) if from => fields.field("path", pattern),
             CopySource::Path(pattern) => {
                 let Chosen { matches, rules } = select::in_context(world.context_of(op), op, pattern)?;

@@ -13,6 +13,7 @@ mod copy;
 mod destination;
 mod error;
 mod explain;
+mod flatten;
 pub mod key;
 mod mkdir;
 mod mounts;
@@ -44,12 +45,14 @@ use crate::graph::{CopyOp, Graph, Op};
 use crate::progress::Reporter;
 use crate::remote::Remotes;
 use crate::sandbox::{Cancel, Executor, RootEmulation, Settings};
+use crate::secrets::Needles;
 
 pub(crate) use cache_mount::hold_mount;
 pub(crate) use error::chain;
 pub use error::{Cause, SolveError};
 use key::Key;
 use plan::Lookup;
+pub(crate) use run::try_out;
 pub(crate) use source::fetch;
 use steps::Solver;
 use tree::Tree;
@@ -84,6 +87,10 @@ pub struct World<'a> {
     pub caches: &'a Caches,
     /// What the caller lets steps have.
     pub grants: &'a Grants,
+    /// Told of each step of the target whose layer has its blob, while others still run.
+    pub made: &'a (dyn Fn(&Tree) + Sync),
+    /// What no layer may hold.
+    pub needles: Option<&'a Needles>,
 }
 
 impl<'a> World<'a> {
@@ -116,6 +123,8 @@ pub struct Options {
     pub explain: bool,
     /// How many of a hundred steps that the cache has are run all the same, and compared.
     pub verify: u8,
+    /// Steps have secrets, and the caller lets layers hold them.
+    pub secrets_in_layers: bool,
     /// Whether steps have a network of their own.
     pub private_network: bool,
     /// What else every step has.
@@ -148,7 +157,7 @@ pub fn solve(graph: &Graph, world: &World<'_>) -> Result<Tree, SolveError> {
     let keys = key::keys(graph, world)?;
     match attempt(graph, &keys, world) {
         Err(error) if matches!(*error.cause, Cause::Import { .. }) && world.caches.can_import() => {
-            world.reporter.warn(format!("{}; the build goes on without it", chain(error.cause.as_ref())));
+            world.reporter.warn(&format!("{}; the build goes on without it", chain(error.cause.as_ref())));
             world.caches.stop_importing();
             attempt(graph, &keys, world)
         }
@@ -173,6 +182,7 @@ fn attempt(graph: &Graph, keys: &[Key], world: &World<'_>) -> Result<Tree, Solve
         scope.spawn(move || {
             for vertex in made {
                 if !world.cancel.is_cancelled() && trees[vertex].top_layer(world).is_ok() {
+                    (world.made)(&trees[vertex]);
                     solver.settle(vertex);
                 }
             }

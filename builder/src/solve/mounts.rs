@@ -15,6 +15,7 @@ use crate::sandbox::{Content, Mount, Writes};
 use super::agent::Proxy;
 use super::cache_mount::{self, Held};
 use super::error::Cause;
+use super::flatten;
 use super::tree::Tree;
 use super::{World, relative};
 
@@ -90,8 +91,7 @@ impl Prepared {
         if !world.executor.stacks_layers() {
             return self.bind_copy(world, bind, tree, &source);
         }
-        let mut lowers = tree.dirs(world)?;
-        lowers.reverse();
+        let lowers = flatten::lowers(world, tree)?;
         let writes = if bind.writable {
             let active = world.store.snapshots().prepare()?;
             if let Some(top) = lowers.first() {

@@ -1,21 +1,21 @@
 //! `RUN`: a command in a sandbox, on an overlay of the layers below or on a whole tree of them.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 
-use snapshot::Active;
+use snapshot::{Active, Whole, diff};
 
 use crate::dockerfile::Network;
 use crate::graph::{RunOp, Script};
 use crate::progress::Step;
 use crate::sandbox::{Content, Mount, Process, Root, SandboxError, Stream};
+use crate::secrets::Search;
 
 use super::error::Cause;
+use super::flatten;
 use super::mounts::Prepared;
 use super::tree::Tree;
 use super::{Options, World};
-
-/// What a step finds as its host name, as under BuildKit.
-const HOSTNAME: &str = "buildkitsandbox";
 
 /// The trees around a step.
 pub(super) struct Trees<'a> {
@@ -35,13 +35,13 @@ pub(super) fn run(
     (instruction, step): (&str, &Step<'_>),
 ) -> Result<(), Cause> {
     let active = world.store.snapshots().prepare()?;
-    let whole = if world.executor.stacks_layers() { None } else { Some(world.wholes.take(world, trees.base)?) };
-    let root = match &whole {
-        Some(whole) => Root { lowers: Vec::new(), upper: whole.path().to_owned(), work: active.work().to_owned() },
-        None => stacked(world, trees.base, &active)?,
-    };
+    let (root, whole) = root(world, trees.base, &active)?;
     let mut prepared = Prepared::new(world, op, trees.all)?;
     prepared.mounts.extend(op.script.as_ref().map(script));
+    for name in &op.secret_env {
+        let value = world.grants.secrets.get(name).map(|secret| OsString::from_vec(secret.0.clone()));
+        prepared.env.extend(value.map(|value| (name.into(), value)));
+    }
     let process = process(op, &prepared.env, world.options);
     let mut output = |stream: Stream, bytes: &[u8]| step.output(stream == Stream::Stderr, bytes);
     let ended = world.executor.run(&root, &process, &prepared.mounts, world.cancel, &mut output);
@@ -61,15 +61,40 @@ pub(super) fn run(
     if let Some(whole) = whole {
         world.wholes.settle(whole, trees.own, active.upper())?;
     }
+    if let Some(needles) = world.needles {
+        let flavour = world.store.snapshots().flavour();
+        diff::changes(active.upper(), flavour, &trees.base.view(world)?, &mut Search(needles))?;
+    }
     let top = trees.own.top();
     top.keep_snapshot(active.commit(top.id())?);
     Ok(())
 }
 
+/// Runs a process on a tree and throws away what it changes; returns its exit code.
+pub(crate) fn try_out(
+    world: &World<'_>,
+    tree: &Tree,
+    process: &Process,
+    output: &mut dyn FnMut(Stream, &[u8]),
+) -> Result<i32, Cause> {
+    let active = world.store.snapshots().prepare()?;
+    let (root, _whole) = root(world, tree, &active)?;
+    Ok(world.executor.run(&root, process, &[], world.cancel, output)?.code)
+}
+
+/// The root of a process on `base`, and the tree that it is where layers cannot be stacked.
+fn root(world: &World<'_>, base: &Tree, active: &Active) -> Result<(Root, Option<Whole>), Cause> {
+    if world.executor.stacks_layers() {
+        return Ok((stacked(world, base, active)?, None));
+    }
+    let whole = world.wholes.take(world, base)?;
+    let (upper, work) = (whole.path().to_owned(), active.work().to_owned());
+    Ok((Root { lowers: Vec::new(), upper, work }, Some(whole)))
+}
+
 /// An overlay over the layers of `base`, written to `active`.
 fn stacked(world: &World<'_>, base: &Tree, active: &Active) -> Result<Root, Cause> {
-    let mut lowers = base.dirs(world)?;
-    lowers.reverse();
+    let lowers = flatten::lowers(world, base)?;
     if let Some(top) = lowers.first() {
         active.adopt_root_of(top)?;
     }
@@ -92,7 +117,7 @@ fn process(op: &RunOp, secrets: &[(OsString, OsString)], options: &Options) -> P
         env: env.collect(),
         cwd: op.cwd.clone(),
         user: op.user.clone(),
-        hostname: HOSTNAME.into(),
+        hostname: op.hostname.clone().into(),
         network: match op.network {
             Network::Default if options.private_network => crate::sandbox::Network::Private,
             Network::Default | Network::Host => crate::sandbox::Network::Host,

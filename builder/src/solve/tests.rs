@@ -84,6 +84,8 @@ fn graph(steps: &[(&str, usize, &[usize])]) -> Graph {
             script: None,
             env: Vec::new(),
             proxy_env: Vec::new(),
+            secret_env: Vec::new(),
+            hostname: String::new(),
             mounts: mounts.collect(),
             cwd: "/".into(),
             user: String::new(),
@@ -102,8 +104,8 @@ fn solve_at(home: &Path, graph: &Graph, fake: &Fake, change: impl Fn(&mut Option
     let store = Store::open(home, Flavour::Trusted).unwrap();
     let client = registry::Client::new(registry::Options::default()).unwrap();
     let context = LocalContext::open(home, Ignore::default()).unwrap();
-    let (remotes, memo, caches) = (Remotes::default(), Memo::default(), Caches::default());
     let (contexts, grants, cancel) = (BTreeMap::new(), Grants::default(), Cancel::new().unwrap());
+    let (remotes, memo, caches) = (Remotes::new(&grants, &cancel), Memo::default(), Caches::default());
     let reporter = Reporter::new(&Silent);
     let mut options = Options {
         jobs: 4,
@@ -111,6 +113,7 @@ fn solve_at(home: &Path, graph: &Graph, fake: &Fake, change: impl Fn(&mut Option
         no_cache_stages: Vec::new(),
         keep_going: false,
         explain: true,
+        secrets_in_layers: false,
         verify: 0,
         private_network: false,
         emulation: None,
@@ -136,6 +139,8 @@ fn solve_at(home: &Path, graph: &Graph, fake: &Fake, change: impl Fn(&mut Option
         options: &options,
         caches: &caches,
         grants: &grants,
+        made: &|_| (),
+        needles: None,
     };
     solve(graph, &world).map(drop)
 }

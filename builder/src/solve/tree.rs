@@ -190,7 +190,7 @@ impl Tree {
         self.layers.last().expect("a step's tree has the step's layer")
     }
 
-    fn below(&self, position: usize) -> Self {
+    pub(super) fn below(&self, position: usize) -> Self {
         Self { layers: self.layers[..position].to_vec() }
     }
 
@@ -286,7 +286,7 @@ impl Tree {
     }
 
     /// The blob of the layer on top.
-    pub(super) fn top_layer(&self, world: &World<'_>) -> Result<Layer, Cause> {
+    pub(crate) fn top_layer(&self, world: &World<'_>) -> Result<Layer, Cause> {
         let top = self.top();
         if let Some((image, layer)) = top.image() {
             return source::compressed(world, image, layer);

@@ -9,7 +9,7 @@ use super::directory::{blob_path, index_of, marker, replace};
 use super::{Parts, Source, TransferError};
 
 /// The size of a block (POSIX.1-2017, pax, "ustar Interchange Format").
-const BLOCK: u64 = 512;
+const BLOCK: usize = 512;
 
 /// Writes an archive of an OCI layout.
 pub(super) fn write_oci(
@@ -63,12 +63,12 @@ fn write(source: &Source<'_>, parts: &Parts, path: &Path, last: &[(&str, Vec<u8>
         for (name, bytes) in last {
             file(name, bytes).map_err(failed)?;
         }
-        out.write_all(&[0; 2 * BLOCK as usize]).map_err(failed)
+        out.write_all(&[0; 2 * BLOCK]).map_err(failed)
     })
 }
 
 /// The header of a file, or of a directory when the name ends with `/`.
-fn header(name: &str, size: u64) -> [u8; BLOCK as usize] {
+fn header(name: &str, size: u64) -> [u8; BLOCK] {
     let mut header = tar::Header::new_ustar();
     let directory = name.ends_with('/');
     header.set_entry_type(if directory { tar::EntryType::Directory } else { tar::EntryType::Regular });
@@ -81,6 +81,7 @@ fn header(name: &str, size: u64) -> [u8; BLOCK as usize] {
 }
 
 fn pad(out: &mut dyn Write, size: u64) -> std::io::Result<()> {
-    let rest = usize::try_from(size.next_multiple_of(BLOCK) - size).unwrap_or_default();
-    out.write_all(&[0; BLOCK as usize][..rest])
+    let used = usize::try_from(size % BLOCK as u64).unwrap_or_default();
+    let rest = (BLOCK - used) % BLOCK;
+    out.write_all(&[0; BLOCK][..rest])
 }

@@ -107,11 +107,7 @@ impl From<registry::Error> for TransferError {
 impl TransferError {
     /// Whether a registry is at fault.
     pub fn is_registry(&self) -> bool {
-        match self {
-            Self::Registry(_) => true,
-            Self::Write { source, .. } => source.get_ref().is_some_and(|inner| inner.is::<registry::Error>()),
-            _ => false,
-        }
+        matches!(self, Self::Registry(_))
     }
 }
 

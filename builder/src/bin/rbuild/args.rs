@@ -40,6 +40,30 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Build an image from a Dockerfile
     Build(Box<BuildArgs>),
+    /// Build every service of an app and promote the release
+    #[command(display_order = 100)]
+    Deploy(Box<crate::commands::app::build::DeployArgs>),
+    /// List the builds of an app; look at, export and import one
+    #[command(display_order = 100)]
+    Builds(crate::commands::app::builds::BuildsArgs),
+    /// List the releases of an app; look at, promote and put together some
+    #[command(display_order = 100)]
+    Releases(crate::commands::app::releases::ReleasesArgs),
+    /// Show and change the environment of an app
+    #[command(display_order = 100)]
+    Env(crate::commands::app::environment::EnvArgs),
+    /// Run a service of an app, as it was built
+    #[command(display_order = 100)]
+    Run(crate::commands::app::run::RunArgs),
+    /// Show and change the settings of an app
+    #[command(display_order = 100)]
+    Apps(crate::commands::app::racks::AppsArgs),
+    /// Show and change the settings of a rack: a profile on this machine
+    #[command(display_order = 100)]
+    Rack(crate::commands::app::racks::RackArgs),
+    /// List and keep the credentials of registries
+    #[command(display_order = 100)]
+    Registries(crate::commands::app::racks::RegistriesArgs),
     /// List the images in the store
     Images(ImagesArgs),
     /// Copy an image, with all its platforms, between registries, OCI layouts, archives and the store
@@ -109,7 +133,10 @@ pub(crate) struct BuildArgs {
     /// Let steps mount a secret, `id=NAME[,src=PATH|,env=VARIABLE]`; may be given several times
     #[arg(long = "secret", value_name = "SPEC", value_parser = |text: &str| SecretSpec::parse(text))]
     pub(crate) secrets: Vec<SecretSpec>,
-    /// Let steps use an ssh agent, `default` or `NAME=SOCKET`; may be given several times
+    /// Let layers hold the values of secrets: a step that puts one there fails otherwise
+    #[arg(long)]
+    pub(crate) allow_secret_in_layer: bool,
+    /// Let steps use an ssh agent: `default`, `NAME=SOCKET` or `NAME=KEY[,KEY]`; may be given several times
     #[arg(long = "ssh", value_name = "SPEC", value_parser = |text: &str| AgentSpec::parse(text))]
     pub(crate) agents: Vec<AgentSpec>,
     /// The platform to build for, `linux/ARCH`
@@ -153,6 +180,8 @@ pub(crate) struct BuildArgs {
     /// Show nothing but errors and print the image's digest
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) app: crate::commands::app::build::AppFlags,
 }
 
 /// `--progress`.

@@ -11,6 +11,7 @@ use builder::dockerfile::Span;
 use builder::dockerfile::lint::Finding;
 use builder::export::ExportError;
 use builder::sandbox::SandboxError;
+use builder::secrets::Found;
 use builder::solve::Cause;
 
 /// Lines shown before and after those that an error is about.
@@ -26,6 +27,8 @@ pub(crate) enum Failure {
         /// What the excerpt is taken from.
         dockerfile: Dockerfile,
     },
+    /// The build was cancelled before it began.
+    Cancelled,
     /// The arguments make no sense together.
     Usage(String),
     /// The machine does not let rbuild do it.
@@ -36,6 +39,8 @@ pub(crate) enum Failure {
     Registry(anyhow::Error),
     /// Anything else.
     Other(anyhow::Error),
+    /// A command about an app, in the words and with the code of Convox.
+    App(anyhow::Error),
 }
 
 /// A Dockerfile as the excerpt needs it.
@@ -67,15 +72,34 @@ mod code {
 /// Prints a failure and returns its exit code.
 pub(crate) fn failure(failure: &Failure) -> ExitCode {
     let (text, code) = match failure {
+        Failure::Cancelled => cancelled(),
         Failure::Usage(message) => (format!("error: {message}\n"), code::USAGE),
         Failure::Environment(error) => (chain(error.as_ref()), code::ENVIRONMENT),
         Failure::Sandbox(error) => (chain(error.as_ref()), code::SANDBOX),
         Failure::Registry(error) => (chain(error.as_ref()), code::REGISTRY),
         Failure::Other(error) => (chain(error.as_ref()), code::BUILD),
+        Failure::App(error) => (format!("ERROR: {error:#}\n"), code::BUILD),
         Failure::Build { error, dockerfile } => build(error, dockerfile),
     };
-    print(&text);
+    print(&(text.clone() + &want(&text)));
     ExitCode::from(code)
+}
+
+/// The hint on what the machine did not have enough of: the kernel's numbers for that are in the text of a cause.
+fn want(text: &str) -> String {
+    let home = builder::paths::home().unwrap_or_default();
+    let has = |number: u32| text.contains(&format!("(os error {number})"));
+    if has(28) || has(122) {
+        let state = home.display();
+        return format!(
+            "  hint: the disk of the state directory `{state}` (or of the output) has no room or no inodes left; \
+             `rbuild cache prune` removes what is not in use, and RBUILD_HOME names another place\n"
+        );
+    }
+    if has(24) || has(23) {
+        return "  hint: raise the limit of open files with `ulimit -n`\n".to_owned();
+    }
+    String::new()
 }
 
 /// Says that rbuild itself is at fault; the panic's own message is already on standard error.
@@ -87,6 +111,15 @@ pub(crate) fn bug() -> ExitCode {
 #[expect(clippy::print_stderr, reason = "reporting errors is what this module is for")]
 fn print(text: &str) {
     eprint!("{text}");
+}
+
+/// A failed build as it is told: with its lines and what to do.
+pub(crate) fn of_build(error: &BuildError, dockerfile: &Dockerfile) -> String {
+    build(error, dockerfile).0
+}
+
+fn cancelled() -> (String, u8) {
+    ("error: the build was cancelled\n".to_owned(), code::CANCELLED)
 }
 
 fn build(error: &BuildError, dockerfile: &Dockerfile) -> (String, u8) {
@@ -115,9 +148,8 @@ fn build(error: &BuildError, dockerfile: &Dockerfile) -> (String, u8) {
             };
             (text, code::REGISTRY)
         }
-        BuildError::Solve(error) if matches!(*error.cause, Cause::Cancelled) => {
-            ("error: the build was cancelled\n".to_owned(), code::CANCELLED)
-        }
+        BuildError::Solve(error) if matches!(*error.cause, Cause::Cancelled) => cancelled(),
+        BuildError::NamedContext { source, .. } if source.is_cancelled() => cancelled(),
         BuildError::Solve(error) => {
             let (hint, code) = step_hint(&error.cause);
             (located(error.cause.as_ref(), dockerfile, error.span, hint), code)
@@ -147,7 +179,7 @@ fn base_hint(error: &BaseError) -> Option<&'static str> {
     let BaseError::Resolve { source, .. } = error else { return None };
     match source.as_ref() {
         registry::Error::Unauthorized { .. } | registry::Error::Denied { .. } => {
-            Some("log in first: rbuild reads the credentials of `docker login` and `podman login`")
+            Some("log in first: `rbuild login`; rbuild reads the credentials of `docker login` and `podman login` too")
         }
         registry::Error::NotFound { .. } => {
             Some("check the name and the tag; private images also look missing without credentials")
@@ -172,6 +204,10 @@ fn step_hint(cause: &Cause) -> (Option<&'static str>, u8) {
         Cause::ContextChanged => {
             (Some("a file that is written during the build, such as its log, belongs into .dockerignore"), code::BUILD)
         }
+        Cause::Secret(Found::Secret { .. }) => (
+            Some("remove the file in the same RUN, or allow it with `--allow-secret-in-layer`; it was kept nowhere"),
+            code::BUILD,
+        ),
         Cause::Fetch { .. } => (None, code::REGISTRY),
         Cause::Sandbox(SandboxError::Setup { .. }) => {
             (Some("`rbuild doctor` says what this machine allows"), code::ENVIRONMENT)
@@ -191,7 +227,7 @@ fn located(error: &dyn Error, dockerfile: &Dockerfile, span: Span, hint: Option<
 }
 
 /// `error: …` and a line for each cause.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = format!("error: {error}\n");
     let mut last = error.to_string();
     let mut source = error.source();

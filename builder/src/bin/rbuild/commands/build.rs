@@ -1,6 +1,6 @@
 //! `rbuild build`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -8,45 +8,52 @@ use builder::build::{self, Build, Machine};
 use builder::context::Ignore;
 use builder::contexts::{self, MainContext};
 use builder::export::{Output, compression};
+use builder::grants::Grants;
+use builder::graph::frontend_args::{self, EPOCH};
 use builder::graph::named::{NamedContext, canonical};
 use builder::graph::platform::Platform;
 use builder::graph::references::Request;
 use builder::image::Image;
 use builder::paths;
+use builder::remote::Remotes;
 use builder::remote::location::Location;
 use builder::sandbox::{Cancel, Sandbox};
 use jiff::Timestamp;
 use serde_json::json;
 
 use crate::args::{BuildArgs, Mode};
-use crate::commands::{grants, registries};
+use crate::commands::{app, grants, registries};
 use crate::report::{self, Dockerfile, Failure};
 use crate::{signals, ui};
 
-/// The build arg that keeps `.git` in a context from git.
-const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
-
 pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
+    if app::build::is_app(args) {
+        return app::build::run(args);
+    }
     let mut location = Location::parse(&args.context).map_err(|error| Failure::Usage(error.to_string()))?;
     let mut build = build_of(args)?;
+    let (grants, _agents) = grants::read(&args.secrets, &args.agents)?;
+    build.grants = Grants { secrets_in_layers: args.allow_secret_in_layer, ..grants };
     if let Location::Git(git) = &mut location {
-        git.keep_git_dir |= build.request.build_args.get(KEEP_GIT_DIR).is_some_and(|value| value == "1");
+        git.keep_git_dir |= build.request.build_args.get(frontend_args::KEEP_GIT_DIR).is_some_and(|value| value == "1");
     }
     let registry = registries::options(&args.registries)?;
-    let (mut main, sandbox) = main_context(args, &location)?;
+    let local = local_context(args, &location)?;
+    let sandbox = if args.check && local.is_some() { None } else { Some(args.isolation.enter()?) };
+    let cancel = Cancel::new().context("cannot prepare to cancel steps").map_err(Failure::Environment)?;
+    signals::cancel_on_signals(cancel.clone()).context("cannot take signals").map_err(Failure::Environment)?;
+    let mut main = match local {
+        Some(main) => main,
+        None => fetched_context(args, &location, &build, (sandbox.as_ref(), &cancel))?,
+    };
     build.dockerfile = std::mem::take(&mut main.dockerfile);
     build.dockerfile_name.clone_from(&main.name);
     build.context.clone_from(&main.directory);
     build.ignore = std::mem::take(&mut main.ignore);
     let text = String::from_utf8_lossy(&build.dockerfile).into_owned();
     let dockerfile = Dockerfile { name: main.name.clone(), text };
-    if args.check {
-        return check(&build, &registry, dockerfile);
-    }
+    let Some(sandbox) = sandbox.filter(|_| !args.check) else { return check(&build, &registry, dockerfile) };
     let home = super::home()?;
-    let sandbox = sandbox.map_or_else(|| args.isolation.enter(), Ok)?;
-    let cancel = Cancel::new().context("cannot prepare to cancel steps").map_err(Failure::Environment)?;
-    signals::cancel_on_signals(cancel.clone()).context("cannot take signals").map_err(Failure::Environment)?;
 
     let mode = if args.quiet { Mode::Quiet } else { args.progress };
     let display = ui::display(mode);
@@ -72,20 +79,29 @@ fn check(build: &Build, registry: &registry::Options, dockerfile: Dockerfile) ->
     Ok(())
 }
 
-/// Opens the build context; one that has to be kept in the store needs the sandbox's rung.
-fn main_context(args: &BuildArgs, location: &Location) -> Result<(MainContext, Option<Sandbox>), Failure> {
-    let (file, mut stdin) = (args.file.as_deref(), std::io::stdin());
-    let failed = |error: contexts::OpenError| Failure::Other(error.into());
-    if let Location::Directory(directory) = location {
-        return Ok((contexts::open_local(directory, file, &mut stdin).map_err(failed)?, None));
-    }
-    let (home, sandbox) = (super::home()?, args.isolation.enter()?);
-    let store = build::open_store(&home, &sandbox).context("cannot use the store")?;
-    Ok((contexts::open(location, file, &mut stdin, &store).map_err(failed)?, Some(sandbox)))
+/// Opens a build context that is a directory.
+fn local_context(args: &BuildArgs, location: &Location) -> Result<Option<MainContext>, Failure> {
+    let Location::Directory(directory) = location else { return Ok(None) };
+    let opened = contexts::open_local(directory, args.file.as_deref(), &mut std::io::stdin());
+    opened.map(Some).map_err(|error| Failure::Other(error.into()))
+}
+
+/// Opens a build context that has to be kept in the store, which is as the sandbox's rung needs it.
+fn fetched_context(
+    args: &BuildArgs,
+    location: &Location,
+    build: &Build,
+    (sandbox, cancel): (Option<&Sandbox>, &Cancel),
+) -> Result<MainContext, Failure> {
+    let sandbox = sandbox.expect("only for a directory is there no sandbox");
+    let store = build::open_store(&super::home()?, sandbox).context("cannot use the store")?;
+    let remotes = Remotes::new(&build.grants, cancel);
+    let opened = contexts::open(location, args.file.as_deref(), std::io::stdin(), (&store, &remotes));
+    opened.map_err(|error| if error.is_cancelled() { Failure::Cancelled } else { Failure::Other(error.into()) })
 }
 
 /// What the arguments say; the context is still to be opened.
-fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
+pub(crate) fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
     let tags: Result<Vec<_>, _> = args.tags.iter().map(|tag| registry::reference::parse(tag)).collect();
     let tags = tags.map_err(|error| Failure::Usage(error.to_string()))?;
     if let Some(tag) = tags.iter().find(|tag| tag.digest().is_some()) {
@@ -106,13 +122,18 @@ fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
             None => build_args.extend(paths::variable(text).map(|value| (text.clone(), value))),
         }
     }
-    let epoch = build_args.get("SOURCE_DATE_EPOCH").cloned().or_else(|| paths::variable("SOURCE_DATE_EPOCH"));
+    // As buildx does: an ARG of this name sees the caller's variable, too.
+    if let (false, Some(seconds)) = (build_args.contains_key(EPOCH), paths::variable(EPOCH)) {
+        build_args.insert(EPOCH.to_owned(), seconds);
+    }
+    let epoch = build_args.get(EPOCH).cloned();
     Ok(Build {
         dockerfile: Vec::new(),
         dockerfile_name: String::new(),
         context: PathBuf::new(),
         ignore: Ignore::default(),
         request: Request {
+            secret_args: BTreeSet::new(),
             build_args,
             target: args.target.clone(),
             platform: args.platform.clone().unwrap_or_else(Platform::host),
@@ -127,7 +148,7 @@ fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
         caching: args.caching.caching(),
         jobs: args.jobs.map(usize::from),
         settings: args.settings.read(args.network)?,
-        grants: grants::read(&args.secrets, &args.agents)?,
+        grants: Grants::default(),
         epoch: epoch.map(|seconds| epoch_time(&seconds)).transpose()?,
     })
 }

@@ -34,14 +34,12 @@ fn render(diagnosis: &Diagnosis) -> String {
             Err(obstacle) => writeln!(text, "  failed  {:6} {}: {}", probe.rung, probe.tried, obstacle.sentence),
         };
     }
-    if let Some(obstacle) = &diagnosis.obstacle {
-        text.push_str(&lift(obstacle));
-    }
+    text.extend(diagnosis.obstacles.iter().map(|(rung, obstacle)| lift(rung, obstacle)));
     text
 }
 
-fn lift(obstacle: &Obstacle) -> String {
-    let mut text = format!("what stands in the way of more: {}\n", obstacle.sentence);
+fn lift(rung: &str, obstacle: &Obstacle) -> String {
+    let mut text = format!("in the way of `{rung}`: {}\n", obstacle.sentence);
     for remedy in &obstacle.remedies {
         let _ = writeln!(text, "  try: {remedy}");
     }

@@ -10,18 +10,27 @@ use anyhow::Context;
 use builder::grants::{AgentSpec, Grants, SECRET_LIMIT, Secret, SecretSource, SecretSpec};
 use builder::paths;
 
+use crate::commands::key_agent::KeyAgent;
 use crate::report::Failure;
 
-/// Looks up everything.
-pub(crate) fn read(secrets: &[SecretSpec], agents: &[AgentSpec]) -> Result<Grants, Failure> {
-    let mut grants = Grants::default();
+/// Looks up everything. The agents that had to be started for keys last as long as the second value.
+pub(crate) fn read(secrets: &[SecretSpec], agents: &[AgentSpec]) -> Result<(Grants, Vec<KeyAgent>), Failure> {
+    let (mut grants, mut started) = (Grants::default(), Vec::new());
     for spec in secrets {
         grants.secrets.insert(spec.id.clone(), secret(spec)?);
     }
     for spec in agents {
-        grants.agents.insert(spec.id.clone(), agent(spec)?);
+        let path = match agent(spec)? {
+            Agent::Socket(path) => path,
+            Agent::Keys(keys) => {
+                let agent = KeyAgent::start(&keys).with_context(|| format!("cannot use `--ssh {}`", spec.id))?;
+                started.push(agent);
+                started[started.len() - 1].socket()
+            }
+        };
+        grants.agents.insert(spec.id.clone(), path);
     }
-    Ok(grants)
+    Ok((grants, started))
 }
 
 fn secret(spec: &SecretSpec) -> Result<Secret, Failure> {
@@ -51,15 +60,27 @@ fn file(spec: &SecretSpec, path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(value)
 }
 
-fn agent(spec: &AgentSpec) -> Result<PathBuf, Failure> {
-    let path = match spec.paths.as_slice() {
-        [] => callers_agent(&spec.id)?,
-        [path] => path.clone(),
-        [..] => return Err(keys(&spec.id)),
-    };
-    let path = fs_err::canonicalize(path).with_context(|| format!("cannot find the ssh agent `{}`", spec.id))?;
-    let metadata = fs_err::metadata(&path).with_context(|| format!("cannot find the ssh agent `{}`", spec.id))?;
-    if metadata.file_type().is_socket() { Ok(path) } else { Err(keys(&spec.id)) }
+/// What the paths of `--ssh` are.
+enum Agent {
+    Socket(PathBuf),
+    Keys(Vec<PathBuf>),
+}
+
+fn agent(spec: &AgentSpec) -> Result<Agent, Failure> {
+    let paths = if spec.paths.is_empty() { vec![callers_agent(&spec.id)?] } else { spec.paths.clone() };
+    let mut found = Vec::new();
+    let mut sockets = 0;
+    for path in paths {
+        let missing = || format!("cannot find the ssh agent or key `{}` of `--ssh {}`", path.display(), spec.id);
+        let path = fs_err::canonicalize(&path).with_context(missing)?;
+        sockets += usize::from(fs_err::metadata(&path).with_context(missing)?.file_type().is_socket());
+        found.push(path);
+    }
+    match (sockets, found.len()) {
+        (0, _) => Ok(Agent::Keys(found)),
+        (1, 1) => Ok(Agent::Socket(found.swap_remove(0))),
+        _ => Err(Failure::Usage(format!("`--ssh {}`: give one socket of an agent, or only keys", spec.id))),
+    }
 }
 
 fn callers_agent(id: &str) -> Result<PathBuf, Failure> {
@@ -69,11 +90,4 @@ fn callers_agent(id: &str) -> Result<PathBuf, Failure> {
             "`--ssh {id}` needs an ssh agent, and SSH_AUTH_SOCK is not set: write `--ssh {id}=SOCKET`"
         ))
     })
-}
-
-fn keys(id: &str) -> Failure {
-    Failure::Usage(format!(
-        "`--ssh {id}=KEY` is not implemented in this version of rbuild: add the keys to an agent with `ssh-add` and pass its \
-         socket, `--ssh {id}=SOCKET`"
-    ))
 }

@@ -1,6 +1,7 @@
 //! One module a command.
 
-mod build;
+pub(crate) mod app;
+pub(crate) mod build;
 pub(crate) mod cache;
 pub(crate) mod caching;
 pub(crate) mod copy;
@@ -10,6 +11,7 @@ mod grants;
 mod images;
 pub(crate) mod inspect;
 pub(crate) mod isolation;
+mod key_agent;
 pub(crate) mod login;
 pub(crate) mod registries;
 pub(crate) mod settings;
@@ -28,6 +30,14 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
         None => build::run(&cli.build),
         Some(Command::Build(args)) => build::run(&args),
+        Some(Command::Deploy(args)) => app::build::deploy(&args),
+        Some(Command::Builds(args)) => app::builds::run(&args),
+        Some(Command::Releases(args)) => app::releases::run(&args),
+        Some(Command::Env(args)) => app::environment::run(&args),
+        Some(Command::Registries(args)) => app::racks::registries(&args),
+        Some(Command::Rack(args)) => app::racks::rack(&args),
+        Some(Command::Apps(args)) => app::racks::apps(&args),
+        Some(Command::Run(args)) => return app::run::run(&args),
         Some(Command::Images(args)) => images::run(&args),
         Some(Command::Copy(args)) => copy::copy(&args),
         Some(Command::Push(args)) => copy::push(&args),

@@ -1,8 +1,11 @@
 //! What a person sees: the displays of a running build, and tables. With `report` the only files that print.
 
 mod json;
+mod log;
 mod plain;
 mod tty;
+
+pub(crate) use log::with_log;
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -24,7 +27,7 @@ pub(crate) fn display(mode: Mode) -> Box<dyn Display> {
     match mode {
         Mode::Auto if std::io::stderr().is_terminal() => Box::new(tty::Tty::new()),
         Mode::Tty => Box::new(tty::Tty::new()),
-        Mode::Auto | Mode::Plain => Box::new(plain::Plain::new()),
+        Mode::Auto | Mode::Plain => Box::new(plain::Plain::new(note)),
         Mode::Json => Box::new(json::Json),
         Mode::Quiet => Box::new(Quiet),
     }
@@ -86,6 +89,50 @@ pub(crate) fn table<const N: usize>(rows: &[[String; N]]) {
         text.push('\n');
     }
     print(&text);
+}
+
+/// Whether a person looks at standard output.
+pub(crate) fn is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
+/// Whether a person types what standard input gives.
+pub(crate) fn stdin_is_terminal() -> bool {
+    std::io::stdin().is_terminal()
+}
+
+/// Standard output as a stream; unlike [`print`] it tells when nobody reads.
+pub(crate) struct Output;
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        std::io::stdout().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stdout().flush()
+    }
+}
+
+/// Rows with aligned columns, as Convox writes them: two spaces between, the last cell as long as it is.
+pub(crate) fn columns_of<const N: usize>(rows: impl Iterator<Item = [String; N]>) -> String {
+    let rows: Vec<[String; N]> = rows.collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(|column| if column + 1 == N { 0 } else { width(column) }).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text.push_str(&cells.join("  "));
+        text.push('\n');
+    }
+    text
+}
+
+/// Names and values, as Convox writes them: further lines of a value are indented.
+pub(crate) fn facts(rows: &[(String, String)]) -> String {
+    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let indent = format!("\n{}", " ".repeat(width + 2));
+    rows.iter().map(|(name, value)| format!("{name:width$}  {}\n", value.replace('\n', &indent))).collect()
 }
 
 /// A size for people: `1.5 MB`, powers of 1000.
@@ -196,6 +243,15 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_and_facts_are_laid_out_as_convox_does() {
+        let rows = [["ID", "STATUS", "DESCRIPTION"], ["build1", "complete", "desc"], ["build4", "running", ""]];
+        let table = columns_of(rows.into_iter().map(|row| row.map(str::to_owned)));
+        assert_eq!(table, "ID      STATUS    DESCRIPTION\nbuild1  complete  desc\nbuild4  running   \n");
+        let rows = [("Id", "B"), ("Description", "one\ntwo")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(facts(&rows), "Id           B\nDescription  one\n             two\n");
+    }
 
     #[test]
     fn sizes_are_shown_in_powers_of_a_thousand() {

@@ -6,21 +6,24 @@ use std::time::Instant;
 
 use builder::progress::{Event, Progress};
 
-use super::{Display, Lines, cached, note, summary};
+use super::{Display, Lines, cached, summary};
 
 /// The display.
-pub(super) struct Plain {
+pub(super) struct Plain<W> {
+    /// Takes one line.
+    write: W,
     running: Mutex<HashMap<u32, (Instant, Lines)>>,
 }
 
-impl Plain {
-    pub(super) fn new() -> Self {
-        Self { running: Mutex::new(HashMap::new()) }
+impl<W: Fn(&str) + Sync> Plain<W> {
+    pub(super) fn new(write: W) -> Self {
+        Self { write, running: Mutex::new(HashMap::new()) }
     }
 }
 
-impl Progress for Plain {
+impl<W: Fn(&str) + Sync> Progress for Plain<W> {
     fn emit(&self, event: Event) {
+        let note = &self.write;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::Started { step, name, .. } => {
@@ -60,6 +63,6 @@ impl Progress for Plain {
     }
 }
 
-impl Display for Plain {
+impl<W: Fn(&str) + Sync> Display for Plain<W> {
     fn finish(&self, _: bool) {}
 }

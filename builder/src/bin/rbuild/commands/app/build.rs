@@ -1,0 +1,304 @@
+//! `rbuild build -a APP` and `rbuild deploy`: all services of a convox.yml.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Context;
+use builder::app::arguments::{Given, Managed};
+use builder::app::build::{self, AppBuild, AppBuildError, Built, Options, grant_auth};
+use builder::app::environment::{self, Environment};
+use builder::app::git;
+use builder::app::interpolate::interpolate;
+use builder::app::manifest::{self, Manifest};
+use builder::app::rack::Rack;
+use builder::app::record::{Build, Status};
+use builder::app::records::{Records, Running};
+use builder::build::Machine;
+use builder::graph::platform::Platform;
+use builder::paths;
+use builder::sandbox::Cancel;
+use clap::Args;
+
+use super::racks::BUILD_ARCH;
+use super::releases::promote;
+use super::{Outcome, Place, RackName, Voice, app_failure, archives, latest, refuse, registry_options};
+use crate::args::{BuildArgs, Mode};
+use crate::commands::{build as plain, grants};
+use crate::report::{self, Dockerfile, Failure};
+use crate::{signals, ui};
+
+/// What a build of an app is called by default.
+const MANIFEST: &str = "convox.yml";
+
+/// The flags of `rbuild build` that are for apps.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Apps")]
+pub(crate) struct AppFlags {
+    /// The app [default: `.convox/app`, else the name of the directory]
+    #[arg(short, long, value_name = "APP")]
+    app: Option<String>,
+    /// The rack [default: $RBUILD_RACK, $CONVOX_RACK, `.rbuild/rack`, `.convox/rack`, else `local`]
+    #[arg(short, long, value_name = "RACK")]
+    rack: Option<String>,
+    /// Set an ARG of every service, `NAME=VALUE`; `NAME` alone is one of the managed ones (`BUILD_APP`, `BUILD_AUTH`,
+    /// `BUILD_DEVELOPMENT`, `BUILD_GENERATION`, `BUILD_GIT_SHA`, `BUILD_ID`, `BUILD_MANIFEST`, `BUILD_RACK`), else taken
+    /// from the environment
+    #[arg(long = "build-args", value_name = "NAME[=VALUE]")]
+    build_args: Vec<String>,
+    /// What the build is [default: the commit, of a tree without changes]
+    #[arg(short, long, value_name = "TEXT")]
+    description: Option<String>,
+    /// Build the stages called `development`
+    #[arg(long)]
+    development: bool,
+    /// Build here, as rbuild always does
+    #[arg(long)]
+    external: bool,
+    /// The convox.yml
+    #[arg(short, long, value_name = "PATH")]
+    manifest: Option<String>,
+    /// Accepted for scripts: it never had an effect on a build
+    #[arg(long)]
+    wildcard_domain: bool,
+    /// Print the release alone; everything else goes to standard error
+    #[arg(long)]
+    id: bool,
+}
+
+/// `rbuild deploy`.
+#[derive(Debug, Args)]
+pub(crate) struct DeployArgs {
+    #[command(flatten)]
+    build: BuildArgs,
+    /// Promote also when variables are missing
+    #[arg(long)]
+    force: bool,
+}
+
+impl AppFlags {
+    fn place(&self) -> Place {
+        Place { app: self.app.clone(), rack: RackName { rack: self.rack.clone() } }
+    }
+
+    fn is_used(&self) -> bool {
+        let Self { app, rack, build_args, description, development, external, manifest, wildcard_domain, id } = self;
+        app.is_some()
+            || rack.is_some()
+            || !build_args.is_empty()
+            || description.is_some()
+            || manifest.is_some()
+            || *development
+            || *external
+            || *wildcard_domain
+            || *id
+    }
+}
+
+/// The first flag that only a build of one Dockerfile has.
+fn plain_flag(args: &BuildArgs) -> Option<&'static str> {
+    let flags = [
+        (args.file.is_some(), "-f"),
+        (!args.tags.is_empty(), "-t"),
+        (args.push, "--push"),
+        (!args.outputs.is_empty(), "-o"),
+        (args.target.is_some(), "--target"),
+        (!args.arguments.is_empty(), "--build-arg"),
+        (!args.contexts.is_empty(), "--build-context"),
+        (!args.labels.is_empty(), "--label"),
+        (args.check, "--check"),
+        (args.iidfile.is_some(), "--iidfile"),
+        (args.metadata_file.is_some(), "--metadata-file"),
+    ];
+    flags.into_iter().find_map(|(used, flag)| used.then_some(flag))
+}
+
+/// Whether the arguments ask for the build of an app: a flag says so, or the directory has a convox.yml and nothing
+/// speaks of a single image.
+pub(crate) fn is_app(args: &BuildArgs) -> bool {
+    args.app.is_used() || (plain_flag(args).is_none() && Path::new(&args.context).join(MANIFEST).is_file())
+}
+
+/// Builds, and says the release when asked for it alone.
+pub(crate) fn run(args: &BuildArgs) -> Outcome {
+    let voice = Voice { aside: args.app.id };
+    let (_, _, release) = build(args, voice)?;
+    if args.app.id {
+        ui::print(&release);
+    }
+    Ok(())
+}
+
+/// Builds and promotes.
+pub(crate) fn deploy(args: &DeployArgs) -> Outcome {
+    let voice = Voice { aside: args.build.app.id };
+    let (rack, records, release) = build(&args.build, voice)?;
+    let made = records.release(&release).map_err(app_failure)?;
+    promote(&rack, &records, &made, args.force, voice)?;
+    if args.build.app.id {
+        ui::print(&release);
+    }
+    Ok(())
+}
+
+/// What the directory says.
+struct Source {
+    text: String,
+    manifest: Manifest,
+    name: String,
+    git_sha: String,
+    description: String,
+}
+
+fn build(args: &BuildArgs, voice: Voice) -> Result<(Rack, Records, String), Failure> {
+    if let Some(flag) = plain_flag(args) {
+        return Err(refuse(format!(
+            "`{flag}` is for the build of one Dockerfile, not of an app: leave one of them out"
+        )));
+    }
+    let (rack, records, app) = args.app.place().open()?;
+    let environment = environment::parse(&latest(&records)?.env);
+    // Before any thread and before anything is said: the machine may refuse.
+    let sandbox = args.isolation.enter()?;
+    let cancel = Cancel::new().context("cannot prepare to cancel steps").map_err(Failure::Environment)?;
+    signals::cancel_on_signals(cancel.clone()).context("cannot take signals").map_err(Failure::Environment)?;
+
+    let directory = Path::new(&args.context);
+    let source = voice.doing("Packaging source", || source(args, directory, &environment))?;
+    let options = voice.doing("Uploading source", || options(args, &records))?;
+    let mut running = voice.doing("Starting build", || start(&rack, &records, &app, &source))?;
+
+    let managed = Managed {
+        app,
+        development: args.app.development,
+        id: running.record.id.clone(),
+        manifest: source.name.clone(),
+        rack: rack.name.clone(),
+        git_sha: source.git_sha.clone(),
+    };
+    let repository = running.record.repository.clone();
+    let (mut granted, _agents) = grants::read(&args.secrets, &args.agents)?;
+    granted.secrets_in_layers = args.allow_secret_in_layer;
+    grant_auth(&mut granted, rack.build_auth(&repository).map_err(app_failure)?);
+    let given: Vec<Given> = args.app.build_args.iter().map(|text| Given::read(text, paths::variable)).collect();
+    let app_build = AppBuild {
+        directory,
+        manifest: &source.manifest,
+        repository: &repository,
+        push: rack.pushes().map_err(app_failure)?,
+        given: &given,
+        environment: &environment,
+        managed: &managed,
+        grants: &granted,
+        options,
+    };
+    let registry = registry_options(&rack)?;
+    let home = crate::commands::home()?;
+    let machine = Machine {
+        home: &home,
+        sandbox: &sandbox,
+        registry: &registry,
+        cancel: &cancel,
+        keep_storage: args.keep_storage,
+    };
+    let log = Mutex::new(running.log().map_err(app_failure)?);
+    let display = ui::with_log(if args.quiet { Mode::Quiet } else { args.progress }, voice.aside, &log);
+    warn(args, &source, &environment, display.as_ref());
+    let result = build::build(&app_build, &machine, display.as_ref());
+    display.finish(result.is_ok());
+    drop(display);
+    let release = end(&records, &mut running, &log, voice, result)?;
+    voice.say(&format!("Build:   {}\nRelease: {release}\n", running.record.id));
+    Ok((rack, records, release))
+}
+
+/// Reads what is built.
+fn source(args: &BuildArgs, directory: &Path, environment: &Environment) -> Result<Source, Failure> {
+    let name = args.app.manifest.clone().unwrap_or_else(|| MANIFEST.to_owned());
+    let path = directory.join(&name);
+    let text = fs_err::read_to_string(&path)
+        .with_context(|| format!("an app needs a `{name}`, or `-f Dockerfile` for the build of one image"))
+        .map_err(Failure::App)?;
+    let manifest = manifest::parse(&interpolate(&text, environment))
+        .with_context(|| format!("cannot read `{}`", path.display()))
+        .map_err(Failure::App)?;
+    let description = args.app.description.clone().or_else(|| git::description(directory)).unwrap_or_default();
+    Ok(Source { text, manifest, name, git_sha: git::sha(directory).unwrap_or_default(), description })
+}
+
+fn options(args: &BuildArgs, records: &Records) -> Result<Options, Failure> {
+    let settings = records.settings().map_err(app_failure)?;
+    let wanted = settings.params.get(BUILD_ARCH).map(|text| text.parse::<Platform>()).transpose();
+    let platform = args.platform.clone().map_or(wanted.map_err(app_failure)?, Some).unwrap_or_else(Platform::host);
+    let common = plain::build_of(args)?;
+    Ok(Options {
+        platform,
+        network: common.request.network,
+        settings: common.settings,
+        no_cache: args.no_cache,
+        jobs: common.jobs,
+        compression: common.compression,
+        epoch: common.epoch,
+    })
+}
+
+fn start(rack: &Rack, records: &Records, app: &str, source: &Source) -> Result<Running, Failure> {
+    let record = Build {
+        description: source.description.clone(),
+        git_sha: source.git_sha.clone(),
+        manifest: source.text.clone(),
+        repository: rack.repository(app).map_err(app_failure)?,
+        status: Status::Running,
+        started: Some(paths::now()),
+        ..Build::default()
+    };
+    records.create_build(record).map_err(app_failure)
+}
+
+/// Says what has no effect or will be missing.
+fn warn(args: &BuildArgs, source: &Source, environment: &Environment, display: &dyn ui::Display) {
+    let warn = |message: String| display.emit(builder::progress::Event::Warning { message });
+    if args.app.wildcard_domain {
+        warn("--wildcard-domain has no effect on a build".into());
+    }
+    let missing = source.manifest.missing(|name| environment.contains_key(name));
+    if !missing.is_empty() {
+        warn(format!("required env: {}: a release cannot be promoted before they are set", missing.join(", ")));
+    }
+}
+
+/// Writes down how the build ended; gives its release.
+fn end(
+    records: &Records,
+    running: &mut Running,
+    log: &Mutex<fs_err::File>,
+    voice: Voice,
+    result: Result<Built, AppBuildError>,
+) -> Result<String, Failure> {
+    match result {
+        Ok(built) => {
+            running.save_images(&built.images).map_err(app_failure)?;
+            running.record.entrypoint = built.entrypoint;
+            let release = archives::release(records, &running.record)?;
+            running.record.release.clone_from(&release.id);
+            running.end(Status::Complete, "", paths::now()).map_err(app_failure)?;
+            Ok(release.id)
+        }
+        Err(error) => {
+            let text = described(&error);
+            voice.say(&text);
+            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            log.write_all(text.as_bytes()).context("cannot write the log").map_err(Failure::App)?;
+            let reason = if error.is_cancelled() { "cancelled".to_owned() } else { error.to_string() };
+            running.end(Status::Failed, &reason, paths::now()).map_err(app_failure)?;
+            Err(refuse("build failed"))
+        }
+    }
+}
+
+/// An error with the lines of the Dockerfile that it is about.
+fn described(error: &AppBuildError) -> String {
+    let AppBuildError::Build { service, name, text, source } = error else { return report::chain(error) };
+    let dockerfile = Dockerfile { name: name.clone(), text: text.clone() };
+    format!("service {service}\n{}", report::of_build(source, &dockerfile))
+}

@@ -1,0 +1,148 @@
+//! The commands about apps: where they look, how they talk. One module a family.
+
+pub(crate) mod archives;
+pub(crate) mod build;
+pub(crate) mod builds;
+pub(crate) mod environment;
+pub(crate) mod racks;
+pub(crate) mod releases;
+pub(crate) mod run;
+
+use std::io::Read;
+
+use anyhow::{Context, anyhow};
+use builder::app::rack::Rack;
+use builder::app::record::{Release, go_json};
+use builder::app::records::Records;
+use builder::paths;
+use clap::Args;
+use serde::Serialize;
+
+use crate::report::Failure;
+use crate::ui;
+
+/// The rack of those who name none.
+const DEFAULT_RACK: &str = "local";
+
+/// What the commands about apps end with.
+pub(crate) type Outcome = Result<(), Failure>;
+
+/// Which app, and in which rack.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Place {
+    /// The app [default: `.convox/app`, else the name of the directory]
+    #[arg(short, long, global = true, value_name = "APP", help_heading = "Apps")]
+    pub(crate) app: Option<String>,
+    #[command(flatten)]
+    pub(crate) rack: RackName,
+}
+
+/// Which rack.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct RackName {
+    /// The rack [default: $RBUILD_RACK, $CONVOX_RACK, `.rbuild/rack`, `.convox/rack`, else `local`]
+    #[arg(short, long, global = true, value_name = "RACK", help_heading = "Apps")]
+    pub(crate) rack: Option<String>,
+}
+
+impl RackName {
+    /// Opens the rack.
+    pub(crate) fn open(&self) -> Result<Rack, Failure> {
+        let variable = |name: &str| paths::variable(name).filter(|value| !value.is_empty());
+        let name = self.rack.clone().or_else(|| variable("RBUILD_RACK")).or_else(|| variable("CONVOX_RACK"));
+        let name = name.or_else(|| local(".rbuild/rack")).or_else(|| local(".convox/rack"));
+        Rack::open(&crate::commands::home()?, name.as_deref().unwrap_or(DEFAULT_RACK)).map_err(app_failure)
+    }
+}
+
+impl Place {
+    /// Opens the records of the app.
+    pub(crate) fn open(&self) -> Result<(Rack, Records, String), Failure> {
+        let rack = self.rack.open()?;
+        let name = match self.app.clone().or_else(|| local(".convox/app")) {
+            Some(name) => name,
+            None => directory_name()?,
+        };
+        let records = rack.app(&name).map_err(app_failure)?;
+        Ok((rack, records, name))
+    }
+}
+
+/// A local setting: the first line of a small file.
+fn local(path: &str) -> Option<String> {
+    let text = fs_err::read_to_string(path).ok()?;
+    text.lines().next().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty())
+}
+
+fn directory_name() -> Result<String, Failure> {
+    let directory = fs_err::canonicalize(".").context("cannot find the working directory").map_err(Failure::App)?;
+    let name = directory.file_name().map(|name| name.to_string_lossy().into_owned());
+    name.ok_or_else(|| refuse("the root directory names no app: write `-a APP`"))
+}
+
+/// An error as these commands end with: `ERROR: …`, exit code 1.
+pub(crate) fn app_failure(error: impl Into<anyhow::Error>) -> Failure {
+    Failure::App(error.into())
+}
+
+/// A refusal in a sentence.
+pub(crate) fn refuse(sentence: impl Into<String>) -> Failure {
+    Failure::App(anyhow!(sentence.into()))
+}
+
+/// Says what a command does: to standard output, or to standard error where that is for something else.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Voice {
+    /// Standard output has to stay clean.
+    pub(crate) aside: bool,
+}
+
+impl Voice {
+    /// Says something.
+    pub(crate) fn say(self, text: &str) {
+        if self.aside { ui::pass_on(true, text.as_bytes()) } else { ui::print(text) }
+    }
+
+    /// `Doing it... OK`: the end comes when the work has.
+    pub(crate) fn doing<T>(self, what: &str, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+        self.say(&format!("{what}... "));
+        let result = work()?;
+        self.say("OK\n");
+        Ok(result)
+    }
+
+    /// `Doing it... OK, R…`.
+    pub(crate) fn making(self, what: &str, work: impl FnOnce() -> Result<String, Failure>) -> Result<String, Failure> {
+        self.say(&format!("{what}... "));
+        let made = work()?;
+        self.say(&format!("OK, {made}\n"));
+        Ok(made)
+    }
+}
+
+/// Standard output, for those that do what they say.
+pub(crate) const ALOUD: Voice = Voice { aside: false };
+
+/// Prints a document.
+pub(crate) fn print_json(document: &impl Serialize) {
+    ui::print(&(go_json(document) + "\n"));
+}
+
+/// The newest release; an empty one before the first.
+pub(crate) fn latest(records: &Records) -> Result<Release, Failure> {
+    Ok(records.releases().map_err(app_failure)?.into_iter().next().unwrap_or_default())
+}
+
+/// The options of the registry client with the credentials of a rack.
+pub(crate) fn registry_options(rack: &Rack) -> Result<registry::Options, Failure> {
+    let credentials = rack.credentials(paths::credential_files()).map_err(app_failure)?;
+    Ok(registry::Options { credentials, ..registry::Options::default() })
+}
+
+/// A password from standard input: its first line.
+pub(crate) fn password_from_stdin() -> Result<String, Failure> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).context("cannot read the password").map_err(Failure::App)?;
+    let line = text.lines().next().unwrap_or_default().to_owned();
+    if line.is_empty() { Err(refuse("there is no password on standard input")) } else { Ok(line) }
+}

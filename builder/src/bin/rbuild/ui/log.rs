@@ -1,0 +1,50 @@
+//! A build that is shown and written down at once.
+
+use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+
+use builder::progress::{Event, Progress};
+
+use super::plain::Plain;
+use super::{Display, display, note, print};
+use crate::args::Mode;
+
+/// What is shown, and the log.
+struct Both<'a> {
+    shown: Box<dyn Display + 'a>,
+    log: Box<dyn Display + 'a>,
+}
+
+/// The display of a mode, with the plain log going to a file too. Lines go to standard output, to standard error when
+/// that is `aside`.
+pub(crate) fn with_log(mode: Mode, aside: bool, log: &Mutex<fs_err::File>) -> Box<dyn Display + '_> {
+    let lines = match mode {
+        Mode::Auto => !std::io::stderr().is_terminal(),
+        Mode::Plain => true,
+        Mode::Tty | Mode::Quiet | Mode::Json => false,
+    };
+    let shown: Box<dyn Display> = match lines {
+        true if aside => Box::new(Plain::new(note)),
+        true => Box::new(Plain::new(|line: &str| print(&format!("{}\n", line.trim_end())))),
+        false => display(mode),
+    };
+    let write = |line: &str| {
+        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        // A full disk ends the build where it matters: in the store.
+        let _full = writeln!(log, "{}", line.trim_end());
+    };
+    Box::new(Both { shown, log: Box::new(Plain::new(write)) })
+}
+
+impl Progress for Both<'_> {
+    fn emit(&self, event: Event) {
+        self.log.emit(event.clone());
+        self.shown.emit(event);
+    }
+}
+
+impl Display for Both<'_> {
+    fn finish(&self, succeeded: bool) {
+        self.shown.finish(succeeded);
+    }
+}

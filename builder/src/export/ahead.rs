@@ -1,0 +1,56 @@
+//! Layers on their way to the registries while later steps still run. The push itself comes afterwards and finds them
+//! there; what went wrong here goes wrong there again and is reported then.
+
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError, mpsc};
+
+use registry::Reference;
+
+use crate::solve::tree::Tree;
+use crate::solve::{Cause, World};
+
+/// Uploads at a time, beside the steps.
+const UPLOADS: usize = 2;
+
+/// Does `act` and meanwhile pushes each layer that it tells its world of; waits for both.
+pub fn pushing<T>(world: &World<'_>, tags: &[Reference], act: impl FnOnce(&World<'_>) -> T) -> T {
+    let (send, layers) = mpsc::channel::<Tree>();
+    let (layers, failed) = (Mutex::new(layers), AtomicBool::new(false));
+    let upload = || {
+        loop {
+            let next = layers.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(tree) = next else { return };
+            let wanted = !failed.load(Ordering::Relaxed) && !world.cancel.is_cancelled();
+            if wanted && push(world, &tree, tags).is_err() {
+                failed.store(true, Ordering::Relaxed);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..UPLOADS {
+            scope.spawn(upload);
+        }
+        // It is dropped, and the channel closed, whatever becomes of `act`.
+        let made = move |tree: &Tree| drop(send.send(tree.clone()));
+        act(&World { made: &made, ..*world })
+    })
+}
+
+/// The layer could not be made, or not be pushed.
+struct Failed;
+
+impl From<Cause> for Failed {
+    fn from(_: Cause) -> Self {
+        Self
+    }
+}
+
+fn push(world: &World<'_>, tree: &Tree, tags: &[Reference]) -> Result<(), Failed> {
+    let layer = tree.top_layer(world)?;
+    let open = || {
+        let file = world.store.blobs().open(layer.blob.digest()).map_err(io::Error::other)?;
+        Ok(Box::new(file) as Box<dyn Read + Send>)
+    };
+    tags.iter().try_for_each(|tag| world.client.push_blob(tag, &layer.blob, None, &open).map(drop).map_err(|_| Failed))
+}
