@@ -9,7 +9,8 @@
 //!                                        or the error
 //! ```
 //!
-//! A case may have a `context` and a `setup` of its own. All cases share one state directory and run two at a time.
+//! Every case is built without the cache and then with it, which has to give the same image. A case may have a `context`
+//! and a `setup` of its own. All cases share one state directory and run two at a time.
 //! `UPDATE_EXPECT=1` rewrites what is expected; read what it wrote.
 
 use std::collections::BTreeMap;
@@ -17,6 +18,8 @@ use std::fmt::Write as _;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+
+use serde_json::Value;
 
 use crate::common::{Bench, Image, Run, peer, registry, with_bases};
 
@@ -90,19 +93,43 @@ fn update() -> bool {
     std::env::var_os("UPDATE_EXPECT").is_some()
 }
 
-/// Builds a case below `scratch` and tells what came of it.
+/// Builds a case below `scratch`, with a cold cache and with a warm one, and tells what came of it.
 fn build(case: &Path, scratch: &Path, bench: &Bench, base: &Image) -> String {
     prepare(case, scratch);
-    let layout = scratch.join("layout");
+    let (cold, warm) = (scratch.join("cold"), scratch.join("warm"));
+    let run = build_into(case, scratch, &cold, bench, &["--no-cache"]);
+    if run.code != 0 {
+        return refused(&run).replace(&registry(), "{registry}");
+    }
+    let image = Image::read(&cold);
+    let run = build_into(case, scratch, &warm, bench, &[]);
+    let again = Image::read(&warm);
+    if !same_but_for_times(&image, &again) {
+        return format!("a warm cache gives another image:\n{}", run.stderr);
+    }
+    told(&image, base).replace(&registry(), "{registry}")
+}
+
+/// Whether two images have the same layers, the same files and the same config, times aside.
+fn same_but_for_times(one: &Image, other: &Image) -> bool {
+    let history = |image: &Image| {
+        let mut entries = image.config["history"].as_array().cloned().unwrap_or_default();
+        entries.iter_mut().for_each(|entry| entry["created"] = Value::Null);
+        entries
+    };
+    let same_files = one.layers == other.layers && merged(one) == merged(other);
+    same_files && one.run() == other.run() && history(one) == history(other)
+}
+
+/// Builds a case into an OCI layout.
+fn build_into(case: &Path, scratch: &Path, layout: &Path, bench: &Bench, arguments: &[&str]) -> Run {
     let mut command = bench.rbuild();
-    command.current_dir(scratch).args(["build", "--progress", "plain", "-f", "Dockerfile"]);
+    command.current_dir(scratch).args(["build", "--progress", "plain", "-f", "Dockerfile"]).args(arguments);
     command.arg("-o").arg(format!("type=oci,tar=false,dest={}", layout.display()));
     if let Ok(arguments) = fs_err::read_to_string(case.join("arguments")) {
         command.args(arguments.lines());
     }
-    let run = Run::of(command.arg("context"));
-    let text = if run.code == 0 { told(&Image::read(&layout), base) } else { refused(&run) };
-    text.replace(&registry(), "{registry}")
+    Run::of(command.arg("context"))
 }
 
 /// Writes the Dockerfile and the context of a case.

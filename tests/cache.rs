@@ -126,3 +126,30 @@ fn pruning_keeps_named_images_and_nothing_else() {
     assert_eq!(prune(&["--all"]).code, 0);
     assert_eq!(crate::common::Run::of(bench.rbuild().arg("images")).stdout.lines().count(), 1);
 }
+
+#[test]
+fn a_step_that_makes_something_else_each_time_is_found_out() {
+    let bench = Bench::with("FROM {busybox}\nRUN echo 1 >/x\nCOPY src /src\n");
+    bench.file("src/a", "a");
+    bench.build(&[]);
+    let run = bench.build(&["--cache-verify", "100%"]);
+    assert!(run.stderr.contains("verify [stage-0 2/3] RUN echo 1"), "{}", run.stderr);
+    bench.dockerfile("FROM {busybox}\nRUN cat /proc/sys/kernel/random/uuid >/x\n");
+    bench.build(&[]);
+    let run = bench.try_build(&["--cache-verify", "100%"]);
+    assert!(run.code == 1 && run.stderr.contains("`/x` changed"), "{}", run.stderr);
+}
+
+#[test]
+fn the_umask_of_a_check_out_can_be_left_out() {
+    let bench = Bench::with("FROM scratch\nCOPY src /src\n");
+    for (file, mode) in [("src/a", 0o640), ("src/b", 0o710)] {
+        fs_err::set_permissions(bench.file(file, "x"), PermissionsExt::from_mode(mode)).unwrap();
+    }
+    fs_err::set_permissions(bench.context().join("src"), PermissionsExt::from_mode(0o700)).unwrap();
+    let listing = bench.image(&["--context-mode", "git"]).top();
+    assert_eq!(listing, "d 0755 0:0 src\n- 0644 0:0 src/a\n- 0755 0:0 src/b\n");
+    fs_err::set_permissions(bench.context().join("src/a"), PermissionsExt::from_mode(0o600)).unwrap();
+    assert_eq!(bench.build(&["--context-mode=git"]).cached(), 1);
+    assert_eq!(bench.build(&[]).cached(), 0);
+}

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use snapshot::{Flavour, Store};
 
 use crate::bases::{self, BaseError};
+use crate::cache::{self, CacheFrom, CacheTo, Caches};
 use crate::checks::{self, Subject};
-use crate::context::{ContextError, Ignore, LocalContext, Memo};
+use crate::context::{ContextError, Ignore, LocalContext, Memo, Modes};
 use crate::contexts::{NamedTree, OpenError, open_named};
 use crate::dockerfile::lint::Finding;
 use crate::dockerfile::{self, CheckOptionError};
@@ -51,6 +52,8 @@ pub struct Build {
     pub compression: Chosen,
     /// Look nothing up in the cache.
     pub no_cache: bool,
+    /// How it uses caches.
+    pub caching: Caching,
     /// Steps at a time; as many as there are processors when absent.
     pub jobs: Option<usize>,
     /// What its steps may have.
@@ -59,6 +62,25 @@ pub struct Build {
     pub settings: Settings,
     /// The time of everything that the build makes, RFC 3339; the clock's when absent.
     pub epoch: Option<String>,
+}
+
+/// How a build uses caches, and tells of it.
+#[derive(Debug, Clone, Default)]
+pub struct Caching {
+    /// Look nothing of these stages up in the cache.
+    pub no_cache_stages: Vec<String>,
+    /// After a failure, finish what does not depend on the step that failed.
+    pub keep_going: bool,
+    /// Say of each step that runs why the cache did not have it.
+    pub explain: bool,
+    /// Which permissions the files of the build context have.
+    pub modes: Modes,
+    /// How many of a hundred steps that the cache has are run all the same, and compared.
+    pub verify: u8,
+    /// Where steps are looked up besides the store.
+    pub from: Vec<CacheFrom>,
+    /// Where steps are kept besides the store.
+    pub to: Vec<CacheTo>,
 }
 
 /// What a build stands on.
@@ -114,10 +136,19 @@ pub enum BuildError {
     /// The build arg that stands for `# check=`.
     #[error("cannot read the build arg BUILDKIT_DOCKERFILE_CHECK")]
     CheckOptions(#[from] CheckOptionError),
+    /// A cache was not written that had to be.
+    #[error("cannot keep the steps in the cache `{place}`: see the warnings above")]
+    Cache {
+        /// The cache.
+        place: String,
+    },
     /// Checks that found something where `error=true` is asked for.
     #[error("the checks found something, and `error=true` makes that an error")]
     Checks(Vec<Finding>),
 }
+
+/// Threads that keep steps in caches: each waits for the network most of the time.
+const KEEPERS: usize = 4;
 
 /// The store as the sandbox's rung needs it.
 pub fn open_store(home: &std::path::Path, sandbox: &Sandbox) -> Result<Store, snapshot::Error> {
@@ -210,7 +241,7 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
     notes.into_iter().chain(frontend_args::without_effect(&build.request)).for_each(|note| reporter.warn(&note));
 
     let lease = store.lease(&format!("building `{name}`"))?;
-    let context = LocalContext::open(&build.context, build.ignore.clone())?;
+    let context = LocalContext::open(&build.context, build.ignore.clone())?.with_modes(build.caching.modes);
     let remotes = Remotes::new(&build.grants, machine.cancel);
     let contexts = named_contexts(&contexts, &build.request, store, &remotes)?;
     let memo_path = store.path().join("context-digests");
@@ -219,6 +250,7 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
         secrets_in_layers: build.grants.secrets_in_layers && !needles.is_empty(),
         ..options(build, machine.sandbox.emulation())
     };
+    let caches = Caches::new(&build.caching.from, &build.caching.to);
     let wholes = Wholes::default();
     let world = World {
         store,
@@ -232,22 +264,36 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
         reporter,
         cancel: machine.cancel,
         options: &options,
+        caches: &caches,
         grants: &build.grants,
         made: &|_| (),
         needles: Some(&needles).filter(|needles| !needles.is_empty() && !options.secrets_in_layers),
     };
-    let mut made = make(build, &graph, &world);
-    for damaged in 1..=RETRIES {
-        if made.is_ok() || store.blobs().damaged() < damaged {
-            break;
+    let made = std::thread::scope(|scope| {
+        // What steps made goes into caches while later steps run and the image is pushed.
+        let workers = if caches.can_export() { KEEPERS } else { 0 };
+        (0..workers).for_each(|_| drop(scope.spawn(|| world.caches.work(&world))));
+        let mut made = make(build, &graph, &world);
+        for damaged in 1..=RETRIES {
+            if made.is_ok() || store.blobs().damaged() < damaged {
+                break;
+            }
+            reporter.warn("a damaged file was removed from the store: what it was for is made again");
+            made = make(build, &graph, &world);
         }
-        reporter.warn("a damaged file was removed from the store: what it was for is made again");
-        made = make(build, &graph, &world);
-    }
+        caches.keep_mounts(&world);
+        caches.close();
+        made
+    });
     memo.save(&memo_path)?;
     drop(lease);
     tidy(store, machine.keep_storage, reporter);
-    made
+    let image = made?;
+    if let Some(place) = caches.failure() {
+        return Err(BuildError::Cache { place: place.to_string() });
+    }
+    reporter.sum_up();
+    Ok(image)
 }
 
 /// Keeps the store within its limit. A build that is done does not fail for it.
@@ -264,17 +310,20 @@ fn tidy(store: &Store, limit: Limit, reporter: &Reporter<'_>) {
     }
 }
 
-/// Solves and exports.
+/// Solves a graph and exports what came of it.
 fn make(build: &Build, graph: &Graph, world: &World<'_>) -> Result<Image, BuildError> {
     let solve = |world: &World<'_>| solve::solve(graph, world);
     let push = build.outputs.contains(&Output::Push);
     let tree = if push { export::pushing(world, &build.tags, solve) } else { solve(world) }?;
-    let options = world.options;
     let made: Vec<Option<&str>> = tree.layers().iter().map(|layer| layer.created()).collect();
-    let layers = if options.export_layers { tree.blobs(world).map_err(ExportError::from)? } else { Vec::new() };
-    let image = assemble(graph.config.clone(), layers, &made, build.epoch.as_deref());
+    let export_layers = world.options.export_layers;
+    let layers = if export_layers { tree.blobs(world).map_err(ExportError::from)? } else { Vec::new() };
+    let mut image = assemble(graph.config.clone(), layers, &made, build.epoch.as_deref());
+    if world.caches.is_inline() {
+        cache::annotate(&mut image, &tree.records(world));
+    }
     let exported = Exported { image: &image, tree: &tree, tags: &build.tags };
-    if options.export_layers {
+    if export_layers {
         export::store(world, &exported)?;
     }
     for output in &build.outputs {
@@ -306,6 +355,10 @@ fn options(build: &Build, emulation: Option<RootEmulation>) -> solve::Options {
     solve::Options {
         jobs: build.jobs.unwrap_or(processors),
         no_cache: build.no_cache,
+        no_cache_stages: build.caching.no_cache_stages.clone(),
+        keep_going: build.caching.keep_going,
+        explain: build.caching.explain,
+        verify: build.caching.verify,
         secrets_in_layers: false,
         settings: build.settings.clone(),
         private_network: build.request.network == StepNetwork::Private,

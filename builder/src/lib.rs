@@ -18,6 +18,7 @@ pub mod app;
 pub mod archive;
 pub mod bases;
 pub mod build;
+pub mod cache;
 pub mod checks;
 pub mod context;
 pub mod contexts;

@@ -3,7 +3,7 @@
 //! The library never prints. The terminal, the plain log and the JSON log are readers of this one stream.
 
 use std::fmt::Display;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,15 @@ pub enum Event {
         step: u32,
         /// What it would have done.
         name: String,
+        /// Another cache than the store has it, and nothing of it is fetched so far.
+        remote: bool,
+    },
+    /// Why a step runs that the cache could have had.
+    Missed {
+        /// Its number.
+        step: u32,
+        /// In a sentence.
+        reason: String,
     },
     /// Bytes that a step wrote.
     Output {
@@ -59,6 +68,22 @@ pub enum Event {
         /// Its number.
         step: u32,
     },
+    /// The build has ended well: what it did.
+    Summary {
+        /// Steps that ran.
+        run: u64,
+        /// Steps that the cache had.
+        hit: u64,
+        /// How long these took when they ran, in milliseconds.
+        #[serde(rename = "saved_milliseconds", serialize_with = "as_milliseconds")]
+        saved: Duration,
+        /// Bytes of blobs that were fetched.
+        #[serde(rename = "bytes_down")]
+        down: u64,
+        /// Bytes of blobs that were sent.
+        #[serde(rename = "bytes_up")]
+        up: u64,
+    },
     /// Something the user should know that stops nothing.
     Warning {
         /// In one sentence.
@@ -77,10 +102,26 @@ pub trait Progress: Sync {
 pub struct Reporter<'a> {
     sink: &'a dyn Progress,
     last: Arc<AtomicU32>,
+    totals: Arc<Totals>,
     /// What stands before the names of steps.
     prefix: String,
     /// What nobody may see.
     needles: Option<&'a Needles>,
+}
+
+/// What a build did, in numbers that grow while it runs.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Steps that ran.
+    pub run: AtomicU64,
+    /// Steps that the cache had.
+    pub hit: AtomicU64,
+    /// Milliseconds that these took when they ran.
+    pub saved: AtomicU64,
+    /// Bytes of blobs that were fetched.
+    pub down: AtomicU64,
+    /// Bytes of blobs that were sent.
+    pub up: AtomicU64,
 }
 
 impl std::fmt::Debug for Reporter<'_> {
@@ -92,7 +133,8 @@ impl std::fmt::Debug for Reporter<'_> {
 impl<'a> Reporter<'a> {
     /// Starts counting at 1.
     pub fn new(sink: &'a dyn Progress) -> Self {
-        Self { sink, last: Arc::new(AtomicU32::new(0)), prefix: String::new(), needles: None }
+        let (last, totals) = (Arc::new(AtomicU32::new(0)), Arc::default());
+        Self { sink, last, totals, prefix: String::new(), needles: None }
     }
 
     /// One that counts on and puts a prefix before the names of steps.
@@ -118,10 +160,30 @@ impl<'a> Reporter<'a> {
         Step { sink: self.sink, number, begun: Instant::now(), needles: self.needles, redactors: Mutex::default() }
     }
 
-    /// Tells of a step that the cache had.
-    pub fn cached(&self, name: &str) {
+    /// Tells of a step that the cache had, or another one than the store; running it took so many milliseconds.
+    pub fn cached(&self, name: &str, saved: u64, remote: bool) {
         let step = self.next();
-        self.sink.emit(Event::Cached { step, name: self.shown(name) });
+        self.totals.hit.fetch_add(1, Ordering::Relaxed);
+        self.totals.saved.fetch_add(saved, Ordering::Relaxed);
+        self.sink.emit(Event::Cached { step, name: self.shown(name), remote });
+    }
+
+    /// What the build did so far, to be added to.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// Tells what the build did.
+    pub fn sum_up(&self) {
+        let count = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        let Totals { run, hit, saved, down, up } = &*self.totals;
+        self.sink.emit(Event::Summary {
+            run: count(run),
+            hit: count(hit),
+            saved: Duration::from_millis(count(saved)),
+            down: count(down),
+            up: count(up),
+        });
     }
 
     /// Tells the user something.
@@ -179,6 +241,11 @@ impl Step<'_> {
     /// Writes one line of the builder's own into the step's log.
     pub fn note(&self, text: impl Display) {
         self.output(false, format!("{text}\n").as_bytes());
+    }
+
+    /// Tells why the cache did not have the step.
+    pub fn missed(&self, reason: String) {
+        self.sink.emit(Event::Missed { step: self.number, reason });
     }
 
     /// Ends the step without a result.

@@ -70,7 +70,8 @@ pub(crate) fn dangling(store: &Store, object: &Object) -> Option<Error> {
             (cache::KIND, key) => {
                 let record: cache::Record = serde_json::from_slice(&store.peek_record(cache::KIND, key)?).ok()?;
                 let layer = record.layer.is_some_and(|layer| has(layer.blob.digest()));
-                (!layer && !store.has_snapshot(key)).then_some("the step that it stands for is missing")
+                (!layer && !store.has_snapshot(record.made.0.digest()))
+                    .then_some("the step that it stands for is missing")
             }
             (http::KIND, key) => {
                 let bytes = store.peek_record(http::KIND, key)?;

@@ -13,10 +13,12 @@ use std::sync::OnceLock;
 use crate::entry::{Content, Entry, Kind, Metadata, Mtime, Xattrs};
 
 mod codec;
+mod content;
 mod relocate;
 mod view;
 mod writer;
 
+pub use content::ContentDigest;
 pub(crate) use relocate::{Relocation, relocate};
 pub(crate) use view::resolve_with;
 pub use view::{Found, View};

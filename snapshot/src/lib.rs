@@ -70,7 +70,7 @@ mod xattr;
 pub use blob::{BlobStore, BlobWriter};
 pub use entry::{Content, Entry, Kind, Metadata, Mtime, Xattrs};
 pub use error::Error;
-pub use index::{Found, IndexWriter, LayerIndex, Node, View};
+pub use index::{ContentDigest, Found, IndexWriter, LayerIndex, Node, View};
 pub use layer::{Compression, Layer, LayerOptions, LayerWriter, SegmentCache, SegmentCounts, TarError, TarWriter};
 pub use lock::NamedLock;
 pub use owner::Owner;

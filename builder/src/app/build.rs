@@ -16,7 +16,7 @@ use super::manifest::{BuildForm, Manifest};
 use super::record::{ServiceImage, shell_words};
 use super::targets::{self, Copied, Target};
 use super::transfer::{self, TransferError};
-use crate::build::{self, Build, BuildError, Machine, Shared};
+use crate::build::{self, Build, BuildError, Caching, Machine, Shared};
 use crate::context::ContextError;
 use crate::contexts::{OpenError, open_local};
 use crate::dockerfile::Dockerfile;
@@ -197,7 +197,8 @@ pub fn build(app: &AppBuild<'_>, machine: &Machine<'_>, progress: &dyn Progress)
             failures.lock().unwrap_or_else(PoisonError::into_inner).push(error);
         })
     };
-    let ended = scheduler::run(&ids, at_once, noting, || machine.cancel.cancel());
+    let ended =
+        scheduler::run(&ids, scheduler::Run { jobs: at_once, keep_going: false }, noting, || machine.cancel.cancel());
     let mut failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
     if ended.is_err() {
         // Others were cancelled because of the one that failed.
@@ -251,6 +252,7 @@ fn prepare(app: &AppBuild<'_>, target: &Target, declared: &mut BTreeSet<String>)
         dockerfile_name: main.name,
         context: main.directory,
         ignore: main.ignore,
+        caching: Caching::default(),
         request: Request {
             build_args: resolved.values,
             secret_args: resolved.secrets,

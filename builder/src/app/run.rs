@@ -13,6 +13,7 @@ use snapshot::{Layer, Store};
 use super::record::ServiceImage;
 use super::transfer::{self, TransferError};
 use crate::build::{BuildError, Machine};
+use crate::cache::Caches;
 use crate::context::{ContextError, Ignore, LocalContext, Memo};
 use crate::dockerfile::Span;
 use crate::grants::Grants;
@@ -118,6 +119,10 @@ pub fn run(
     let options = solve::Options {
         jobs: 1,
         no_cache: false,
+        no_cache_stages: Vec::new(),
+        keep_going: false,
+        explain: false,
+        verify: 0,
         secrets_in_layers: false,
         private_network: false,
         settings: Settings::default(),
@@ -139,6 +144,7 @@ pub fn run(
         reporter: &Reporter::new(progress),
         cancel: machine.cancel,
         options: &options,
+        caches: &Caches::default(),
         grants: &Grants::default(),
         made: &|_| (),
         needles: None,

@@ -39,7 +39,7 @@ pub(super) fn copy<E: From<ContextError>>(
             }
             let file = beneath::open_file(found.directory, found.name);
             let Some((file, stat)) = gone_or(file, found.path)? else { return Ok(()) };
-            let entry = entry_now(&found, &file, &stat)?;
+            let entry = entry_now(context, &found, &file, &stat)?;
             let known = found.content.filter(|_| stat.identity == found.stat.identity);
             let mut delivery = Delivery::new(file, stat.identity, known, found.path);
             let visited = visit(index, found.relative, &entry, &mut delivery);
@@ -51,12 +51,14 @@ pub(super) fn copy<E: From<ContextError>>(
 }
 
 /// The entry of a file that was opened after the walk saw it.
-fn entry_now(found: &walk::Found<'_>, file: &File, stat: &Stat) -> Result<Entry, ContextError> {
+fn entry_now(context: &LocalContext, found: &walk::Found<'_>, file: &File, stat: &Stat) -> Result<Entry, ContextError> {
     if stat.identity == found.stat.identity {
         return Ok(found.entry.clone());
     }
     let entry = beneath::entry_of_open(file, stat);
-    entry.map_err(|source| ContextError::Read { path: found.path.to_owned(), source })
+    let mut entry = entry.map_err(|source| ContextError::Read { path: found.path.to_owned(), source })?;
+    context.set_mode(&mut entry);
+    Ok(entry)
 }
 
 /// Hands out a known number of bytes of a file and digests them.

@@ -235,7 +235,7 @@ fn read_all(context: &LocalContext, memo: &Memo, files: &[Pending]) -> Result<Ve
                 return Ok(read);
             }
             for (index, file) in files.iter().enumerate().skip(start).take(RUN) {
-                read.push((index, read_one(&mut opener, memo, file, &mut buffer)?));
+                read.push((index, read_one(context, &mut opener, (memo, file), &mut buffer)?));
             }
         }
     };
@@ -256,9 +256,9 @@ fn read_all(context: &LocalContext, memo: &Memo, files: &[Pending]) -> Result<Ve
 
 /// Reads one file, and remembers its digest if it held still.
 fn read_one(
+    of: &LocalContext,
     opener: &mut Opener<'_>,
-    memo: &Memo,
-    pending: &Pending,
+    (memo, pending): (&Memo, &Pending),
     buffer: &mut [u8],
 ) -> Result<ReadFile, ContextError> {
     for _ in 0..ATTEMPTS {
@@ -266,11 +266,12 @@ fn read_one(
         let file = opener.open(&pending.path);
         let Some((mut file, stat)) = gone_or(file, &pending.path)? else { return Ok(None) };
         let failed = |source| ContextError::Read { path: pending.path.clone(), source };
-        let entry = if stat.identity == pending.identity {
+        let mut entry = if stat.identity == pending.identity {
             pending.entry.clone()
         } else {
             beneath::entry_of_open(&file, &stat).map_err(failed)?
         };
+        of.set_mode(&mut entry);
         let Some(content) = hash(&mut file, stat.identity.size, buffer).map_err(failed)? else { continue };
         let after = beneath::stat_open(file.as_fd()).map_err(failed)?;
         if after.identity == stat.identity && entry.metadata.xattrs.is_empty() {

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fs_err as fs;
 use rustix::fs::{Mode, OFlags};
-use snapshot::Entry;
+use snapshot::{Entry, Kind};
 
 use super::beneath::Opener;
 use super::error::ContextError;
@@ -28,8 +28,20 @@ const IGNORE_LIMIT: u64 = 4 << 20;
 pub struct LocalContext {
     root: OwnedFd,
     ignore: Ignore,
+    modes: Modes,
     /// The digests that were asked for.
     digests: Mutex<Vec<Digested>>,
+}
+
+/// Which permissions the files of a context have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Modes {
+    /// Their own.
+    #[default]
+    Kept,
+    /// Those that git keeps: 0755 for directories and for what its owner may execute, else 0644. The umask of whoever
+    /// checked the files out is nowhere to be seen then.
+    Git,
 }
 
 /// What a digest was found of.
@@ -64,7 +76,7 @@ impl LocalContext {
         let opened = rustix::fs::open(root, directory, Mode::empty())
             .map_err(|source| ContextError::Root { path: root.to_owned(), source: source.into() })?;
         fs::metadata("/proc/self/fd").map_err(ContextError::NoProc)?;
-        Ok(Self { root: opened, ignore, digests: Mutex::default() })
+        Ok(Self { root: opened, ignore, modes: Modes::Kept, digests: Mutex::default() })
     }
 
     /// Returns what `pattern` selects, sorted by path as the pattern sees it: a literal path, or wildcards as in
@@ -141,7 +153,7 @@ impl LocalContext {
     /// Resolves the links of `path` inside the root, ignored or not.
     pub fn find(&self, path: &Path) -> Result<PathBuf, ContextError> {
         let root = self.root.try_clone().map_err(|source| read(path, source))?;
-        let bare = Self { root, ignore: Ignore::default(), digests: Mutex::default() };
+        let bare = Self { root, ignore: Ignore::default(), modes: self.modes, digests: Mutex::default() };
         let relative = path.components().filter(|part| !matches!(part, Component::RootDir | Component::CurDir));
         resolve::find(&bare, &relative.collect::<PathBuf>()).map(|(found, _)| found)
     }
@@ -152,6 +164,22 @@ impl LocalContext {
         match super::beneath::open_directory(self.root(), &found) {
             Ok(_) => Ok(found),
             Err(source) => Err(read(Path::new(path), source)),
+        }
+    }
+
+    /// Chooses which permissions its files have.
+    #[must_use]
+    pub fn with_modes(self, modes: Modes) -> Self {
+        Self { modes, ..self }
+    }
+
+    /// Gives an entry the permissions that it has in this context.
+    pub(super) fn set_mode(&self, entry: &mut Entry) {
+        let mode = &mut entry.metadata.mode;
+        match (self.modes, &entry.kind) {
+            (Modes::Git, Kind::Directory) => *mode = 0o755,
+            (Modes::Git, Kind::File { .. }) => *mode = if *mode & 0o100 == 0 { 0o644 } else { 0o755 },
+            _ => {}
         }
     }
 

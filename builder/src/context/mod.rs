@@ -24,6 +24,6 @@ mod walk;
 
 pub use error::ContextError;
 pub use ignore::{Ignore, IgnoreError};
-pub use local::{Deliver, LocalContext, Selected, load_ignore, load_ignore_beneath};
+pub use local::{Deliver, LocalContext, Modes, Selected, load_ignore, load_ignore_beneath};
 pub use memo::Memo;
 pub use pattern::PatternError;

@@ -67,6 +67,19 @@ pub(super) fn walk<E: From<ContextError>>(
     memo: Option<&Memo>,
     visit: Visit<'_, E>,
 ) -> Result<(), E> {
+    walk_as_found(context, at, exclude, memo, &mut |mut found| {
+        context.set_mode(&mut found.entry);
+        visit(found)
+    })
+}
+
+fn walk_as_found<E: From<ContextError>>(
+    context: &LocalContext,
+    at: &Selected,
+    exclude: &Ignore,
+    memo: Option<&Memo>,
+    visit: Visit<'_, E>,
+) -> Result<(), E> {
     let failed = |source| super::resolve::not_found_or_read(&at.path, source);
     let (Some(parent), Some(name)) = (at.path.parent(), at.path.file_name()) else {
         return walk_root(context, exclude, memo, visit);

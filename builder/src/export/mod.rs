@@ -118,5 +118,6 @@ fn open_layer(world: &World<'_>, tree: &Tree, position: usize, layer: &Layer) ->
     if let Some((image, pulled)) = tree.layers()[position].image().filter(|(_, pulled)| *pulled == layer) {
         crate::solve::fetch(world, image, pulled)?;
     }
+    tree.obtain(position, layer, world)?;
     Ok(world.store.blobs().open_verified(layer.blob.digest())?)
 }

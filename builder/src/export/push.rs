@@ -83,9 +83,8 @@ fn push_layer(
     position: usize,
 ) -> Result<Pushed, ExportError> {
     let layer = &exported.image.layers[position];
-    let source = exported.tree.layers()[position].image();
-    let source = source.filter(|(image, pulled)| image.layout.is_none() && *pulled == layer);
-    let source = source.map(|(image, _)| &image.reference);
+    let kept = || world.caches.repository_at(tag.registry());
+    let source = exported.tree.layers()[position].repository(layer).or_else(kept);
     let origin = source.filter(|source| source.registry() == tag.registry()).map(Reference::repository);
     let mount = mount.or(origin);
     // A layer of the base is fetched only when the registry neither has nor mounts it.
@@ -93,10 +92,12 @@ fn push_layer(
         let file = open_layer(world, exported.tree, position, layer).map_err(io::Error::other)?;
         Ok(Box::new(file) as Box<dyn Read + Send>)
     };
-    world
-        .client
-        .push_blob(tag, &layer.blob, mount, &open)
-        .map_err(|source| ExportError::Push { reference: tag.whole(), source: Box::new(source) })
+    let pushed = world.client.push_blob(tag, &layer.blob, mount, &open);
+    let pushed = pushed.map_err(|source| ExportError::Push { reference: tag.whole(), source: Box::new(source) })?;
+    if pushed == Pushed::Uploaded {
+        world.reporter.totals().up.fetch_add(layer.blob.size(), Ordering::Relaxed);
+    }
+    Ok(pushed)
 }
 
 fn describe(pushed: Pushed) -> &'static str {

@@ -141,6 +141,11 @@ fn a_step_whose_layer_and_directory_are_gone_is_no_step() {
     let layer = blob(&store, 1, 5);
     let key = layer.diff_id.digest().to_owned();
     let record = crate::solve::cache::Record {
+        made: SnapshotId(layer.diff_id.clone()),
+        on: Vec::new(),
+        milliseconds: 0,
+        content: None,
+        fields: Vec::new(),
         layer: Some(layer),
         compression: snapshot::Compression::default(),
         created: String::new(),

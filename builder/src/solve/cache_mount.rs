@@ -24,6 +24,7 @@ use crate::dockerfile::Sharing;
 use crate::graph::CacheOp;
 
 use super::error::Cause;
+use super::recall::definition_of;
 use super::tree::Tree;
 use super::{World, mounts};
 
@@ -35,7 +36,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// A directory that a step may use until this is dropped.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(crate) struct Held {
     directory: PathBuf,
     /// Holds the lock.
     lock: fs::File,
@@ -43,12 +44,12 @@ pub(super) struct Held {
 
 impl Held {
     /// Its content.
-    pub(super) fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
     /// Lets others have it.
-    pub(super) fn release(self) {
+    pub(crate) fn release(self) {
         drop(self.lock);
     }
 }
@@ -57,7 +58,7 @@ impl Held {
 /// directory: they would not find what they ask for.
 pub(super) fn name(cache: &CacheOp, from: Option<&Tree>) -> String {
     let number = |number: Option<u32>| number.map_or_else(String::new, |number| number.to_string());
-    let content = from.and_then(Tree::id).map_or_else(String::new, |id| id.0.to_string());
+    let content = from.and_then(definition_of).map_or_else(String::new, ToString::to_string);
     let fields = [
         cache.id.clone(),
         number(cache.mode),
@@ -89,6 +90,12 @@ pub(super) fn hold(
         }
         number += 1;
     }
+}
+
+/// Waits until nobody uses the mount `name`; none when it has nothing.
+pub(crate) fn hold_mount(world: &World<'_>, name: &str) -> Option<Held> {
+    let nothing = |_: &Path| Err(Cause::Cancelled);
+    hold(world, name, Sharing::Locked, &nothing).ok()
 }
 
 /// One directory of a mount.

@@ -69,8 +69,7 @@ pub(super) fn copy(world: &World<'_>, job: &Job<'_>) -> Result<(), Cause> {
     for (number, source) in sources.iter().enumerate() {
         copying.source(number, source)?;
     }
-    let name = format!("COPY … {}", op.destination);
-    copying.placement.finish(world, job.tree, &name)
+    copying.placement.finish(world, job.tree)
 }
 
 /// A git source on disk.

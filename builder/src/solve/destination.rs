@@ -227,7 +227,7 @@ impl<'a> Placement<'a> {
     }
 
     /// Completes the layer and makes it `tree`'s top.
-    pub(super) fn finish(self, world: &World<'_>, tree: &Tree, name: &str) -> Result<(), Cause> {
+    pub(super) fn finish(self, world: &World<'_>, tree: &Tree) -> Result<(), Cause> {
         let top = tree.top();
         if let Some((writer, active)) = self.tree {
             writer.finish()?;
@@ -238,7 +238,7 @@ impl<'a> Placement<'a> {
             top.keep_index(world, index.into())?;
             top.keep_layer(layer);
         }
-        tree.remember(world, name)
+        Ok(())
     }
 }
 

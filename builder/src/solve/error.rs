@@ -1,5 +1,6 @@
 //! Why a step did not end well.
 
+use std::error::Error as StdError;
 use std::path::PathBuf;
 
 use crate::accounts::AccountError;
@@ -27,6 +28,12 @@ impl SolveError {
     pub(super) fn new(vertex: &Vertex, cause: Cause) -> Self {
         Self { span: vertex.span, step: vertex.name.clone(), cause: Box::new(cause) }
     }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| (*error).source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Why a step failed.
@@ -113,6 +120,22 @@ pub enum Cause {
         reference: String,
         /// Why.
         source: Box<registry::Error>,
+    },
+    /// A step that was run to verify the cache made something else.
+    #[error("the cache has another result than the step makes now: `/{}` {how}", path.display())]
+    Differs {
+        /// The first path that differs.
+        path: PathBuf,
+        /// How.
+        how: &'static str,
+    },
+    /// A layer of a cache could not be fetched.
+    #[error("cannot fetch a layer from the cache `{place}`")]
+    Import {
+        /// The cache.
+        place: String,
+        /// Why.
+        source: Box<crate::cache::PlaceError>,
     },
     /// An image's layer could not be read from its OCI layout.
     #[error(transparent)]

@@ -37,9 +37,11 @@ fn flattened(height: usize) -> usize {
 
 /// The directory of a whole tree, which stays in the store as the layers' own do.
 fn flatten(world: &World<'_>, tree: &Tree) -> Result<PathBuf, Cause> {
-    let (Some(id), Some(top)) = (tree.id(), tree.layers().len().checked_sub(1)) else { return Err(Cause::Cancelled) };
+    let (Some(made), Some(top)) = (tree.identity(), tree.layers().len().checked_sub(1)) else {
+        return Err(Cause::Cancelled);
+    };
     let snapshots = world.store.snapshots();
-    let id = SnapshotId(sha256(format!("flattened {}", id.0).as_bytes()));
+    let id = SnapshotId(sha256(format!("flattened {made}").as_bytes()));
     if let Some(snapshot) = snapshots.get(&id) {
         return Ok(snapshot.dir);
     }

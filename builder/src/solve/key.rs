@@ -2,128 +2,159 @@
 //!
 //! | field | RUN | COPY, ADD | WORKDIR | image |
 //! |---|---|---|---|---|
-//! | key of the tree below | yes | unless `--link`, which only looks names of `--chown` up there | yes | – |
 //! | resolved operation | argv, script, working directory, user, network | destination, `--chown`, `--chmod`, `--exclude`, `--parents`, unpack | path, owner | – |
 //! | variables in scope (ARG, ENV), in order | yes | expanded into the fields | expanded into the fields | – |
 //! | content of the sources: names, types, modes, bytes, links, attributes | – | yes | – | – |
 //! | digest and file name of a download; commit and directory of a repository | – | yes | – | – |
-//! | key of the tree that `--from` reads, and the patterns | – | yes | – | – |
 //! | names of secret variables; whether layers may hold secrets, where a step has any | yes | – | – | – |
 //! | the emulation of root, where it is not exact | yes | – | – | – |
-//! | each mount: type, target, options; content of what it binds, or the key of its tree | yes | – | – | – |
+//! | each mount: type, target, options; content of what it binds of the context | yes | – | – | – |
 //! | the build's fixed time, which new directories and heredocs' files get | – | yes | yes | – |
+//! | *input*: the tree below | yes | unless `--link`, which only looks names of `--chown` up there | yes | – |
+//! | *input*: what `--from` and mounts read of other trees | yes | yes | – | – |
 //! | chain_id of its layers | – | – | – | yes |
+//!
+//! A step has two keys, which differ in how they name its inputs:
+//!
+//! | | the tree below | other trees | known |
+//! |---|---|---|---|
+//! | definition | its definition key | their definition keys | before anything runs |
+//! | content | the diff_ids of an image's layers, the content of a step's | content of the paths that are read | when the inputs are |
+//!
+//! A step that ran again and made the same as before lets what stands on it hit by content, though all definitions
+//! changed. The content of a tree is everything but times (`snapshot::ContentDigest`).
 //!
 //! Never in a key: predefined proxy arguments, the number of jobs, progress and output options, tags, the clock, the owner
 //! of a context file on the host, the values of secrets, what a cache mount has, labels and other config that no command
 //! sees. Every field is framed by its name and its length, so no two different lists of fields have the same bytes.
 
-use std::fmt;
-use std::io::{self, Sink, Write};
+mod fields;
 
 use oci_spec::image::Digest;
 use snapshot::chain_id;
-use snapshot::digest::HashingWriter;
 
 use crate::context::Ignore;
 use crate::graph::chmod::Chmod;
-use crate::graph::{CopyOp, CopySource, Graph, MountOp, Op, PinnedImage, RunOp, Vertex};
+use crate::graph::{CopyOp, CopySource, Graph, MountOp, Op, PinnedImage, RunOp, Vertex, VertexId};
 use crate::sandbox::RootEmulation;
 
 use super::error::{Cause, SolveError};
 use super::select::{self, Chosen};
 use super::{World, mounts};
 
+pub(crate) use fields::Fields;
+pub use fields::{CacheKey, Field};
+
 /// Raised when a step's result changes for the same inputs: what older versions cached is then not found.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
-/// Names the result of a step.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct CacheKey(pub Digest);
+/// What one vertex is known by.
+#[derive(Debug, Clone)]
+pub(crate) struct Key {
+    /// Its fields but for its inputs.
+    pub(crate) own: Fields,
+    /// Its definition key.
+    pub(crate) definition: CacheKey,
+}
 
-impl CacheKey {
-    /// The 64 hexadecimal digits.
-    pub fn hex(&self) -> String {
-        self.0.digest().to_owned()
+/// A tree that a step reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Input<'a> {
+    /// Whose.
+    pub(crate) id: VertexId,
+    /// All of it, when the step stands on it; else what.
+    pub(crate) part: Option<Part<'a>>,
+}
+
+/// What a step reads of a tree that it does not stand on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part<'a> {
+    /// What the sources of a COPY select.
+    Copied(&'a str),
+    /// What a mount shows.
+    Mounted(&'a str),
+}
+
+impl Input<'_> {
+    /// The name of the input's field.
+    pub(crate) fn name(&self) -> &'static str {
+        if self.part.is_none() { "base" } else { "from" }
     }
 }
 
-impl fmt::Display for CacheKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.digest())
-    }
-}
-
-/// Collects framed fields.
-struct Fields(HashingWriter<Sink>);
-
-impl Fields {
-    fn new(operation: &str) -> Self {
-        Self(HashingWriter::new(io::sink())).field("version", VERSION).field("operation", operation)
-    }
-
-    fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        for part in [name.as_bytes(), value.as_ref()] {
-            let length = (part.len() as u64).to_le_bytes();
-            self.0.write_all(&length).and_then(|()| self.0.write_all(part)).expect("a sink takes everything");
+/// The trees that the result of a vertex depends on.
+pub(crate) fn inputs(vertex: &Vertex) -> Vec<Input<'_>> {
+    let base = vertex.base.map(|id| Input { id, part: None });
+    match &vertex.op {
+        Op::Scratch | Op::Source(_) => Vec::new(),
+        Op::Mkdir(_) => base.into_iter().collect(),
+        Op::Run(op) => base.into_iter().chain(op.mounts.iter().filter_map(mounted)).collect(),
+        Op::Copy(op) => {
+            let base = base.filter(|_| !op.link || looks_up_names(op));
+            let from = vertex.from.first().into_iter();
+            let copied = from.flat_map(|&id| {
+                op.sources.iter().filter_map(move |source| match source {
+                    CopySource::Path(pattern) => Some(Input { id, part: Some(Part::Copied(pattern)) }),
+                    CopySource::Http { .. } | CopySource::Git(_) | CopySource::Inline { .. } => None,
+                })
+            });
+            base.into_iter().chain(copied).collect()
         }
-        self
     }
+}
 
-    fn fields<T: AsRef<[u8]>>(self, name: &str, values: impl IntoIterator<Item = T>) -> Self {
-        let mut count = 0_u64;
-        let fields = values.into_iter().fold(self, |fields, value| {
-            count += 1;
-            fields.field(name, value)
-        });
-        fields.field("count", count.to_le_bytes())
-    }
-
-    fn finish(self) -> CacheKey {
-        CacheKey(self.0.finish())
-    }
+fn mounted(mount: &MountOp) -> Option<Input<'_>> {
+    let source = match mount {
+        MountOp::Bind(bind) => &bind.source,
+        MountOp::Cache(cache) => &cache.source,
+        MountOp::Tmpfs(_) | MountOp::Secret(_) | MountOp::Ssh(_) => return None,
+    };
+    mount.from().map(|id| Input { id, part: Some(Part::Mounted(source)) })
 }
 
 /// The key of every vertex. Reads the parts of the build context that the graph copies.
-pub fn keys(graph: &Graph, world: &World<'_>) -> Result<Vec<CacheKey>, SolveError> {
-    let mut keys: Vec<CacheKey> = Vec::with_capacity(graph.vertices.len());
+pub(crate) fn keys(graph: &Graph, world: &World<'_>) -> Result<Vec<Key>, SolveError> {
+    let mut keys: Vec<Key> = Vec::with_capacity(graph.vertices.len());
     for vertex in &graph.vertices {
-        let key = key(vertex, &keys, world).map_err(|cause| SolveError::new(vertex, cause))?;
-        keys.push(key);
+        let own = own(vertex, world).map_err(|cause| SolveError::new(vertex, cause))?;
+        let named = |input: &Input<'_>| (input.name(), keys[input.id.0].definition.hex());
+        let definition = own.key("definition", &inputs(vertex).iter().map(named).collect::<Vec<_>>());
+        keys.push(Key { own, definition });
     }
     Ok(keys)
 }
 
-fn key(vertex: &Vertex, keys: &[CacheKey], world: &World<'_>) -> Result<CacheKey, Cause> {
-    let base = vertex.base.map_or("", |base| keys[base.0].0.as_ref());
-    let from = vertex.from.first().map(|from| keys[from.0].0.as_ref());
+/// The fields of a vertex but for its inputs.
+fn own(vertex: &Vertex, world: &World<'_>) -> Result<Fields, Cause> {
     Ok(match &vertex.op {
-        Op::Scratch => Fields::new("scratch").finish(),
+        Op::Scratch => Fields::new("scratch"),
         Op::Source(image) => source(image),
-        Op::Run(op) => mounts(secrets(run(op, base, world.options.emulation), op, world), op, keys, world)?.finish(),
+        Op::Run(op) => mounts(secrets(run(op, world.options.emulation), op, world), op, world)?,
         Op::Mkdir(op) => Fields::new("mkdir")
-            .field("base", base)
             .field("path", op.path.as_os_str().as_encoded_bytes())
             .field("user", &op.user)
-            .fields("epoch", &world.options.epoch)
-            .finish(),
-        Op::Copy(op) => copy(op, base, from, world)?,
+            .fields("epoch", &world.options.epoch),
+        Op::Copy(op) => copy(op, !vertex.from.is_empty(), world)?,
     })
 }
 
-fn source(image: &PinnedImage) -> CacheKey {
-    let chain = image.layers.iter().fold(None, |below, layer| Some(chain_id(below.as_ref(), &layer.diff_id)));
-    Fields::new("image").fields("chain", chain.map(|id| id.0.to_string())).finish()
+fn source(image: &PinnedImage) -> Fields {
+    Fields::new("image").fields("chain", chain(image).map(|id| id.to_string()))
 }
 
-fn run(op: &RunOp, base: &str, emulation: Option<RootEmulation>) -> Fields {
-    let env = op.env.iter().flat_map(|(name, value)| [name, value]);
+/// The chain_id of an image's layers (OCI image spec, config.md); none of an image without any.
+pub(crate) fn chain(image: &PinnedImage) -> Option<Digest> {
+    let chain = image.layers.iter().fold(None, |below, layer| Some(chain_id(below.as_ref(), &layer.diff_id)));
+    chain.map(|id| id.0)
+}
+
+fn run(op: &RunOp, emulation: Option<RootEmulation>) -> Fields {
+    let variables = op.env.iter().map(|(name, value)| format!("{name}={value}"));
     let script = op.script.as_ref().map(|script| &script.content);
     Fields::new("run")
-        .field("base", base)
         .fields("argv", &op.argv)
         .fields("script", script)
-        .fields("env", env)
+        .fields("variable", variables)
         .field("cwd", op.cwd.as_os_str().as_encoded_bytes())
         .field("user", &op.user)
         .field("network", format!("{:?}", op.network))
@@ -137,21 +168,21 @@ fn secrets(fields: Fields, op: &RunOp, world: &World<'_>) -> Fields {
     if world.options.secrets_in_layers { fields.field("secrets in layers", "allowed") } else { fields }
 }
 
-fn mounts(fields: Fields, op: &RunOp, keys: &[CacheKey], world: &World<'_>) -> Result<Fields, Cause> {
+fn mounts(fields: Fields, op: &RunOp, world: &World<'_>) -> Result<Fields, Cause> {
     op.mounts.iter().try_fold(fields, |fields, mount| {
-        let from = mount.from().map(|from| keys[from.0].0.as_ref());
         let content = match mount {
             MountOp::Bind(bind) if bind.from.is_none() => Some(context_digest(world, &bind.source)?),
             MountOp::Bind(_) | MountOp::Cache(_) | MountOp::Tmpfs(_) | MountOp::Secret(_) | MountOp::Ssh(_) => None,
         };
-        Ok(self::mount(fields, mount, from, content))
+        Ok(self::mount(fields, mount, content))
     })
 }
 
-/// Adds one mount: `from` is the key of its tree, `content` what it binds of the context.
-fn mount(fields: Fields, mount: &MountOp, from: Option<&str>, content: Option<[u8; 32]>) -> Fields {
+/// Adds one mount; `content` is what it binds of the context.
+fn mount(fields: Fields, mount: &MountOp, content: Option<[u8; 32]>) -> Fields {
     let target = mount.target().map(|target| target.as_os_str().as_encoded_bytes());
-    let fields = fields.fields("target", target).fields("from", from).fields("content", content);
+    let fields =
+        fields.fields("target", target).field("tree", [u8::from(mount.from().is_some())]).fields("content", content);
     match mount {
         MountOp::Bind(bind) => {
             fields.field("mount", "bind").field("source", &bind.source).field("writable", [u8::from(bind.writable)])
@@ -193,10 +224,10 @@ fn context_digest(world: &World<'_>, source: &str) -> Result<[u8; 32], Cause> {
     Ok(*world.context.digest(&[selected], &Ignore::default(), world.memo)?.as_bytes())
 }
 
-fn copy(op: &CopyOp, base: &str, from: Option<&str>, world: &World<'_>) -> Result<CacheKey, Cause> {
+/// The fields of a COPY; `from` says whether its paths are in another tree.
+fn copy(op: &CopyOp, from: bool, world: &World<'_>) -> Result<Fields, Cause> {
     let mut fields = Fields::new("copy")
-        .field("base", if op.link && !looks_up_names(op) { "" } else { base })
-        .fields("from", from)
+        .field("tree", [u8::from(from)])
         .field("destination", &op.destination)
         .fields("chown", &op.chown)
         .fields("chmod", op.chmod.as_ref().map(Chmod::text))
@@ -222,15 +253,15 @@ fn copy(op: &CopyOp, base: &str, from: Option<&str>, world: &World<'_>) -> Resul
                 .field("keep-git-dir", [u8::from(source.keep_git_dir)])
                 .field("submodules", [u8::from(source.submodules)])
                 .field("times", format!("{:?}", source.times)),
-            CopySource::Path(pattern) if from.is_some() => fields.field("path", pattern),
+            CopySource::Path(pattern) if from => fields.field("path", pattern),
             CopySource::Path(pattern) => {
                 let Chosen { matches, rules } = select::in_context(world.context_of(op), op, pattern)?;
                 let digest = world.context_of(op).digest(&matches, &rules, world.memo)?;
-                fields.field("content", digest.as_bytes())
+                fields.field("content", digest.to_hex().as_str())
             }
         };
     }
-    Ok(fields.finish())
+    Ok(fields)
 }
 
 /// Whether `--chown` names somebody, whom only the tree below knows.

@@ -21,5 +21,5 @@ pub(super) fn mkdir(world: &World<'_>, op: &MkdirOp, base: &Tree, tree: &Tree, n
     if !destination.exists() {
         placement.directory(&destination.path)?;
     }
-    placement.finish(world, tree, &format!("WORKDIR {}", op.path.display()))
+    placement.finish(world, tree)
 }

@@ -1,49 +1,60 @@
 //! Graph → result: which steps the cache has, which must run, and running those.
 //!
 //! The only place that knows both the graph and the world. In order: [`key`] names every vertex, `plan` asks the
-//! cache from the target downwards what has to run, [`scheduler`] runs it in parallel, one module an operation:
-//! `source`, `run`, `copy`, `mkdir`. What a vertex leaves behind is a [`tree::Tree`] of layers whose
+//! cache from the target downwards what has to run, [`scheduler`] runs it in parallel; `steps` looks again once the
+//! inputs of a step are known, and else has it run by one module an operation: `source`, `run`, `copy`, `mkdir`. What a vertex leaves behind is a [`tree::Tree`] of layers whose
 //! directory, index and blob are made when something asks for them and not before.
 
 mod agent;
 pub mod cache;
 mod cache_mount;
+mod content;
 mod copy;
 mod destination;
 mod error;
+mod explain;
 mod flatten;
 pub mod key;
 mod mkdir;
 mod mounts;
 mod plan;
+mod recall;
 mod run;
 pub mod scheduler;
 mod select;
 mod source;
+mod steps;
+#[cfg(test)]
+mod tests;
 pub mod tree;
+mod verify;
 pub mod whole;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
-use snapshot::{Compression, NamedLock, Store};
+use snapshot::{Compression, Store};
 
+use crate::cache::Caches;
 use crate::context::{LocalContext, Memo};
 use crate::contexts::NamedTree;
 use crate::grants::Grants;
-use crate::graph::{CopyOp, Graph, Op, Vertex, VertexId};
+use crate::graph::{CopyOp, Graph, Op};
 use crate::progress::Reporter;
 use crate::remote::Remotes;
 use crate::sandbox::{Cancel, Executor, RootEmulation, Settings};
 use crate::secrets::Needles;
 
+pub(crate) use cache_mount::hold_mount;
+pub(crate) use error::chain;
 pub use error::{Cause, SolveError};
-use key::CacheKey;
-use plan::Plan;
-use run::Trees;
+use key::Key;
+use plan::Lookup;
 pub(crate) use run::try_out;
 pub(crate) use source::fetch;
+use steps::Solver;
 use tree::Tree;
 use whole::Wholes;
 
@@ -72,6 +83,8 @@ pub struct World<'a> {
     pub cancel: &'a Cancel,
     /// Choices of the caller.
     pub options: &'a Options,
+    /// Caches that are not the store.
+    pub caches: &'a Caches,
     /// What the caller lets steps have.
     pub grants: &'a Grants,
     /// Told of each step of the target whose layer has its blob, while others still run.
@@ -102,6 +115,14 @@ pub struct Options {
     pub jobs: usize,
     /// Look nothing up in the cache.
     pub no_cache: bool,
+    /// Look nothing of these stages up in the cache.
+    pub no_cache_stages: Vec<String>,
+    /// After a failure, finish what does not depend on the step that failed.
+    pub keep_going: bool,
+    /// Say of each step that runs why the cache did not have it.
+    pub explain: bool,
+    /// How many of a hundred steps that the cache has are run all the same, and compared.
+    pub verify: u8,
     /// Steps have secrets, and the caller lets layers hold them.
     pub secrets_in_layers: bool,
     /// Whether steps have a network of their own.
@@ -120,34 +141,78 @@ pub struct Options {
     pub export_layers: bool,
 }
 
+impl Options {
+    /// What of the cache the step with this name may be taken from.
+    fn lookup(&self, step: &str) -> Lookup {
+        let stage = step.strip_prefix('[').and_then(|step| step.split(' ').next());
+        let refused = |refused: &String| stage.is_some_and(|stage| refused.eq_ignore_ascii_case(stage));
+        if self.no_cache || self.no_cache_stages.iter().any(refused) { Lookup::Never } else { Lookup::Early }
+    }
+}
+
 /// Solves a graph: afterwards everything that the target needs exists or can be made from what exists.
+///
+/// A cache that fails in the middle, after it promised a layer, is not asked again: what it promised is made here.
 pub fn solve(graph: &Graph, world: &World<'_>) -> Result<Tree, SolveError> {
     let keys = key::keys(graph, world)?;
-    let trees = trees(graph, &keys);
-    let plan = plan::plan(graph, &keys, &trees, world);
-    for (vertex, _) in graph.vertices.iter().zip(&plan.cached).filter(|(_, cached)| **cached) {
-        world.reporter.cached(&vertex.name);
+    match attempt(graph, &keys, world) {
+        Err(error) if matches!(*error.cause, Cause::Import { .. }) && world.caches.can_import() => {
+            world.reporter.warn(&format!("{}; the build goes on without it", chain(error.cause.as_ref())));
+            world.caches.stop_importing();
+            attempt(graph, &keys, world)
+        }
+        result => result,
     }
-    let (finished, made) = mpsc::channel::<Tree>();
-    std::thread::scope(|scope| {
+}
+
+fn attempt(graph: &Graph, keys: &[Key], world: &World<'_>) -> Result<Tree, SolveError> {
+    let trees = &trees(graph, keys);
+    let plan = plan::plan(graph, keys, trees, world);
+    for (vertex, found) in graph.vertices.iter().zip(&plan.found) {
+        if let Some(found) = found {
+            world.reporter.cached(&vertex.name, found.record.milliseconds, found.origin.is_some());
+        }
+    }
+    let solver = &Solver::new(graph, keys, trees, &plan, world);
+    let (finished, made) = mpsc::channel::<usize>();
+    let retry = &AtomicBool::new(false);
+    let result = std::thread::scope(|scope| {
         // Layers are compressed while later steps run. An error here is met again, and reported, by whoever needs the
         // layer.
         scope.spawn(move || {
-            for tree in made {
-                if !world.cancel.is_cancelled() && tree.top_layer(world).is_ok() {
-                    (world.made)(&tree);
+            for vertex in made {
+                if !world.cancel.is_cancelled() && trees[vertex].top_layer(world).is_ok() {
+                    (world.made)(&trees[vertex]);
+                    solver.settle(vertex);
                 }
             }
         });
-        let solver = Solver { graph, trees: &trees, plan: &plan, world, finished };
-        let execute = |vertex| solver.execute(vertex);
-        scheduler::run(&solver.tasks(), world.options.jobs, execute, || world.cancel.cancel())
-    })?;
+        let execute = move |vertex| {
+            let result = solver.execute(vertex);
+            match &result {
+                // The receiver lives as long as this scope; a closed channel could only mean that it panicked.
+                Ok(true) => _ = finished.send(vertex),
+                Err(error) if matches!(*error.cause, Cause::Import { .. }) => retry.store(true, Ordering::Relaxed),
+                Ok(false) | Err(_) => {}
+            }
+            result.map(drop)
+        };
+        let run = scheduler::Run { jobs: world.options.jobs, keep_going: world.options.keep_going };
+        scheduler::run(&solver.tasks(), run, execute, || {
+            // Who tries again must not be stopped by that.
+            if !retry.load(Ordering::Relaxed) {
+                world.cancel.cancel();
+            }
+        })
+    });
+    solver.finish();
+    result?;
+    solver.verify()?;
     Ok(trees[graph.target.0].clone())
 }
 
 /// The tree of every vertex, as handles: nothing is made yet.
-fn trees(graph: &Graph, keys: &[CacheKey]) -> Vec<Tree> {
+fn trees(graph: &Graph, keys: &[Key]) -> Vec<Tree> {
     let mut trees: Vec<Tree> = Vec::with_capacity(graph.vertices.len());
     let firsts = plan::firsts(graph, keys);
     for (id, (vertex, key)) in graph.vertices.iter().zip(keys).enumerate() {
@@ -156,7 +221,7 @@ fn trees(graph: &Graph, keys: &[CacheKey]) -> Vec<Tree> {
             // Equal vertices share what they make.
             _ if first < id => trees[first].clone(),
             (Op::Source(image), _) => Tree::of_image(image),
-            (_, Some(base)) => trees[base.0].with(key),
+            (_, Some(base)) => trees[base.0].with(&key.definition),
             (_, None) => Tree::default(),
         };
         trees.push(tree);
@@ -171,114 +236,6 @@ struct Needs {
     layer: bool,
     /// The layer's files in a directory.
     directory: bool,
-}
-
-/// Whose task a step is.
-enum Claim {
-    /// Somebody else has made it by now.
-    Found,
-    /// Ours; others wait as long as the lock is held.
-    Ours(Option<NamedLock>),
-}
-
-struct Solver<'a> {
-    graph: &'a Graph,
-    trees: &'a [Tree],
-    plan: &'a Plan,
-    world: &'a World<'a>,
-    finished: mpsc::Sender<Tree>,
-}
-
-impl Solver<'_> {
-    /// The vertices that run, each with those that must have run before.
-    fn tasks(&self) -> Vec<scheduler::Task> {
-        let runs = |id: &VertexId| self.plan.execute[id.0];
-        (0..self.graph.vertices.len())
-            .map(VertexId)
-            .filter(runs)
-            .map(|id| scheduler::Task { id: id.0, after: self.executing_inputs(id) })
-            .collect()
-    }
-
-    /// The nearest executing vertices that `id` depends on: a cached vertex is looked through.
-    fn executing_inputs(&self, id: VertexId) -> Vec<usize> {
-        let mut open: Vec<usize> = self.plan.inputs(self.graph, id.0).collect();
-        let (mut found, mut seen) = (Vec::new(), HashSet::new());
-        while let Some(input) = open.pop() {
-            if !seen.insert(input) {
-                continue;
-            }
-            if self.plan.execute[input] {
-                found.push(input);
-            } else {
-                open.extend(self.plan.inputs(self.graph, input));
-            }
-        }
-        found
-    }
-
-    fn execute(&self, id: usize) -> Result<(), SolveError> {
-        let vertex = &self.graph.vertices[id];
-        let _lock = match self.claim(id).map_err(|cause| SolveError::new(vertex, cause))? {
-            Claim::Found => {
-                self.world.reporter.cached(&vertex.name);
-                return Ok(());
-            }
-            Claim::Ours(lock) => lock,
-        };
-        let step = self.world.reporter.start(&vertex.name, Some(vertex.span));
-        let result = self.perform(VertexId(id), vertex, &step);
-        if matches!(result, Err(Cause::Cancelled)) {
-            step.cancel();
-            return Err(SolveError::new(vertex, Cause::Cancelled));
-        }
-        step.finish(result.map_err(|cause| SolveError::new(vertex, cause)))?;
-        if self.plan.layer[id] && !matches!(vertex.op, Op::Scratch | Op::Source(_)) {
-            // The receiver lives as long as this scope; a closed channel could only mean that it panicked.
-            drop(self.finished.send(self.trees[id].clone()));
-        }
-        Ok(())
-    }
-
-    /// Waits while somebody else, here or in another process, makes what `id` makes; then it is found.
-    fn claim(&self, id: usize) -> Result<Claim, Cause> {
-        let Some(key) = self.trees[id].step() else { return Ok(Claim::Ours(None)) };
-        if self.world.options.no_cache {
-            return Ok(Claim::Ours(None));
-        }
-        let lock = self.world.store.lock(&key.hex(), &|| self.world.cancel.is_cancelled())?;
-        let lock = lock.ok_or(Cause::Cancelled)?;
-        let layer = self.plan.layer[id] && !matches!(self.graph.vertices[id].op, Op::Run(_));
-        Ok(if self.trees[id].recall(self.world, layer) { Claim::Found } else { Claim::Ours(Some(lock)) })
-    }
-
-    fn needs(&self, id: VertexId) -> Needs {
-        Needs { layer: self.plan.layer[id.0], directory: self.plan.directory[id.0] }
-    }
-
-    fn perform(&self, id: VertexId, vertex: &Vertex, step: &crate::progress::Step<'_>) -> Result<(), Cause> {
-        let tree = &self.trees[id.0];
-        let base = || &self.trees[vertex.base.expect("lowering gives every such vertex a base").0];
-        match &vertex.op {
-            Op::Scratch => Ok(()),
-            Op::Source(_) => tree.dirs(self.world).map(drop),
-            Op::Run(op) => {
-                let trees = Trees { base: base(), all: self.trees, own: tree };
-                run::run(self.world, op, &trees, (vertex.instruction(), step))
-            }
-            Op::Copy(op) => {
-                let job = copy::Job {
-                    op,
-                    base: base(),
-                    from: vertex.from.first().map(|from| &self.trees[from.0]),
-                    tree,
-                    needs: self.needs(id),
-                };
-                copy::copy(self.world, &job)
-            }
-            Op::Mkdir(op) => mkdir::mkdir(self.world, op, base(), tree, self.needs(id)),
-        }
-    }
 }
 
 /// The path of an image as the snapshot crate wants it: relative to the root, `.` for the root itself.

@@ -180,12 +180,18 @@ impl Prepared {
         for (name, uses) in places {
             let strictest = uses.iter().map(|(_, cache)| cache.sharing).max_by_key(|sharing| strictness(*sharing));
             let first = uses[0].1;
-            let fill = |new: &Path| cache_mount::fill(world, first, from(first, trees), new);
+            let fill = |new: &Path| {
+                if world.caches.fill_mount(world, &name, new)? {
+                    return Ok(());
+                }
+                cache_mount::fill(world, first, from(first, trees), new)
+            };
             // What is moved into a tree is nowhere else meanwhile.
             let shareable = world.executor.stacks_layers();
             let sharing = strictest.filter(|sharing| shareable || *sharing != Sharing::Shared);
             let held = cache_mount::hold(world, &name, sharing.unwrap_or(Sharing::Locked), &fill)?;
             let source = real(held.directory())?;
+            world.caches.used_mount(&name);
             self.caches.push(held);
             mounts.extend(uses.into_iter().map(|(number, cache)| {
                 let target = cache.target.clone();

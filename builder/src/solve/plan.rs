@@ -1,24 +1,39 @@
 //! From the target downwards: what has to run, and what each step has to leave behind.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use crate::graph::{Graph, Op};
+use crate::cache::Imported;
+use crate::graph::{Graph, Op, VertexId};
 
 use super::World;
-use super::key::CacheKey;
+use super::key::{self, CacheKey, Key};
+use super::recall::{self, Found, identity};
 use super::tree::Tree;
+
+/// What of the cache a vertex may be taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Lookup {
+    /// What its definition names, before its inputs are known.
+    Early,
+    /// What was made of inputs like its own, once these are known.
+    Late,
+    /// Nothing.
+    Never,
+}
 
 /// By vertex.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// It has to run.
+    /// It has to run, unless the cache has it once its inputs are known.
     pub(super) execute: Vec<bool>,
-    /// It need not run, and its result is used.
-    pub(super) cached: Vec<bool>,
+    /// It need not run, and this is its result, which is used.
+    pub(super) found: Vec<Option<Found>>,
     /// Its layer is exported.
     pub(super) layer: Vec<bool>,
     /// Its files are needed in a directory: a RUN stands on it, or a COPY reads from it.
     pub(super) directory: Vec<bool>,
+    /// What of the cache it may be taken from.
+    pub(super) lookup: Vec<Lookup>,
     /// The first vertex with its key on its base: that one alone runs, and stands for all of them.
     first: Vec<usize>,
 }
@@ -28,24 +43,113 @@ impl Plan {
     pub(super) fn inputs(&self, graph: &Graph, id: usize) -> impl Iterator<Item = usize> {
         graph.vertices[id].inputs().map(|input| self.first[input.0])
     }
+
+    /// The vertices that were found, though what they were made of is made anew, or was by now.
+    fn stale(&self, graph: &Graph, trees: &[Tree]) -> Vec<usize> {
+        let mut identities: Vec<Option<String>> = Vec::with_capacity(trees.len());
+        let mut stale = Vec::new();
+        for (id, vertex) in graph.vertices.iter().enumerate() {
+            let standing = |input: VertexId| self.first[input.0];
+            let own = match (&vertex.op, &self.found[id]) {
+                (Op::Scratch | Op::Source(_), _) => trees[id].identity(),
+                (_, Some(found)) => {
+                    let inputs = key::inputs(vertex).into_iter().map(|input| standing(input.id));
+                    let rerun = |&input: &usize| {
+                        self.execute[input] && !matches!(graph.vertices[input].op, Op::Scratch | Op::Source(_))
+                    };
+                    let inputs: Vec<usize> = inputs.collect();
+                    let known: Vec<Option<String>> = inputs.iter().map(|&input| identities[input].clone()).collect();
+                    if inputs.iter().any(rerun) || !found.stands_on(&known) {
+                        stale.push(id);
+                    }
+                    let base = vertex.base.and_then(|base| identities[standing(base)].clone());
+                    base.map(|base| identity(&base, &found.record.made))
+                }
+                (_, None) => None,
+            };
+            identities.push(own);
+        }
+        stale
+    }
 }
 
 /// By vertex, the first one with its key and on its base: the key of a `COPY --link` says nothing of what it is on.
-pub(super) fn firsts(graph: &Graph, keys: &[CacheKey]) -> Vec<usize> {
+pub(super) fn firsts(graph: &Graph, keys: &[Key]) -> Vec<usize> {
     let mut known = HashMap::new();
     let mut firsts: Vec<usize> = Vec::with_capacity(keys.len());
     for (id, (vertex, key)) in graph.vertices.iter().zip(keys).enumerate() {
         let base = vertex.base.map(|base| firsts[base.0]);
-        firsts.push(*known.entry((key, base)).or_insert(id));
+        firsts.push(*known.entry((&key.definition, base)).or_insert(id));
     }
     firsts
 }
 
-/// Plans. A vertex's inputs precede it, so one walk from the end sees every need before the vertex that meets it.
-pub(super) fn plan(graph: &Graph, keys: &[CacheKey], trees: &[Tree], world: &World<'_>) -> Plan {
+/// Plans, and gives the trees what was found.
+///
+/// A step that is found is taken only on what it was made of: where that has to be made anew, the step waits for it and
+/// is looked up again.
+pub(super) fn plan(graph: &Graph, keys: &[Key], trees: &[Tree], world: &World<'_>) -> Plan {
+    let mut lookup: Vec<Lookup> = Vec::with_capacity(trees.len());
+    for vertex in &graph.vertices {
+        let below = vertex.inputs().any(|input| lookup[input.0] != Lookup::Early);
+        lookup.push(world.options.lookup(&vertex.name).max(if below { Lookup::Late } else { Lookup::Early }));
+    }
+    let mut imports = Imports::default();
+    loop {
+        let plan = attempt(graph, keys, trees, world, (lookup, &imports.found));
+        if imports.ask(world, graph, keys, &plan) {
+            lookup = plan.lookup;
+            continue;
+        }
+        let stale = plan.stale(graph, trees);
+        if stale.is_empty() {
+            for (tree, found) in trees.iter().zip(&plan.found) {
+                if let Some(found) = found {
+                    tree.accept(world, found);
+                }
+            }
+            return plan;
+        }
+        lookup = plan.lookup;
+        for id in stale {
+            lookup[id] = lookup[id].max(Lookup::Late);
+        }
+    }
+}
+
+/// What other caches than the store were asked for.
+#[derive(Default)]
+struct Imports {
+    asked: HashSet<usize>,
+    found: HashMap<CacheKey, Imported>,
+}
+
+impl Imports {
+    /// Asks for what would have to run, all at once; says whether something was found.
+    fn ask(&mut self, world: &World<'_>, graph: &Graph, keys: &[Key], plan: &Plan) -> bool {
+        let step = |id: usize| !matches!(graph.vertices[id].op, Op::Scratch | Op::Source(_));
+        let wanted = |id: &usize| plan.execute[*id] && plan.lookup[*id] == Lookup::Early && step(*id);
+        let new: Vec<usize> = (0..keys.len()).filter(wanted).filter(|id| self.asked.insert(*id)).collect();
+        let new: Vec<&CacheKey> = new.into_iter().map(|id| &keys[id].definition).collect();
+        let found = world.caches.find(world, &new);
+        let some = !found.is_empty();
+        self.found.extend(found);
+        some
+    }
+}
+
+/// A vertex's inputs precede it, so one walk from the end sees every need before the vertex that meets it.
+fn attempt(
+    graph: &Graph,
+    keys: &[Key],
+    trees: &[Tree],
+    world: &World<'_>,
+    (lookup, imports): (Vec<Lookup>, &HashMap<CacheKey, Imported>),
+) -> Plan {
     let none = vec![false; graph.vertices.len()];
-    let (execute, cached, layer, directory) = (none.clone(), none.clone(), none.clone(), none);
-    let mut plan = Plan { execute, cached, layer, directory, first: firsts(graph, keys) };
+    let found = graph.vertices.iter().map(|_| None).collect();
+    let (execute, layer, directory) = (none.clone(), none.clone(), none);
+    let mut plan = Plan { execute, found, layer, directory, lookup, first: firsts(graph, keys) };
     let (target, exported) = (plan.first[graph.target.0], world.options.export_layers);
     plan.layer[target] = exported;
     plan.directory[target] = !exported;
@@ -63,15 +167,20 @@ pub(super) fn plan(graph: &Graph, keys: &[CacheKey], trees: &[Tree], world: &Wor
         let hit = match &vertex.op {
             Op::Scratch => true,
             Op::Source(_) => !directory || trees[id].is_unpacked(world),
-            // The blob of a COPY comes from its sources, not from its directory: the bytes would differ.
-            Op::Copy(_) | Op::Mkdir(_) => trees[id].recall(world, layer),
-            Op::Run(_) => trees[id].recall(world, false),
+            Op::Copy(_) | Op::Mkdir(_) | Op::Run(_) => {
+                if plan.lookup[id] == Lookup::Early {
+                    let key = &keys[id].definition;
+                    let here = recall::find(world, key, layer && needs_blob(&vertex.op));
+                    plan.found[id] = here.or_else(|| imports.get(key).cloned().map(Found::from));
+                }
+                plan.found[id].is_some()
+            }
         };
-        plan.cached[id] = hit && !matches!(vertex.op, Op::Scratch | Op::Source(_));
         plan.execute[id] = !hit;
         if hit {
             continue;
         }
+        plan.layer[id] |= world.caches.keeps_all();
         // A COPY looks at the tree that it copies onto (its index comes from unpacking) and reads the one it copies from.
         let inputs: Vec<usize> = plan.inputs(graph, id).collect();
         for input in inputs {
@@ -79,4 +188,10 @@ pub(super) fn plan(graph: &Graph, keys: &[CacheKey], trees: &[Tree], world: &Wor
         }
     }
     plan
+}
+
+/// Whether the layer of a step has to be there as a blob, where it is exported. The blob of a COPY comes from its sources,
+/// not from its directory: the bytes would differ.
+pub(super) fn needs_blob(op: &Op) -> bool {
+    matches!(op, Op::Copy(_) | Op::Mkdir(_))
 }

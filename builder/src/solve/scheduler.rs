@@ -19,14 +19,23 @@ struct State<E> {
     error: Option<E>,
 }
 
-/// Runs all tasks with at most `jobs` at a time. After the first error `stop` is called, no further task begins, those
-/// that run are waited for, and the error is returned.
+/// How tasks are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// At a time.
+    pub jobs: usize,
+    /// After an error, finish what does not depend on the task that failed.
+    pub keep_going: bool,
+}
+
+/// Runs all tasks. After the first error `stop` is called, no further task begins, those that run are waited for, and the
+/// error is returned. To keep going is not to stop: only what depends on the task that failed does not begin.
 ///
 /// Tasks become ready in the order of the list; a cycle leaves its tasks unrun, which the graph's construction
 /// excludes.
 pub fn run<E: Send>(
     tasks: &[Task],
-    jobs: usize,
+    run: Run,
     execute: impl Fn(usize) -> Result<(), E> + Sync,
     stop: impl Fn() + Sync,
 ) -> Result<(), E> {
@@ -44,11 +53,11 @@ pub fn run<E: Send>(
     let state = Mutex::new(State { ready, waiting, unfinished: tasks.len(), error: None });
     let changed = Condvar::new();
     std::thread::scope(|scope| {
-        for _ in 0..jobs.clamp(1, tasks.len().max(1)) {
+        for _ in 0..run.jobs.clamp(1, tasks.len().max(1)) {
             scope.spawn(|| {
-                while let Some(place) = next(&state, &changed) {
+                while let Some(place) = next(&state, &changed, run.keep_going) {
                     let result = execute(tasks[place].id);
-                    if finish(&state, &changed, &dependents[place], result) {
+                    if finish(&state, &changed, (place, &dependents), result) && !run.keep_going {
                         stop();
                     }
                 }
@@ -59,10 +68,10 @@ pub fn run<E: Send>(
 }
 
 /// Waits for a task that may begin; none when all have ended or one has failed.
-fn next<E>(state: &Mutex<State<E>>, changed: &Condvar) -> Option<usize> {
+fn next<E>(state: &Mutex<State<E>>, changed: &Condvar, keep_going: bool) -> Option<usize> {
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        if state.error.is_some() || state.unfinished == 0 {
+        if state.error.is_some() && !keep_going || state.unfinished == 0 {
             return None;
         }
         if let Some(place) = state.ready.pop() {
@@ -73,21 +82,36 @@ fn next<E>(state: &Mutex<State<E>>, changed: &Condvar) -> Option<usize> {
 }
 
 /// Notes how a task ended; says whether it is the first that failed.
-fn finish<E>(state: &Mutex<State<E>>, changed: &Condvar, dependents: &[usize], result: Result<(), E>) -> bool {
+fn finish<E>(
+    state: &Mutex<State<E>>,
+    changed: &Condvar,
+    (place, dependents): (usize, &[Vec<usize>]),
+    result: Result<(), E>,
+) -> bool {
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
     state.unfinished -= 1;
     let first_failure = result.is_err() && state.error.is_none();
     match result {
         Ok(()) => {
-            for dependent in dependents.iter().rev() {
-                let left = state.waiting.get_mut(dependent).expect("every task is counted");
+            for dependent in dependents[place].iter().rev() {
+                // What depends on a failure is not waiting any more.
+                let Some(left) = state.waiting.get_mut(dependent) else { continue };
                 *left -= 1;
                 if *left == 0 {
                     state.ready.push(*dependent);
                 }
             }
         }
-        Err(error) => _ = state.error.get_or_insert(error),
+        Err(error) => {
+            state.error.get_or_insert(error);
+            let mut lost = dependents[place].clone();
+            while let Some(dependent) = lost.pop() {
+                if state.waiting.remove(&dependent).is_some() {
+                    state.unfinished -= 1;
+                    lost.extend(&dependents[dependent]);
+                }
+            }
+        }
     }
     changed.notify_all();
     first_failure
@@ -104,13 +128,35 @@ mod tests {
         Task { id, after: after.to_vec() }
     }
 
+    fn jobs(jobs: usize) -> Run {
+        Run { jobs, keep_going: false }
+    }
+
+    #[test]
+    fn keeping_going_leaves_out_what_depends_on_the_failure_alone() {
+        let ran = Mutex::new(Vec::new());
+        let tasks = [task(0, &[]), task(1, &[0]), task(2, &[1, 4]), task(3, &[]), task(4, &[3])];
+        let result = run(
+            &tasks,
+            Run { jobs: 2, keep_going: true },
+            |id| {
+                ran.lock().unwrap().push(id);
+                if id == 0 { Err("no") } else { Ok(()) }
+            },
+            || panic!("nothing is stopped"),
+        );
+        let mut ran = ran.into_inner().unwrap();
+        ran.sort_unstable();
+        assert_eq!((result, ran), (Err("no"), vec![0, 3, 4]));
+    }
+
     #[test]
     fn inputs_end_before_their_dependents_begin() {
         let order = Mutex::new(Vec::new());
         let tasks = [task(1, &[]), task(2, &[1]), task(3, &[1]), task(4, &[2, 3, 99])];
         run::<()>(
             &tasks,
-            4,
+            jobs(4),
             |id| {
                 order.lock().unwrap().push(id);
                 Ok(())
@@ -127,7 +173,7 @@ mod tests {
         let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         run::<()>(
             &[task(0, &[]), task(1, &[])],
-            2,
+            jobs(2),
             |_| {
                 most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 let begun = Instant::now();
@@ -149,7 +195,7 @@ mod tests {
         let tasks = [task(0, &[]), task(1, &[0]), task(2, &[1])];
         let result = run(
             &tasks,
-            2,
+            jobs(2),
             |id| {
                 ran.fetch_add(1, Ordering::SeqCst);
                 if id == 1 { Err("no") } else { Ok(()) }
@@ -162,10 +208,10 @@ mod tests {
     #[test]
     fn ten_thousand_tasks_are_no_burden() {
         let tasks: Vec<Task> = (0..10_000).map(|id| task(id, if id == 0 { &[] } else { &[0] })).collect();
-        let ran = AtomicUsize::new(0);
+        let (ran, begun) = (AtomicUsize::new(0), Instant::now());
         run::<()>(
             &tasks,
-            4,
+            jobs(4),
             |_| {
                 ran.fetch_add(1, Ordering::SeqCst);
                 Ok(())
@@ -174,5 +220,6 @@ mod tests {
         )
         .unwrap();
         assert_eq!(ran.into_inner(), 10_000);
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     }
 }

@@ -154,6 +154,9 @@ fn fetch_blob(world: &World<'_>, image: &PinnedImage, layer: &Layer, copy: Optio
     }
     writer.flush()?;
     writer.blob.commit(Some((digest, size)))?;
+    if image.layout.is_none() {
+        world.reporter.totals().down.fetch_add(size, Ordering::Relaxed);
+    }
     Ok(())
 }
 

@@ -2,16 +2,19 @@
 //! asked for it, at most once.
 
 use std::fmt;
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use jiff::Timestamp;
+use snapshot::digest::HashingReader;
 use snapshot::{Found, IndexWriter, Layer, LayerIndex, Snapshot, SnapshotId, View, chain_id, diff, layer, path};
 
 use crate::accounts::Accounts;
 use crate::graph::PinnedImage;
 
-use super::cache::{self, Record};
+use crate::cache::Imported;
+
 use super::error::Cause;
 use super::key::CacheKey;
 use super::{World, source};
@@ -27,20 +30,25 @@ pub struct Tree {
 
 /// One layer and whatever of it exists so far.
 pub struct TreeLayer {
-    id: SnapshotId,
-    origin: Origin,
+    /// What its directory is called, and a step's index: known once the step was found or begins to run.
+    pub(super) id: OnceLock<SnapshotId>,
+    pub(super) origin: Origin,
     /// Held while something of the layer is being made.
     making: Mutex<()>,
     snapshot: OnceLock<Snapshot>,
     index: OnceLock<Arc<LayerIndex>>,
     /// As the build wants it compressed.
-    layer: OnceLock<Layer>,
+    pub(super) layer: OnceLock<Layer>,
     /// The one that the cache has, when it is compressed otherwise.
-    otherwise: OnceLock<Layer>,
-    created: OnceLock<String>,
+    pub(super) otherwise: OnceLock<Layer>,
+    pub(super) created: OnceLock<String>,
+    /// What it contains, times aside.
+    pub(super) content: OnceLock<String>,
+    /// What another cache than the store has of it.
+    pub(super) imported: OnceLock<Imported>,
 }
 
-enum Origin {
+pub(super) enum Origin {
     /// Layer `position` of an image; `unpacking` is one for all its layers.
     Image { image: Arc<PinnedImage>, position: usize, unpacking: Arc<Mutex<()>> },
     /// The step with this key.
@@ -54,9 +62,9 @@ impl fmt::Debug for TreeLayer {
 }
 
 impl TreeLayer {
-    fn new(id: SnapshotId, origin: Origin) -> Self {
+    fn new(id: Option<SnapshotId>, origin: Origin) -> Self {
         Self {
-            id,
+            id: id.map(OnceLock::from).unwrap_or_default(),
             origin,
             making: Mutex::new(()),
             snapshot: OnceLock::new(),
@@ -64,25 +72,40 @@ impl TreeLayer {
             layer: OnceLock::new(),
             otherwise: OnceLock::new(),
             created: OnceLock::new(),
+            content: OnceLock::new(),
+            imported: OnceLock::new(),
         }
     }
 
     /// The name of its snapshot.
     pub(super) fn id(&self) -> &SnapshotId {
-        &self.id
+        self.id.get().expect("a step is found or begins before anything of it is made")
     }
 
-    /// What the store files its index under: the same layer on another base has the same one.
-    fn index_name(&self) -> &oci_spec::image::Digest {
+    /// What the store files its index under: the same layer of an image on another base has the same one.
+    fn index_name(&self) -> Option<&oci_spec::image::Digest> {
         match &self.origin {
-            Origin::Image { image, position, .. } => &image.layers[*position].diff_id,
-            Origin::Step(_) => &self.id.0,
+            Origin::Image { image, position, .. } => Some(&image.layers[*position].diff_id),
+            Origin::Step(_) => self.id.get().map(|id| &id.0),
         }
     }
 
     /// When the layer was made; none for an image's layers and for steps that did not run.
     pub fn created(&self) -> Option<&str> {
         self.created.get().map(String::as_str)
+    }
+
+    /// The repository that its blob `layer` can be mounted from, if it is known to be in one.
+    pub fn repository(&self, layer: &Layer) -> Option<&registry::Reference> {
+        match &self.origin {
+            Origin::Image { image, position, .. } => {
+                (image.layout.is_none() && image.layers[*position] == *layer).then_some(&image.reference)
+            }
+            Origin::Step(_) => {
+                let imported = self.imported.get().filter(|imported| imported.record.layer.as_ref() == Some(layer))?;
+                imported.origin.place.repository()
+            }
+        }
     }
 
     /// The image and position of a layer that was pulled.
@@ -95,7 +118,7 @@ impl TreeLayer {
 
     pub(super) fn snapshot(&self, world: &World<'_>) -> Option<&Snapshot> {
         if self.snapshot.get().is_none()
-            && let Some(found) = world.store.snapshots().get(&self.id)
+            && let Some(found) = self.id.get().and_then(|id| world.store.snapshots().get(id))
         {
             return Some(self.snapshot.get_or_init(|| found));
         }
@@ -104,9 +127,14 @@ impl TreeLayer {
 
     pub(super) fn stored_index(&self, world: &World<'_>) -> Option<Arc<LayerIndex>> {
         if self.index.get().is_none()
-            && let Some(found) = world.store.index(self.index_name())
+            && let Some(found) = self.index_name().and_then(|name| world.store.index(name))
         {
             return Some(Arc::clone(self.index.get_or_init(|| found)));
+        }
+        if self.index.get().is_none()
+            && let Some(fetched) = self.imported.get().and_then(|imported| imported.origin.fetch_index(world))
+        {
+            return Some(Arc::clone(self.index.get_or_init(|| Arc::new(fetched))));
         }
         self.index.get().cloned()
     }
@@ -116,7 +144,9 @@ impl TreeLayer {
     }
 
     pub(super) fn keep_index(&self, world: &World<'_>, index: Arc<LayerIndex>) -> Result<(), Cause> {
-        world.store.put_index(self.index_name(), &index)?;
+        if let Some(name) = self.index_name() {
+            world.store.put_index(name, &index)?;
+        }
         self.index.get_or_init(|| index);
         Ok(())
     }
@@ -136,9 +166,9 @@ impl Tree {
         let unpacking = Arc::new(Mutex::new(()));
         let mut layers: Vec<Arc<TreeLayer>> = Vec::with_capacity(image.layers.len());
         for (position, layer) in image.layers.iter().enumerate() {
-            let id = chain_id(layers.last().map(|below| &below.id), &layer.diff_id);
+            let id = chain_id(layers.last().map(|below| below.id()), &layer.diff_id);
             let origin = Origin::Image { image: Arc::clone(image), position, unpacking: Arc::clone(&unpacking) };
-            layers.push(Arc::new(TreeLayer::new(id, origin)));
+            layers.push(Arc::new(TreeLayer::new(Some(id), origin)));
         }
         Self { layers }
     }
@@ -146,26 +176,13 @@ impl Tree {
     /// This tree with the layer of a step on top.
     pub(super) fn with(&self, key: &CacheKey) -> Self {
         let mut layers = self.layers.clone();
-        layers.push(Arc::new(TreeLayer::new(SnapshotId(key.0.clone()), Origin::Step(key.clone()))));
+        layers.push(Arc::new(TreeLayer::new(None, Origin::Step(key.clone()))));
         Self { layers }
     }
 
     /// The layers, bottom first.
     pub fn layers(&self) -> &[Arc<TreeLayer>] {
         &self.layers
-    }
-
-    /// The name of the whole: that of the snapshot on top, which depends on all below it; none of an empty tree.
-    pub(super) fn id(&self) -> Option<&SnapshotId> {
-        self.layers.last().map(|layer| &layer.id)
-    }
-
-    /// The key of the step on top; none of an image's tree.
-    pub(super) fn step(&self) -> Option<&CacheKey> {
-        match &self.layers.last()?.origin {
-            Origin::Step(key) => Some(key),
-            Origin::Image { .. } => None,
-        }
     }
 
     /// The layer of the vertex itself.
@@ -180,39 +197,6 @@ impl Tree {
     /// Whether every layer has its directory and its index.
     pub(super) fn is_unpacked(&self, world: &World<'_>) -> bool {
         self.layers.iter().all(|layer| layer.snapshot(world).is_some() && layer.stored_index(world).is_some())
-    }
-
-    /// Looks the step on top up in the cache; with `blob`, a hit has to have its layer already.
-    pub(super) fn recall(&self, world: &World<'_>, blob: bool) -> bool {
-        let top = self.top();
-        let Origin::Step(key) = &top.origin else { return false };
-        if world.options.no_cache {
-            return false;
-        }
-        let Some(record) = cache::get(world.store, key) else { return false };
-        let layer =
-            record.layer.filter(|layer| world.store.blobs().has(layer.blob.digest()) == Some(layer.blob.size()));
-        if layer.is_none() && (blob || top.snapshot(world).is_none()) {
-            return false;
-        }
-        match layer {
-            Some(layer) if record.compression == world.options.compression => top.keep_layer(layer),
-            Some(layer) => _ = top.otherwise.get_or_init(|| layer),
-            None => {}
-        }
-        top.created.get_or_init(|| record.created);
-        true
-    }
-
-    /// Writes the record of the step on top: it now can be found.
-    pub(super) fn remember(&self, world: &World<'_>, name: &str) -> Result<(), Cause> {
-        let top = self.top();
-        let Origin::Step(key) = &top.origin else { return Ok(()) };
-        let now = || world.options.epoch.clone().unwrap_or_else(now);
-        let created = top.created.get_or_init(now).clone();
-        let compression = world.options.compression;
-        let record = Record { layer: top.layer.get().cloned(), compression, created, name: name.to_owned() };
-        Ok(cache::put(world.store, key, &record)?)
     }
 
     /// The directories of all layers, bottom first.
@@ -277,12 +261,22 @@ impl Tree {
             .get()
             .or(layer.otherwise.get())
             .expect("a step that is neither a directory nor a blob is run again");
+        self.obtain(position, known, world)?;
         let blob = world.store.blobs().open_verified(known.blob.digest())?;
-        let mut tar = layer::decompress(blob, layer::Limits::default().bytes)?;
+        let mut tar = HashingReader::new(layer::decompress(blob, layer::Limits::default().bytes)?);
         let snapshots = world.store.snapshots();
         let unpacked = snapshot::unpack(&mut tar, snapshots.prepare()?, snapshots.flavour())?;
+        if let Some(imported) = layer.imported.get() {
+            // The digest is of the whole stream, and tar ends before it does.
+            std::io::copy(&mut tar.by_ref(), &mut std::io::sink())?;
+            let (expected, found) = (known.diff_id.to_string(), tar.finish().to_string());
+            if expected != found {
+                let reference = imported.origin.place.to_string();
+                return Err(Cause::DiffId { reference, expected, found });
+            }
+        }
         layer.keep_index(world, Arc::clone(unpacked.index()))?;
-        layer.keep_snapshot(unpacked.settle(&view, &dirs, &layer.id)?);
+        layer.keep_snapshot(unpacked.settle(&view, &dirs, layer.id())?);
         Ok(())
     }
 
@@ -305,9 +299,17 @@ impl Tree {
         if let Some(layer) = top.layer.get() {
             return Ok(layer.clone());
         }
+        // Two builds that wait for the same blob make it once.
+        let lock = world.store.lock(&format!("layer-{}", top.id().0.digest()), &|| world.cancel.is_cancelled())?;
+        let _lock = lock.ok_or(Cause::Cancelled)?;
+        if let Some(layer) = self.recorded_layer(world) {
+            top.keep_layer(layer.clone());
+            return Ok(layer);
+        }
         let compression = world.options.compression;
         let layer = if let Some(otherwise) = top.otherwise.get() {
             // Its bytes need not be those that the directory would give.
+            self.obtain(self.layers.len() - 1, otherwise, world)?;
             world.store.recompress(otherwise, compression)?
         } else {
             let snapshot = top.snapshot(world).expect("a step that is neither a directory nor a blob is run again");
@@ -318,12 +320,7 @@ impl Tree {
             layer
         };
         top.keep_layer(layer.clone());
-        let Origin::Step(key) = &top.origin else { return Ok(layer) };
-        if let Some(mut record) = cache::get(world.store, key) {
-            record.layer = Some(layer.clone());
-            record.compression = compression;
-            cache::put(world.store, key, &record)?;
-        }
+        self.remember_layer(world, &layer)?;
         Ok(layer)
     }
 
@@ -345,12 +342,12 @@ impl Tree {
             return Ok(String::new());
         }
         let mut bytes = Vec::new();
-        std::io::Read::read_to_end(&mut std::io::Read::take(self.open(&found, world)?, ACCOUNTS_LIMIT), &mut bytes)?;
+        self.open(&found, world)?.take(ACCOUNTS_LIMIT).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 }
 
 /// The time, RFC 3339 in UTC with nanoseconds, as image configs hold it.
-fn now() -> String {
+pub(super) fn now() -> String {
     Timestamp::now().to_string()
 }

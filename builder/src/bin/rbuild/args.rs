@@ -11,6 +11,8 @@ use builder::graph::references::StepNetwork;
 use builder::prune::Limit;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::caching::CachingArgs;
+
 /// Builds OCI images from Dockerfiles: no daemon, no setuid helper, one binary.
 #[derive(Debug, Parser)]
 #[command(
@@ -146,6 +148,8 @@ pub(crate) struct BuildArgs {
     /// Run every step, whatever the cache has
     #[arg(long)]
     pub(crate) no_cache: bool,
+    #[command(flatten)]
+    pub(crate) caching: CachingArgs,
     /// Ask the registry for every base image (rbuild always does)
     #[arg(long)]
     pub(crate) pull: bool,

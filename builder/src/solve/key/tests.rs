@@ -23,7 +23,7 @@ fn op() -> RunOp {
 }
 
 fn key_of(op: &RunOp, base: &str) -> CacheKey {
-    run(op, base, None).finish()
+    run(op, None).key("definition", &[("base", base.into())])
 }
 
 #[test]
@@ -57,14 +57,58 @@ fn proxies_change_no_key() {
 }
 
 #[test]
+fn kinds_of_keys_are_kept_apart() {
+    let fields = run(&op(), None);
+    let keys: HashSet<CacheKey> = ["definition", "content", "own"].iter().map(|kind| fields.key(kind, &[])).collect();
+    assert_eq!(keys.len(), 3);
+    assert_ne!(fields.key("own", &[("base", "a".into())]), fields.key("own", &[("from", "a".into())]));
+}
+
+fn copy_op() -> CopyOp {
+    CopyOp {
+        context: None,
+        sources: vec![CopySource::Path("a".into())],
+        destination: "/d".into(),
+        chown: None,
+        chmod: None,
+        exclude: Vec::new(),
+        parents: false,
+        unpack: false,
+        link: false,
+    }
+}
+
+fn vertex(op: CopyOp) -> Vertex {
+    let span = crate::dockerfile::Span { start: 1, end: 1 };
+    Vertex { op: Op::Copy(op), base: Some(VertexId(0)), from: vec![VertexId(1)], span, name: String::new() }
+}
+
+#[test]
+fn what_stands_on_nothing_has_no_tree_below_in_its_key() {
+    let read = |op| {
+        let vertex = vertex(op);
+        inputs(&vertex).iter().map(|input| (input.id.0, input.part == Some(Part::Copied("a")))).collect::<Vec<_>>()
+    };
+    let from = (1, true);
+    assert_eq!(read(copy_op()), [(0, false), from]);
+    assert_eq!(read(CopyOp { link: true, ..copy_op() }), [from]);
+    assert_eq!(read(CopyOp { link: true, chown: Some("1:2".into()), ..copy_op() }), [from]);
+    assert_eq!(read(CopyOp { link: true, chown: Some("app".into()), ..copy_op() }), [(0, false), from]);
+    let inline = CopySource::Inline { name: "f".into(), content: "x".into() };
+    assert_eq!(read(CopyOp { sources: vec![inline], ..copy_op() }), [(0, false)]);
+}
+
+#[test]
 fn a_key_stays_what_it_is_between_versions() {
     // When this changes on purpose, raise VERSION.
-    let golden = "7cc2667b7822c42bd98ab60a46623b95";
+    let golden = "519932a820b2392625ce3c5e97050875";
     assert_eq!(&key_of(&op(), "base").hex()[..32], golden);
 }
 
 fn key_of_mounts(mounts: &[MountOp], from: Option<&str>, content: Option<[u8; 32]>) -> CacheKey {
-    mounts.iter().fold(Fields::new("run"), |fields, mount| super::mount(fields, mount, from, content)).finish()
+    let fields = mounts.iter().fold(Fields::new("run"), |fields, mount| super::mount(fields, mount, content));
+    let inputs: Vec<_> = from.map(|from| ("from", from.to_owned())).into_iter().collect();
+    fields.key("definition", &inputs)
 }
 
 fn cache() -> CacheOp {

@@ -145,6 +145,7 @@ pub(crate) fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
         outputs,
         compression,
         no_cache: args.no_cache,
+        caching: args.caching.caching(),
         jobs: args.jobs.map(usize::from),
         settings: args.settings.read(args.network)?,
         grants: Grants::default(),

@@ -3,6 +3,7 @@
 pub(crate) mod app;
 pub(crate) mod build;
 pub(crate) mod cache;
+pub(crate) mod caching;
 pub(crate) mod copy;
 pub(crate) mod debug;
 mod doctor;

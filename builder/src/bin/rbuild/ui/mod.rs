@@ -8,6 +8,7 @@ mod tty;
 pub(crate) use log::with_log;
 
 use std::io::{IsTerminal, Write};
+use std::time::Duration;
 
 use builder::image::Image;
 use builder::progress::{Event, Progress};
@@ -147,6 +148,17 @@ pub(crate) fn bytes(count: u64) -> String {
         unit += 1;
     }
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+/// How a step is called that did not run.
+fn cached(remote: bool) -> &'static str {
+    if remote { "CACHED (remote, not pulled)" } else { "CACHED" }
+}
+
+/// What a build did, in one line.
+fn summary(run: u64, hit: u64, saved: Duration, (down, up): (u64, u64)) -> String {
+    let saved = saved.as_secs_f64();
+    format!("{run} steps run, {hit} cached, {} down, {} up, {saved:.1}s saved", bytes(down), bytes(up))
 }
 
 /// How long ago something was: `5 minutes ago`.

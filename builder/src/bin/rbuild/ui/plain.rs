@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use builder::progress::{Event, Progress};
 
-use super::{Display, Lines};
+use super::{Display, Lines, cached, summary};
 
 /// The display.
 pub(super) struct Plain<W> {
@@ -30,10 +30,11 @@ impl<W: Fn(&str) + Sync> Progress for Plain<W> {
                 running.insert(step, (Instant::now(), Lines::default()));
                 note(&format!("#{step} {name}"));
             }
-            Event::Cached { step, name } => {
+            Event::Cached { step, name, remote } => {
                 note(&format!("#{step} {name}"));
-                note(&format!("#{step} CACHED"));
+                note(&format!("#{step} {}", cached(remote)));
             }
+            Event::Missed { step, reason } => note(&format!("#{step} runs because: {reason}")),
             Event::Output { step, bytes, .. } => {
                 if let Some((begun, lines)) = running.get_mut(&step) {
                     for line in lines.push(&bytes) {
@@ -56,6 +57,7 @@ impl<W: Fn(&str) + Sync> Progress for Plain<W> {
                 running.remove(&step);
                 note(&format!("#{step} CANCELED"));
             }
+            Event::Summary { run, hit, saved, down, up } => note(&summary(run, hit, saved, (down, up))),
             Event::Warning { message } => note(&format!("warning: {message}")),
         }
     }

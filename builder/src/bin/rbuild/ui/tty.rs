@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use builder::progress::{Event, Progress};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::{Display, Lines, columns, harmless, note, one_line};
+use super::{Display, Lines, cached, columns, harmless, note, one_line, summary};
 
 /// How often the times are redrawn.
 const TICK: Duration = Duration::from_millis(100);
@@ -88,10 +88,15 @@ impl Progress for Tty {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::Started { step, name, .. } => self.start(&mut state, step, &name),
-            Event::Cached { name, .. } => {
+            Event::Cached { name, remote, .. } => {
                 state.ended += 1;
                 state.cached += 1;
-                self.line(&format!(" \u{1b}[32m✓\u{1b}[0m {}  CACHED", short(&name)));
+                self.line(&format!(" \u{1b}[32m✓\u{1b}[0m {}  {}", short(&name), cached(remote)));
+            }
+            Event::Missed { step, reason } => {
+                if let Some(running) = state.running.get(&step) {
+                    self.line(&format!(" ? {} runs because: {}", short(&running.name), harmless(&reason)));
+                }
             }
             Event::Output { step, bytes, .. } => {
                 let Some(running) = state.running.get_mut(&step) else { return };
@@ -106,6 +111,9 @@ impl Progress for Tty {
             }
             Event::Finished { step, elapsed, error } => self.end(&mut state, step, elapsed, error.is_some()),
             Event::Cancelled { step } => self.cancel(&mut state, step),
+            Event::Summary { run, hit, saved, down, up } => {
+                self.line(&format!(" {}", summary(run, hit, saved, (down, up))));
+            }
             Event::Warning { message } => self.line(&format!(" \u{1b}[33m!\u{1b}[0m {}", harmless(&message))),
         }
     }
