@@ -155,7 +155,7 @@ fn root_of_a_container_without_a_filter_gets_the_same_image() {
     }
 }
 
-/// There clone3 does not exist, and pivot_root and pidfd_getfd are not permitted.
+/// There clone3 does not exist, and `pivot_root` and `pidfd_getfd` are not permitted.
 #[test]
 fn root_of_a_container_that_may_mount_gets_the_same_image() {
     assert_equal_to_root(Place::Container(DOCKER_ADMINISTRATOR), KINDS);
@@ -260,7 +260,7 @@ fn a_link_in_the_place_of_a_cache_leads_nowhere() {
 /// Without mounts, and with one id.
 #[test]
 fn installed_packages_are_those_of_root() {
-    let entries = |image: &Image| image.layers.iter().map(|layer| without_chance(layer)).collect::<Vec<_>>();
+    let entries = |image: &Image| image.layers.iter().map(without_chance).collect::<Vec<_>>();
     let root = entries(&bench(PACKAGES).image(&[]));
     for place in [Place::Container(DOCKER_DEFAULT), Place::User(NOBODY)] {
         let theirs = bench(PACKAGES);
