@@ -296,7 +296,9 @@ impl Copying<'_> {
         match links.first(found) {
             Some(Some(first)) => self.placement.link(target, first),
             first => {
-                first.into_iter().for_each(|first| *first = Some(target.to_owned()));
+                if let Some(first) = first {
+                    *first = Some(target.to_owned());
+                }
                 self.placement.place(target, entry, &mut open()?)
             }
         }

@@ -27,6 +27,7 @@ use snapshot::digest::HashingWriter;
 
 use crate::context::Ignore;
 use crate::graph::chmod::Chmod;
+use crate::graph::frontend_args::USUAL_HOSTNAME;
 use crate::graph::{CopyOp, CopySource, Graph, MountOp, Op, PinnedImage, RunOp, Vertex};
 use crate::sandbox::RootEmulation;
 
@@ -119,7 +120,7 @@ fn source(image: &PinnedImage) -> CacheKey {
 fn run(op: &RunOp, base: &str, emulation: Option<RootEmulation>) -> Fields {
     let env = op.env.iter().flat_map(|(name, value)| [name, value]);
     let script = op.script.as_ref().map(|script| &script.content);
-    Fields::new("run")
+    let fields = Fields::new("run")
         .field("base", base)
         .fields("argv", &op.argv)
         .fields("script", script)
@@ -127,8 +128,8 @@ fn run(op: &RunOp, base: &str, emulation: Option<RootEmulation>) -> Fields {
         .field("cwd", op.cwd.as_os_str().as_encoded_bytes())
         .field("user", &op.user)
         .field("network", format!("{:?}", op.network))
-        .field("hostname", &op.hostname)
-        .fields("emulation", emulation.filter(|kind| *kind != RootEmulation::Full).map(RootEmulation::name))
+        .fields("emulation", emulation.filter(|kind| *kind != RootEmulation::Full).map(RootEmulation::name));
+    if op.hostname == USUAL_HOSTNAME { fields } else { fields.field("hostname", &op.hostname) }
 }
 
 /// Adds the names of secret variables, and whether layers may hold secrets, where there are any: never a value.

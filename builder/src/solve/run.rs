@@ -117,7 +117,7 @@ fn process(op: &RunOp, secrets: &[(OsString, OsString)], options: &Options) -> P
         env: env.collect(),
         cwd: op.cwd.clone(),
         user: op.user.clone(),
-        hostname: op.hostname.clone().into(),
+        hostname: op.hostname.clone(),
         network: match op.network {
             Network::Default if options.private_network => crate::sandbox::Network::Private,
             Network::Default | Network::Host => crate::sandbox::Network::Host,
