@@ -338,3 +338,61 @@ fn an_image_from_elsewhere_is_built_on() {
     copy(&bench, &[&format!("{}/library/busybox:latest", registry()), &format!("oci:{layout}:v1")]);
     bench.build(&["--build-context", &format!("base=oci-layout://{layout}:v1")]);
 }
+
+/// A proxy that lets nobody through: what it is asked first, and where it listens.
+fn proxy() -> (String, std::sync::mpsc::Receiver<String>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, asked) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut line = String::new();
+            std::io::BufRead::read_line(&mut std::io::BufReader::new(&stream), &mut line).unwrap();
+            drop(sender.send(line));
+            drop(stream.write_all(b"HTTP/1.1 403 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"));
+        }
+    });
+    (address, asked)
+}
+
+#[test]
+fn the_proxy_of_the_environment_is_used_but_for_the_hosts_that_it_is_not_for() {
+    let inspect = |no_proxy: &str| {
+        let (address, asked) = proxy();
+        let bench = Bench::new();
+        let mut command = bench.rbuild();
+        command.env("https_proxy", address).env("no_proxy", no_proxy).args(["inspect", "registry.invalid/x"]);
+        let run = Run::of(&mut command);
+        (run.code, asked.try_recv().ok())
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| inspect("example.com,.invalid"));
+        let (code, asked) = inspect("example.com");
+        assert_eq!(code, 4);
+        assert!(asked.unwrap().starts_with("CONNECT registry.invalid:443 "));
+        assert_eq!(other.join().unwrap(), (4, None));
+    });
+}
+
+#[test]
+fn mirrors_and_insecure_hosts_are_rules() {
+    let mirror = Registry::start().unwrap();
+    let expected = put_three(&mirror, "copies/team/app", OCI).digest().to_string();
+    let bench = Bench::new();
+    let rules = bench.file("registries.conf", &format!(
+        "[[registry]]\nprefix = \"registry.invalid\"\nlocation = \"{}/none\"\n[[registry.mirror]]\nlocation = \"{}/copies\"\n\
+         [[registry]]\nprefix = \"blocked.invalid\"\nblocked = true\n",
+        mirror.host(), mirror.host()
+    ));
+    let inspect =
+        |name: &str| Run::of(bench.rbuild().env("CONTAINERS_REGISTRIES_CONF", &rules).args(["inspect", "--raw", name]));
+    let found = inspect("registry.invalid/team/app:1");
+    assert_eq!(sha256(found.stdout.as_bytes()).to_string(), expected, "{}", found.stderr);
+    let missing = inspect("registry.invalid/team/other:1");
+    assert!(missing.code == 4 && missing.stderr.contains("; before it the mirror"), "{}", missing.stderr);
+    let blocked = inspect("blocked.invalid/x");
+    assert!(blocked.stderr.contains("is blocked by the rule for `blocked.invalid`"), "{}", blocked.stderr);
+    fs_err::write(&rules, "[[registry]]\nlocation = \"x\"\nodd = true").unwrap();
+    assert!(inspect("registry.invalid/x").stderr.contains("is not a file of rules for registries"));
+}

@@ -23,7 +23,7 @@ use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
 use crate::prune::{self, Limit};
 use crate::remote::Remotes;
-use crate::sandbox::{Cancel, RootEmulation, Sandbox, Settings};
+use crate::sandbox::{Cancel, RootEmulation, Rung, Sandbox, Settings};
 use crate::solve::whole::Wholes;
 use crate::solve::{self, SolveError, World};
 
@@ -203,6 +203,9 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
     let name = &build.dockerfile_name;
     for Finding { rule, span, message, .. } in &findings {
         reporter.warn(&format!("{rule}: {message} ({name}:{})", span.start));
+    }
+    if machine.sandbox.rung() == Rung::Chroot {
+        reporter.warn("steps are confined by this container alone: see `rbuild doctor`");
     }
     notes.into_iter().chain(frontend_args::without_effect(&build.request)).for_each(|note| reporter.warn(&note));
 

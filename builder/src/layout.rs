@@ -3,6 +3,8 @@
 
 mod docker;
 mod files;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -137,9 +139,7 @@ impl Layout {
     pub fn find(&self, pick: Option<&str>) -> Result<Vec<&Descriptor>, LayoutError> {
         let all = || self.images.iter();
         let found: Vec<&Descriptor> = match pick {
-            Some(digest) if digest.parse::<Digest>().is_ok() => {
-                all().filter(|found| found.digest().as_ref() == digest).collect()
-            }
+            Some(digest) if is_digest(digest) => all().filter(|found| found.digest().as_ref() == digest).collect(),
             Some(tag) => all().filter(|found| is_named(found, tag)).collect(),
             None if all().all(|found| found.digest() == self.images[0].digest()) => all().take(1).collect(),
             None => all().filter(|found| is_named(found, "latest")).collect(),
@@ -229,6 +229,11 @@ impl Layout {
         let (path, digest) = (self.path.clone(), digest.to_string());
         Err(LayoutError::Blob { path, digest, problem: "not what its digest says" })
     }
+}
+
+/// Whether a text is a digest, and not a name like `app:1`, which has its form.
+fn is_digest(text: &str) -> bool {
+    text.parse::<Digest>().is_ok_and(|digest| !matches!(digest.algorithm(), DigestAlgorithm::Other(_)))
 }
 
 fn tag_of(descriptor: &Descriptor) -> Option<&str> {

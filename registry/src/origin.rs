@@ -58,6 +58,25 @@ impl Rules {
         }
         Ok(())
     }
+
+    /// Checks the address of a token service, which is shown a password: beyond [`may_follow`](Self::may_follow), no
+    /// address of a private network that the registry is not in.
+    pub(crate) fn may_trust(&self, registry: &Url, realm: &Url) -> Result<(), &'static str> {
+        self.may_follow(registry, realm)?;
+        if is_private(realm) && !is_private(registry) && !is_local(registry) {
+            return Err("it is an address of a private network, and the registry is not");
+        }
+        Ok(())
+    }
+}
+
+/// Says whether a URL's host is an address of a private network (RFC 1918, RFC 4193).
+fn is_private(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_private(),
+        Some(Host::Ipv6(address)) => to_v4(address).map_or(address.is_unique_local(), |v4| v4.is_private()),
+        Some(Host::Domain(_)) | None => false,
+    }
 }
 
 /// Says whether a URL's host is this machine's loopback, by name or address.
@@ -161,6 +180,17 @@ mod tests {
             ("https://r.test/", "ftp://r.test/"),
         ] {
             assert!(follow(from, to).is_err(), "{from} → {to}");
+        }
+    }
+
+    #[test]
+    fn a_token_service_is_in_no_private_network_but_the_registrys() {
+        let trust = |from: &str, to: &str| rules(&[]).may_trust(&from.parse().unwrap(), &to.parse().unwrap());
+        assert_eq!(trust("https://r.test/", "https://auth.test/token"), Ok(()));
+        assert_eq!(trust("https://10.0.0.1/", "https://192.168.0.1/token"), Ok(()));
+        assert_eq!(trust("http://localhost/", "https://10.0.0.1/token"), Ok(()));
+        for realm in ["https://10.0.0.1/", "https://192.168.1.1/", "https://[fd00::1]/", "https://[::ffff:10.0.0.1]/"] {
+            assert!(trust("https://r.test/", realm).is_err(), "{realm}");
         }
     }
 

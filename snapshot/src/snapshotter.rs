@@ -26,7 +26,7 @@ use crate::digest::sha256;
 use crate::owner::{self, Owner};
 use crate::path::remove_tree;
 use crate::store::{seal, uses::Uses};
-use crate::temp::{TempDirectory, create_directory, ensure_directory, random_path, sweep};
+use crate::temp::{TempDirectory, create_directory, ensure_directory, random_path};
 use crate::tree::Flavour;
 use crate::xattr::Source;
 
@@ -69,8 +69,7 @@ pub struct Snapshots {
 }
 
 impl Snapshots {
-    /// Opens the snapshots of `root`, an existing directory, creates the folders that it lacks and removes what dead
-    /// processes have left in them.
+    /// Opens the snapshots of `root`, an existing directory, and creates the folders that it lacks.
     pub fn open_at(root: &Path, flavour: Flavour) -> Result<Self, Error> {
         let directory = root.join(match flavour {
             Flavour::Trusted => "snapshots-trusted",
@@ -82,7 +81,6 @@ impl Snapshots {
         for directory in [&directory, &tmp] {
             ensure_directory(directory)?;
         }
-        sweep(&tmp)?;
         // Without procfs every boot looks the same: then a crash is survived as far as the file system does.
         let boot = fs_err::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let uses = Uses::open_at(root)?;

@@ -68,6 +68,12 @@ impl Store {
         for name in ["tmp", "leases", "locks"] {
             sweep(&path.join(name))?;
         }
+        for entry in fs_err::read_dir(&path)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with("snapshots-") {
+                sweep(&entry.path().join("tmp"))?;
+            }
+        }
         let snapshots = Snapshots::open_at(&path, flavour)?;
         Ok(Self { path, blobs, segments, snapshots, uses })
     }

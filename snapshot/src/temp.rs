@@ -104,12 +104,11 @@ impl TempDirectory {
         remove_tree(&self.path)
     }
 
-    /// Renames the directory to `target`; returns `false` (and deletes it) when `target` exists.
+    /// Renames the directory to `target`, not durably; returns `false` (and deletes it) when `target` exists.
     pub(crate) fn persist(mut self, target: &Path) -> Result<bool, Error> {
         match rustix::fs::rename(&self.path, target) {
             Ok(()) => {
                 self.persisted = true;
-                sync_directory_of(target)?;
                 Ok(true)
             }
             Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(false),
@@ -160,7 +159,11 @@ fn locked(file: &fs_err::File, path: &Path) -> Result<bool, Error> {
 
 /// Removes everything in `directory` whose owner is dead.
 pub(crate) fn sweep(directory: &Path) -> Result<(), Error> {
-    for entry in fs_err::read_dir(directory)? {
+    let entries = match fs_err::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
         let path = entry?.path();
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let lock = match rustix::fs::open(&path, flags, Mode::empty()) {

@@ -147,3 +147,17 @@ fn no_step_gets_a_namespace_or_a_mount() {
     assert!(bench.build(&[]).stderr.contains(" confined"));
     assert!(Single::with(dockerfile).build(&[]).stderr.contains(" confined"));
 }
+
+#[test]
+fn a_directory_of_a_single_id_is_its_user_s_and_says_so() {
+    let single = Single::with("FROM {busybox}\nRUN touch /f && chown 5:6 /f\n");
+    let out = single.0.path("out");
+    let run = single.build(&["-o", out.to_str().unwrap()]);
+    assert!(run.stderr.contains("are yours"), "{}", run.stderr);
+    let found = fs_err::metadata(out.join("f")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&found).to_string(), NOBODY);
+    let tar = single.0.path("out.tar");
+    single.build(&["-o", &format!("type=tar,dest={}", tar.display())]);
+    let listed = peer("tar", &["--numeric-owner", "-tvf", tar.to_str().unwrap(), "f"]);
+    assert!(listed.contains("5/6"), "{listed}");
+}

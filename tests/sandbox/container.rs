@@ -84,7 +84,7 @@ pub(crate) enum Filter {
     Off,
     /// Those of the default profiles of container engines.
     Default,
-    /// Those that the same profiles give to a container with `CAP_SYS_ADMIN`: mounts and namespaces, no pivot_root.
+    /// Those that the same profiles give to a container with `CAP_SYS_ADMIN`: mounts and namespaces, not `pivot_root`.
     Administrator,
 }
 

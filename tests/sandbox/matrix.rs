@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use crate::common::{Bench, Image, Listing, RBUILD, Run, peer};
 use crate::rootless::Rootless;
@@ -94,15 +95,25 @@ fn bench(dockerfile: &str) -> Bench {
 const STAGES: [&[&str]; 2] = [&[], &["--target", "0"]];
 
 /// Builds all images in a place and as root, and compares them.
-fn assert_equal_to_root(place: Place, dockerfile: &str) {
-    let (theirs, root) = (bench(dockerfile), bench(dockerfile));
+fn assert_equal_to_root(place: Place, dockerfile: &'static str) {
+    let theirs = bench(dockerfile);
     place.own(&theirs);
-    for stage in STAGES {
+    for (stage, root) in STAGES.into_iter().zip(of_root(dockerfile)) {
         let run = place.build(&theirs, stage);
         assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
-        assert_equal(&Image::read(&theirs.path("layout")), &root.image(stage));
+        assert_equal(&Image::read(&theirs.path("layout")), root);
         fs_err::remove_dir_all(theirs.path("layout")).unwrap();
     }
+}
+
+/// The images that root of the machine gets, made once for all tests.
+fn of_root(dockerfile: &str) -> &'static [Image] {
+    static IMAGES: [OnceLock<Vec<Image>>; 2] = [const { OnceLock::new() }; 2];
+    let number = [COPIES, KINDS].iter().position(|known| *known == dockerfile).unwrap();
+    IMAGES[number].get_or_init(|| {
+        let bench = bench(dockerfile);
+        STAGES.map(|stage| bench.image(stage)).into()
+    })
 }
 
 /// The lines of a listing that another does not have.
@@ -133,7 +144,7 @@ fn a_plain_user_with_subordinate_ids_gets_the_same_image() {
     for dockerfile in [COPIES, KINDS] {
         let rootless = Rootless::with(dockerfile);
         rootless.bench.file("c", "c\n");
-        assert_equal(&rootless.image(), &bench(dockerfile).image(&[]));
+        assert_equal(&rootless.image(), &of_root(dockerfile)[0]);
     }
 }
 
@@ -144,7 +155,7 @@ fn root_of_a_container_without_a_filter_gets_the_same_image() {
     }
 }
 
-/// There clone3 does not exist, and pivot_root and pidfd_getfd are not permitted.
+/// There clone3 does not exist, and `pivot_root` and `pidfd_getfd` are not permitted.
 #[test]
 fn root_of_a_container_that_may_mount_gets_the_same_image() {
     assert_equal_to_root(Place::Container(DOCKER_ADMINISTRATOR), KINDS);
@@ -177,6 +188,7 @@ fn steps_without_mounts_see_proc_and_terminals() {
     place.own(&bench);
     let run = place.build(&bench, &[]);
     assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stderr.contains("warning: steps are confined by this container alone: see `rbuild doctor`\n"));
     let said: Vec<&str> = run
         .stderr
         .lines()
@@ -248,7 +260,7 @@ fn a_link_in_the_place_of_a_cache_leads_nowhere() {
 /// Without mounts, and with one id.
 #[test]
 fn installed_packages_are_those_of_root() {
-    let entries = |image: &Image| image.layers.iter().map(|layer| without_chance(layer)).collect::<Vec<_>>();
+    let entries = |image: &Image| image.layers.iter().map(without_chance).collect::<Vec<_>>();
     let root = entries(&bench(PACKAGES).image(&[]));
     for place in [Place::Container(DOCKER_DEFAULT), Place::User(NOBODY)] {
         let theirs = bench(PACKAGES);

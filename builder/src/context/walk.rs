@@ -87,8 +87,7 @@ pub(super) fn walk<E: From<ContextError>>(
     let entry = beneath::entry(directory.as_fd(), name, &stat).map_err(failed)?;
     if let Some(entry) = entry {
         let relative = Path::new("");
-        let content = None;
-        visit(Found { relative, path: &at.path, entry, stat, content, directory: directory.as_fd(), name })?;
+        visit(Found { relative, path: &at.path, entry, stat, content: None, directory: directory.as_fd(), name })?;
     }
     Walk::new((context, exclude, memo), at.path.as_os_str().as_bytes()).run(opened, visit)
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use snapshot::{ChangeSink, Flavour, Kind, TarWriter, TreeWriter};
+use snapshot::{ChangeSink, Entry, Flavour, Kind, Metadata, TarWriter, TreeWriter};
 
 use crate::solve::World;
 use crate::solve::tree::Tree;
@@ -17,9 +17,47 @@ pub(super) fn directory(world: &World<'_>, tree: &Tree, destination: &Path) -> R
     let failed = |source| ExportError::Tree { path: destination.to_owned(), source: Box::new(source) };
     fs_err::create_dir_all(destination)
         .map_err(|source| ExportError::Write { path: destination.to_owned(), source })?;
-    let mut writer = TreeWriter::new(destination, Flavour::Plain).map_err(failed)?;
+    let writer = TreeWriter::new(destination, Flavour::Plain).map_err(failed)?;
+    let single = world.store.snapshots().flavour() == Flavour::Single;
+    if single {
+        let shown = destination.display();
+        world.reporter.warn(&format!(
+            "all files in `{shown}` are yours, because you have no other ids here; `-o type=tar` keeps owners"
+        ));
+    }
+    let mut writer = Given { writer, single };
     write(world, tree, &mut writer, failed)?;
-    writer.finish().map_err(failed)
+    writer.writer.finish().map_err(failed)
+}
+
+/// A directory, in which a `single` id is given everything.
+struct Given {
+    writer: TreeWriter,
+    single: bool,
+}
+
+impl ChangeSink for Given {
+    type Error = snapshot::Error;
+
+    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn io::Read) -> Result<(), snapshot::Error> {
+        if !self.single {
+            return self.writer.entry(path, entry, content);
+        }
+        let metadata = Metadata { uid: 0, gid: 0, ..entry.metadata.clone() };
+        self.writer.entry(path, &Entry { kind: entry.kind.clone(), metadata }, content)
+    }
+
+    fn hard_link(&mut self, path: &Path, target: &Path) -> Result<(), snapshot::Error> {
+        self.writer.hard_link(path, target)
+    }
+
+    fn whiteout(&mut self, path: &Path) -> Result<(), snapshot::Error> {
+        self.writer.whiteout(path)
+    }
+
+    fn opaque(&mut self, directory: &Path) -> Result<(), snapshot::Error> {
+        self.writer.opaque(directory)
+    }
 }
 
 /// Writes the tree as a tar archive.

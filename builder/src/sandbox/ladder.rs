@@ -137,6 +137,8 @@ pub struct Sandbox {
     ground: Ground,
     /// Made for the first step: a build of cached steps needs none.
     program: Mutex<Option<Arc<File>>>,
+    /// Where the choice comes from, when nothing was tried for it.
+    recalled: Option<Memory>,
 }
 
 /// Chooses the highest rung that works here, or the one that is `requested` by name, and enters it. `emulation` is for a
@@ -170,7 +172,8 @@ fn enter_highest(emulation: Option<RootEmulation>, directory: &Path) -> Result<S
     if let Some((rung, ground)) = recalled
         && let Ok(namespace) = rung.again(ground)
     {
-        return Sandbox::new(rung, namespace, ground, emulation);
+        let sandbox = Sandbox::new(rung, namespace, ground, emulation)?;
+        return Ok(Sandbox { recalled: Some(memory), ..sandbox });
     }
     let mut last = None;
     for rung in Rung::ALL {
@@ -210,7 +213,7 @@ impl Sandbox {
         if let Some(namespace) = namespace {
             namespace.join()?;
         }
-        Ok(Self { rung, ground, program: Mutex::new(None) })
+        Ok(Self { rung, ground, program: Mutex::new(None), recalled: None })
     }
 
     /// The rung that was chosen.
@@ -258,15 +261,20 @@ impl Executor for Sandbox {
     ) -> Result<ExitStatus, SandboxError> {
         run::check(root, process, mounts)?;
         let program = self.program()?;
-        if self.ground.mounts {
+        let ended = if self.ground.mounts {
             let spec = Spec::new(root, process, mounts, self.ground);
-            return run::run(&program, &spec, process.stdin.as_deref(), cancel, output);
+            run::run(&program, &spec, process.stdin.as_deref(), cancel, output)
+        } else {
+            bare::check(root, process, mounts)?;
+            let placed = Placed::new(root, &process.settings, mounts)?;
+            let spec = Spec::new(root, process, &[], self.ground);
+            let ended = run::run(&program, &spec, process.stdin.as_deref(), cancel, output);
+            placed.restore(root)?;
+            ended
+        };
+        if let (Err(SandboxError::Setup { .. }), Some(memory)) = (&ended, &self.recalled) {
+            memory.forget();
         }
-        bare::check(root, process, mounts)?;
-        let placed = Placed::new(root, &process.settings, mounts)?;
-        let spec = Spec::new(root, process, &[], self.ground);
-        let ended = run::run(&program, &spec, process.stdin.as_deref(), cancel, output);
-        placed.restore(root)?;
         ended
     }
 }

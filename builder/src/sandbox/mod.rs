@@ -5,7 +5,7 @@
 //!   └──── enter ──▶ Sandbox ── run ──▶ spawns the same program as `rbuild-init`         run.rs, program.rs
 //!                                        └─ stub: new namespaces, forks process 1       init.rs
 //!                                             └─ root, /proc, /dev, …; forks the step   process_one.rs, rootfs.rs, furnish.rs
-//!                                                  └─ ids, capabilities, execve         step.rs
+//!                                                  └─ filters, ids, execve              supervise.rs, step.rs
 //! ```
 //!
 //! What a machine allows is found by trying it, in a child, never by looking at versions: `ladder.rs` holds the rungs
@@ -23,12 +23,12 @@
 //! - every mount lives in the step's own mount namespace;
 //! - no path of the image is followed on the host: mounts are placed through descriptors opened beneath the new root;
 //! - a step inherits descriptors 0 to 2 and nothing else, and cannot reach the program file of rbuild;
+//! - a step makes none of the calls that Docker's default seccomp profile keeps from containers: see `seccomp`;
 //! - device nodes that a step makes cannot be opened: the root and every mount but `/dev`'s own devices are `nodev`;
 //! - a step that changes nothing leaves an empty upper directory.
 //!
-//! What this version does not do: filter system calls (root of a step can make user namespaces, which Docker's seccomp
-//! profile forbids), or limit memory or processes. On the rung `root` a
-//! step that shares the host's network holds `CAP_NET_RAW` and `CAP_NET_BIND_SERVICE` over it.
+//! What this version does not do: limit memory or processes. On the rung `root` a step that shares the host's network
+//! holds `CAP_NET_RAW` and `CAP_NET_BIND_SERVICE` over it.
 #![expect(
     unsafe_code,
     reason = "fork, mount_setattr, prctl and ioctl have no safe wrapper; every block says why it is sound"

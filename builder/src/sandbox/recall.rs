@@ -2,7 +2,7 @@
 //!
 //! One small file in the state directory. It counts only for the same program, user, boot and circumstances: what is known
 //! to decide about user namespaces and mounts is part of its key. Nothing depends on it: a rung that was recalled and does
-//! not work any more is chosen anew, and the doctor tries everything always.
+//! not work any more is chosen anew, at the latest by the next process, and the doctor tries everything always.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,7 @@ const CIRCUMSTANCES: &[&str] = &[
 const STATUS: &[&str] = &["Uid:", "Gid:", "CapPrm:", "CapBnd:", "NoNewPrivs:", "Seccomp:", "Seccomp_filters:"];
 
 /// Where the choice is kept.
+#[derive(Debug)]
 pub(super) struct Memory {
     path: PathBuf,
     key: String,
@@ -51,6 +52,11 @@ impl Memory {
     pub(super) fn recall(&self) -> Option<(String, Ground)> {
         let record: Record = serde_json::from_slice(&fs_err::read(&self.path).ok()?).ok()?;
         (record.key == self.key).then_some((record.rung, record.ground))
+    }
+
+    /// Forgets the choice, which may be why a step could not be set up: the next process chooses again.
+    pub(super) fn forget(&self) {
+        fs_err::remove_file(&self.path).ok();
     }
 
     /// Remembers a choice. Where nothing can be written the next process chooses again.
@@ -98,6 +104,8 @@ mod tests {
         assert_eq!(Memory::new(home.path()).recall(), Some(("range".to_owned(), ground)));
         let other = Memory { key: "other".into(), ..Memory::new(home.path()) };
         assert_eq!(other.recall(), None);
+        memory.forget();
+        assert_eq!(memory.recall(), None);
         fs_err::write(home.path().join(FILE), "{").unwrap();
         assert_eq!(memory.recall(), None);
         assert_eq!(fs_err::read_dir(home.path()).unwrap().count(), 1);

@@ -9,6 +9,7 @@
 //! The filter needs `CAP_SYS_ADMIN`, and nothing of the step's is executed before it is in force. A call that is made
 //! before the thread listens waits for it.
 
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{Builder, JoinHandle};
@@ -40,20 +41,26 @@ pub(super) fn start(
     let pid = system::fork(|| {
         let begun = ends.take().map_or(Ok(()), |(ours, theirs)| {
             drop(ours);
-            filter(emulation, &theirs)
+            filter(emulation, &theirs)?;
+            // Process 1 has given up what the step may not reach through it.
+            (&theirs).read_exact(&mut [0]).attempt(|| "wait for process 1".to_owned())
         });
         begun.and_then(|()| capabilities::confine(CapabilitySet::empty())).and_then(|()| step()).unwrap_or_else(report)
     })
     .attempt(|| "fork the step".to_owned())?;
-    let ours = ends.map(|(ours, _)| ours);
-    if emulation != Some(RootEmulation::Full) {
-        capabilities::confine(CapabilitySet::empty())?;
+    let Some((ours, theirs)) = ends else { return Ok(Started::alone(pid)) };
+    drop(theirs);
+    let answers = emulation == Some(RootEmulation::Full);
+    // To read what belongs to programs that let nobody read them. No process of the step has it: none traces this one.
+    capabilities::confine(if answers { CapabilitySet::SYS_PTRACE } else { CapabilitySet::empty() })?;
+    match (&ours).write_all(&[0]) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {} // the step has ended, and reported why
+        told => told.attempt(|| "tell the step to go on".to_owned())?,
+    }
+    if !answers {
         return Ok(Started::alone(pid));
     }
-    // To read what belongs to programs that let nobody read them. No process of the step has it: none traces this one.
-    capabilities::confine(CapabilitySet::SYS_PTRACE)?;
-    let listener = ours.map_or(Ok(None), |socket| Listener::receive(&socket));
-    let listener = listener.attempt(|| "get the listener of the step's filter".to_owned())?;
+    let listener = Listener::receive(&ours).attempt(|| "get the listener of the step's filter".to_owned())?;
     listener.map_or(Ok(Started::alone(pid)), |listener| answer(listener, pid, Emulation::new))
 }
 

@@ -13,6 +13,8 @@ use super::{Choice, TransferError};
 const DEPTH_LIMIT: u32 = 4;
 /// Most manifests of one index; the largest published ones have some dozens.
 const MANIFEST_LIMIT: usize = 1000;
+/// Most bytes of all manifests together: they are held in memory.
+const BYTES_LIMIT: usize = 64 << 20;
 /// What the media types of layers that may not be distributed have in them; nobody but their owner serves them.
 const FOREIGN: [&str; 2] = [".nondistributable.", ".foreign."];
 
@@ -24,6 +26,8 @@ pub struct Parts {
     /// Configs and layers.
     pub(super) blobs: Vec<Descriptor>,
     seen: HashSet<Digest>,
+    /// Bytes of all documents.
+    bytes: usize,
 }
 
 impl Parts {
@@ -33,7 +37,7 @@ impl Parts {
             Choice::All => source.root()?,
             Choice::One(platform) => source.image(platform)?,
         };
-        let mut parts = Self { documents: Vec::new(), blobs: Vec::new(), seen: HashSet::new() };
+        let mut parts = Self { documents: Vec::new(), blobs: Vec::new(), seen: HashSet::new(), bytes: 0 };
         parts.add(source, root, bytes, 0)?;
         Ok(parts)
     }
@@ -71,6 +75,7 @@ impl Parts {
         bytes: Vec<u8>,
         depth: u32,
     ) -> Result<(), TransferError> {
+        self.bytes += bytes.len();
         let digest = descriptor.digest();
         let wrong = |problem| source.wrong(format!("`{digest}` is malformed: {problem}"));
         let media_type = registry::media_type(descriptor.media_type().as_ref(), &bytes).map_err(wrong)?;
@@ -100,8 +105,10 @@ impl Parts {
                             media_type.escape_default()
                         )));
                     }
-                    if self.seen.len() > MANIFEST_LIMIT * 128 || self.documents.len() >= MANIFEST_LIMIT {
-                        return Err(source.wrong(format!("it has more than {MANIFEST_LIMIT} manifests")));
+                    if self.documents.len() >= MANIFEST_LIMIT || self.bytes > BYTES_LIMIT {
+                        return Err(source.wrong(format!(
+                            "it has more than {MANIFEST_LIMIT} manifests, or more than {BYTES_LIMIT} bytes of them"
+                        )));
                     }
                     self.add(source, child.clone(), source.document(child)?, depth + 1)?;
                 }

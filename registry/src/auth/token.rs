@@ -72,7 +72,7 @@ pub(super) fn fetch(
     service: &Service,
     credential: Option<Credential>,
 ) -> Result<Token, Error> {
-    transport.rules.may_follow(&access.base, &service.realm).map_err(|problem| Error::Forbidden {
+    transport.rules.may_trust(&access.base, &service.realm).map_err(|problem| Error::Forbidden {
         exchange: Box::new(Exchange::new(&access.action, &access.base)),
         to: shown(&service.realm),
         problem,

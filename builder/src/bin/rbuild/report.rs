@@ -81,8 +81,25 @@ pub(crate) fn failure(failure: &Failure) -> ExitCode {
         Failure::App(error) => (format!("ERROR: {error:#}\n"), code::BUILD),
         Failure::Build { error, dockerfile } => build(error, dockerfile),
     };
-    print(&text);
+    print(&(text.clone() + &want(&text)));
     ExitCode::from(code)
+}
+
+/// The hint on what the machine did not have enough of: the kernel's numbers for that are in the text of a cause.
+fn want(text: &str) -> String {
+    let home = builder::paths::home().unwrap_or_default();
+    let has = |number: u32| text.contains(&format!("(os error {number})"));
+    if has(28) || has(122) {
+        let state = home.display();
+        return format!(
+            "  hint: the disk of the state directory `{state}` (or of the output) has no room or no inodes left; \
+             `rbuild cache prune` removes what is not in use, and RBUILD_HOME names another place\n"
+        );
+    }
+    if has(24) || has(23) {
+        return "  hint: raise the limit of open files with `ulimit -n`\n".to_owned();
+    }
+    String::new()
 }
 
 /// Says that rbuild itself is at fault; the panic's own message is already on standard error.
@@ -162,7 +179,7 @@ fn base_hint(error: &BaseError) -> Option<&'static str> {
     let BaseError::Resolve { source, .. } = error else { return None };
     match source.as_ref() {
         registry::Error::Unauthorized { .. } | registry::Error::Denied { .. } => {
-            Some("log in first: rbuild reads the credentials of `docker login` and `podman login`")
+            Some("log in first: `rbuild login`; rbuild reads the credentials of `docker login` and `podman login` too")
         }
         registry::Error::NotFound { .. } => {
             Some("check the name and the tag; private images also look missing without credentials")

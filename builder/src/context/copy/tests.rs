@@ -134,15 +134,15 @@ fn a_file_that_shrinks_during_the_copy_is_an_error_that_names_it() {
 fn a_known_file_that_is_written_during_the_copy_is_an_error() {
     let tree = Tree::new();
     let file = fs::File::options().write(true).open(tree.path("d/large")).unwrap();
-    // The memo believes what has not been touched for a while: times of the future are not believed, those of the past are.
+    // The memo believes a file that has not been written for a while.
     let context = tree.context();
     let memo = Memo::default();
     let selected = context.select("d/large").unwrap();
     let after_a_while = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
     context.digest(&selected, &Ignore::default(), &memo).unwrap();
     let identity = beneath::stat_open(file.as_fd()).unwrap().identity;
-    let content = Content(*blake3::hash(&fs::read(tree.path("d/large")).unwrap()).as_bytes());
-    memo.learn(identity, content, after_a_while);
+    let known = Content(*blake3::hash(&fs::read(tree.path("d/large")).unwrap()).as_bytes());
+    memo.learn(identity, known, after_a_while);
     let copy = |write: bool| -> Result<_, ContextError> {
         context.copy(&selected, &Ignore::default(), &memo, &mut |_, _, _, bytes| {
             if write {
