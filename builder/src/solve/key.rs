@@ -127,8 +127,12 @@ fn run(op: &RunOp, base: &str, emulation: Option<RootEmulation>) -> Fields {
         .fields("env", env)
         .field("cwd", op.cwd.as_os_str().as_encoded_bytes())
         .field("user", &op.user)
-        .field("network", format!("{:?}", op.network))
-        .fields("emulation", emulation.filter(|kind| *kind != RootEmulation::Full).map(RootEmulation::name));
+        .field("network", format!("{:?}", op.network));
+    // What is as usual is left out: steps that were cached before it could be chosen are found.
+    let fields = match emulation.filter(|kind| *kind != RootEmulation::Full) {
+        Some(kind) => fields.field("emulation", kind.name()),
+        None => fields,
+    };
     if op.hostname == USUAL_HOSTNAME { fields } else { fields.field("hostname", &op.hostname) }
 }
 
