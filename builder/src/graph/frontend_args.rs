@@ -17,7 +17,7 @@ const HOSTNAME: &str = "BUILDKIT_SANDBOX_HOSTNAME";
 /// The time of everything that the build makes (reproducible-builds.org).
 pub const EPOCH: &str = "SOURCE_DATE_EPOCH";
 /// The host name of steps where none is given, as under BuildKit.
-const USUAL_HOSTNAME: &str = "buildkitsandbox";
+pub const USUAL_HOSTNAME: &str = "buildkitsandbox";
 /// The longest host name (sethostname(2)).
 const HOSTNAME_LIMIT: usize = 64;
 

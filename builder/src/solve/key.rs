@@ -35,6 +35,7 @@ use snapshot::chain_id;
 
 use crate::context::Ignore;
 use crate::graph::chmod::Chmod;
+use crate::graph::frontend_args::USUAL_HOSTNAME;
 use crate::graph::{CopyOp, CopySource, Graph, MountOp, Op, PinnedImage, RunOp, Vertex, VertexId};
 use crate::sandbox::RootEmulation;
 
@@ -151,15 +152,19 @@ pub(crate) fn chain(image: &PinnedImage) -> Option<Digest> {
 fn run(op: &RunOp, emulation: Option<RootEmulation>) -> Fields {
     let variables = op.env.iter().map(|(name, value)| format!("{name}={value}"));
     let script = op.script.as_ref().map(|script| &script.content);
-    Fields::new("run")
+    let fields = Fields::new("run")
         .fields("argv", &op.argv)
         .fields("script", script)
         .fields("variable", variables)
         .field("cwd", op.cwd.as_os_str().as_encoded_bytes())
         .field("user", &op.user)
-        .field("network", format!("{:?}", op.network))
-        .field("hostname", &op.hostname)
-        .fields("emulation", emulation.filter(|kind| *kind != RootEmulation::Full).map(RootEmulation::name))
+        .field("network", format!("{:?}", op.network));
+    // What is as usual is left out: steps that were cached before it could be chosen are found.
+    let fields = match emulation.filter(|kind| *kind != RootEmulation::Full) {
+        Some(kind) => fields.field("emulation", kind.name()),
+        None => fields,
+    };
+    if op.hostname == USUAL_HOSTNAME { fields } else { fields.field("hostname", &op.hostname) }
 }
 
 /// Adds the names of secret variables, and whether layers may hold secrets, where there are any: never a value.
