@@ -468,11 +468,21 @@ fn a_plain_user_has_the_same_mounts() {
 }
 
 #[test]
-fn an_image_that_only_a_trigger_mounts_is_refused_by_name() {
+fn an_image_that_only_a_trigger_mounts_is_fetched() {
     let bench = Bench::with(&format!(
-        "FROM {{busybox}} AS base\nONBUILD RUN --mount=from={},target=/x true\nFROM base\n",
-        base("debian:bookworm")
+        "FROM scratch AS base\nONBUILD COPY --from={} /bin/busybox /x\nFROM base\n",
+        base("busybox:latest")
     ));
-    let run = bench.try_build(&[]);
-    assert!(run.code == 1 && run.stderr.contains("in an ONBUILD trigger"), "{}", run.stderr);
+    assert_eq!(bench.image(&[]).layers.len(), 1);
+    // The trigger of an image, which is known when the image is.
+    let layout = bench.path("in");
+    bench.dockerfile("FROM scratch\nONBUILD COPY --from=more /f /g\n");
+    bench.build(&["-o", &format!("type=oci,tar=false,dest={}", layout.display())]);
+    fs_err::create_dir(bench.path("more")).unwrap();
+    fs_err::write(bench.path("more/f"), "x").unwrap();
+    bench.dockerfile("FROM base\n");
+    let contexts =
+        [format!("base=oci-layout://{}", layout.display()), format!("more={}", bench.path("more").display())];
+    let image = bench.image(&["--build-context", &contexts[0], "--build-context", &contexts[1]]);
+    assert_eq!(image.text("g"), "x");
 }

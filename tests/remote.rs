@@ -287,12 +287,25 @@ fn keys_for_ssh_are_used_without_an_agent() {
         file
     };
     let (one, two, locked) = (key("one", ""), key("two", ""), key("locked", "passphrase"));
-    // 12 is SSH_AGENT_IDENTITIES_ANSWER (RFC draft-miller-ssh-agent, 3.5).
-    assert_eq!(bench.image(&["--ssh", &format!("default={one},{two}")]).text("tmp/out"), "12 2\n");
-    assert_eq!(told("rbuild-agent-"), 0);
-    let refused = bench.try_build(&["--ssh", &format!("default={locked}")]);
+    let (temporary, layout) = (bench.path("t"), bench.path("layout"));
+    fs_err::create_dir(&temporary).unwrap();
+    let run = |keys: String| {
+        let mut command = bench.rbuild();
+        command.args(["--progress", "plain", "-o", &format!("type=oci,tar=false,dest={}", layout.display())]);
+        let run = Run::of(command.args(["--ssh", &format!("default={keys}"), "."]).env("TMPDIR", &temporary));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while told(temporary.to_str().unwrap()) > 0 {
+            assert!(Instant::now() < deadline, "an agent is left");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        run
+    };
+    let used = run(format!("{one},{two}"));
+    assert_eq!(used.code, 0, "{}", used.stderr);
+    // 12 is SSH_AGENT_IDENTITIES_ANSWER (draft-miller-ssh-agent, 3.5).
+    assert_eq!(Image::read(&layout).text("tmp/out"), "12 2\n");
+    let refused = run(locked);
     assert!(refused.code == 1 && refused.stderr.contains("cannot load the ssh key"), "{}", refused.stderr);
-    assert_eq!(told("rbuild-agent-"), 0);
 }
 
 #[test]

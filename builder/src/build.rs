@@ -17,7 +17,7 @@ use crate::export::{self, ExportError, Exported, Output};
 use crate::grants::Grants;
 use crate::graph::frontend_args;
 use crate::graph::named::NamedContext;
-use crate::graph::references::{Request, StepNetwork, select};
+use crate::graph::references::{Pinned, Request, StepNetwork, select};
 use crate::graph::{Graph, GraphError, lower};
 use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
@@ -142,8 +142,16 @@ struct Prepared {
 fn prepare(build: &Build, client: &registry::Client, reporter: &Reporter<'_>) -> Result<Prepared, BuildError> {
     let mut parsed = dockerfile::parse(&build.dockerfile)?;
     parsed.check = checks::options(&parsed, &build.request)?;
-    let selection = select(&parsed.dockerfile, &build.request)?;
-    let images = bases::resolve(client, &selection.images, reporter)?;
+    let mut images = Pinned::new();
+    let selection = loop {
+        let selection = select(&parsed.dockerfile, &build.request, &images)?;
+        let mut more = selection.images.clone();
+        more.retain(|name, _| !images.contains_key(name));
+        if more.is_empty() {
+            break selection;
+        }
+        images.append(&mut bases::resolve(client, &more, reporter)?);
+    };
     let graph = lower(&selection, &images)?;
     let ignore = &build.ignore;
     let subject = Subject { parsed: &parsed, selection: &selection, images: &images, graph: &graph, ignore };

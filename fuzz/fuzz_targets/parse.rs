@@ -29,7 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
         network: StepNetwork::Host,
         contexts: BTreeMap::new(),
     };
-    let Ok(selection) = select(&parsed.dockerfile, &request) else { return };
+    let Ok(selection) = select(&parsed.dockerfile, &request, &BTreeMap::new()) else { return };
     if selection.images.is_empty()
         && let Ok(graph) = lower(&selection, &BTreeMap::new())
     {

@@ -104,12 +104,11 @@ impl TempDirectory {
         remove_tree(&self.path)
     }
 
-    /// Renames the directory to `target`; returns `false` (and deletes it) when `target` exists.
+    /// Renames the directory to `target`, not durably; returns `false` (and deletes it) when `target` exists.
     pub(crate) fn persist(mut self, target: &Path) -> Result<bool, Error> {
         match rustix::fs::rename(&self.path, target) {
             Ok(()) => {
                 self.persisted = true;
-                sync_directory_of(target)?;
                 Ok(true)
             }
             Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(false),

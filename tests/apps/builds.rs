@@ -29,17 +29,17 @@ fn every_service_is_built_pushed_and_recorded() {
         Starting build... OK
         #1 web+worker resolve REGISTRY/library/busybox:latest
         #1 DONE 0.0
-        #2 web+worker [stage-0 2/2] COPY page /
+        #2 web+worker [stage-0 1/2] FROM REGISTRY/library/busybox:latest
         #2 DONE 0.0
-        #3 web+worker push REGISTRY/apps/myapp:web.BXXXXXXXXXX
-        #3 0.0 REGISTRY/apps/myapp:web.BXXXXXXXXXX sha256:…
+        #3 web+worker [stage-0 2/2] COPY page /
         #3 DONE 0.0
-        #4 web+worker push REGISTRY/apps/myapp:worker.BXXXXXXXXXX
-        #4 0.0 REGISTRY/apps/myapp:worker.BXXXXXXXXXX sha256:…
+        #4 web+worker push REGISTRY/apps/myapp:web.BXXXXXXXXXX
+        #4 0.0 REGISTRY/apps/myapp:web.BXXXXXXXXXX sha256:…
         #4 DONE 0.0
-        #5 api resolve REGISTRY/library/busybox:latest
+        #5 web+worker push REGISTRY/apps/myapp:worker.BXXXXXXXXXX
+        #5 0.0 REGISTRY/apps/myapp:worker.BXXXXXXXXXX sha256:…
         #5 DONE 0.0
-        #6 api [stage-0 1/2] FROM REGISTRY/library/busybox:latest
+        #6 api resolve REGISTRY/library/busybox:latest
         #6 DONE 0.0
         #7 api [stage-0 2/2] RUN echo api >/api
         #7 DONE 0.0

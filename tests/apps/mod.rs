@@ -6,6 +6,9 @@ mod listings;
 mod records;
 mod secrets;
 
+use std::ffi::OsStr;
+use std::io::{Read, Seek};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -132,22 +135,33 @@ fn word(text: &str) -> String {
 
 /// Everything below a directory that has one of the texts in it, decompressed where it is gzip.
 fn files_with(directory: &Path, texts: &[&[u8]]) -> Vec<String> {
-    let (mut open, mut found) = (vec![directory.to_owned()], Vec::new());
+    let plain = tempfile::tempdir().unwrap();
+    let mut open = vec![directory.to_owned()];
+    let mut count = 0;
     while let Some(path) = open.pop() {
         let kind = fs_err::symlink_metadata(&path).unwrap();
         if kind.is_dir() {
             open.extend(fs_err::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-        } else if kind.is_file() && has(&fs_err::read(&path).unwrap(), texts) {
-            found.push(path.display().to_string());
+        } else if kind.is_file() {
+            let mut head = [0; 2];
+            let mut file = fs_err::File::open(&path).unwrap();
+            if file.read(&mut head).unwrap() == 2 && head == [0x1f, 0x8b] {
+                count += 1;
+                file.rewind().unwrap();
+                let name = format!("{count}-{}", path.file_name().unwrap().display());
+                let mut to = fs_err::File::create(plain.path().join(name)).unwrap();
+                std::io::copy(&mut flate2::read::MultiGzDecoder::new(file), &mut to).unwrap();
+            }
         }
     }
-    found
+    let mut grep = Command::new("grep");
+    grep.args(["-rlaF", "--devices=skip"])
+        .args(texts.iter().flat_map(|text| [OsStr::new("-e"), OsStr::from_bytes(text)]));
+    let output = grep.arg(directory).arg(plain.path()).output().unwrap();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
 fn has(bytes: &[u8], texts: &[&[u8]]) -> bool {
-    let mut plain = Vec::new();
-    if bytes.starts_with(&[0x1f, 0x8b]) {
-        std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(bytes), &mut plain).unwrap();
-    }
-    texts.iter().any(|text| [bytes, &plain].iter().any(|bytes| bytes.windows(text.len()).any(|window| window == *text)))
+    texts.iter().any(|text| bytes.windows(text.len()).any(|window| window == *text))
 }

@@ -7,7 +7,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{App, files_with, has};
-use crate::common::{Run, peer, registry};
+use registry::testing::{Access, Registry};
+
+use crate::common::{Run, peer};
 
 const PASSWORD: &str = "correct/horse+battery";
 
@@ -58,7 +60,7 @@ fn what_a_step_says_of_a_secret_is_in_no_log_no_record_no_image() {
                     let arguments = fs_err::read(process.unwrap().path().join("cmdline")).unwrap_or_default();
                     seen.extend(has(&arguments, &texts).then(|| String::from_utf8_lossy(&arguments).into_owned()));
                 }
-                std::thread::sleep(std::time::Duration::from_millis(20));
+                std::thread::sleep(std::time::Duration::from_millis(50));
             }
             seen
         });
@@ -162,10 +164,32 @@ fn another_token_finds_the_same_steps_in_the_cache() {
 }
 
 #[test]
-fn credentials_of_the_rack_are_used_for_pulling() {
-    // A registry on loopback that wants a password; the one of the machine wants none, so a wrong one does no harm.
-    let app = App::with("services:\n  web: {image: '{busybox}'}\n");
-    app.run(&["registries", "add", &registry(), "user", "password"]);
+fn credentials_of_the_rack_are_used_for_pulling_and_pushing() {
+    let access = Access::Basic { username: "robot".into(), password: PASSWORD.into() };
+    let server = Registry::with_access(access).unwrap();
+    // An index of two platforms, one of which this machine cannot run: it is copied whole.
+    let config = |architecture: &str| {
+        format!(r#"{{"os":"linux","architecture":"{architecture}","rootfs":{{"type":"layers","diff_ids":[]}}}}"#)
+    };
+    let images = ["amd64", "s390x"].map(|name| server.put_image("base", name, config(name).as_bytes(), &[]));
+    let index = server.put_index("base", "1", &images);
+    let app = App::with(&format!("services:\n  web: {{image: '{}'}}\n", server.reference("base:1").whole()));
+    let run = app.try_run(&["build", "-a", "myapp"]);
+    assert!(run.code == 1 && run.stdout.contains("cannot read"), "{}", run.stdout);
+    let password = app.bench.path("password");
+    fs_err::write(&password, PASSWORD).unwrap();
+    let mut add = app.command(&["registries", "add", &server.host(), "robot", "--password-stdin"]);
+    Run::of(add.stdin(fs_err::File::open(&password).unwrap().into_parts().0));
+    app.run(&["rack", "params", "set", &format!("registry={}", server.host())]);
     app.build(&[]);
-    assert_eq!(app.run(&["run", "-a", "myapp", "web", "echo", "pulled"]), "pulled\n");
+    let build = app.newest();
+    assert_eq!(app.digests("myapp", &build), [("web".to_owned(), index.digest().to_string())]);
+    let pushed = server.manifest("myapp", &format!("web.{build}")).unwrap();
+    assert_eq!(pushed.1, server.manifest("base", "1").unwrap().1);
+    assert!(server.manifest("myapp", images[1].digest().as_ref()).is_some());
+    let archive = app.bench.path("build.tgz");
+    app.run(&["builds", "export", "-a", "myapp", &build, "-f", archive.to_str().unwrap()]);
+    app.run(&["builds", "import", "-a", "other", "-f", archive.to_str().unwrap()]);
+    let other = app.json(&["builds", "-a", "other", "--json"])[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(app.digests("other", &other), app.digests("myapp", &build));
 }

@@ -36,6 +36,7 @@ const PACKAGES: &[Package] = &[
     Package { name: "xz-utils", why: "archives that ADD unpacks", parts: &[Test] },
     Package { name: "zstd", why: "archives that ADD unpacks", parts: &[Test] },
     Package { name: "git", why: "build contexts and ADD sources that are repositories", parts: &[Test] },
+    Package { name: "openssh-client", why: "ssh-agent, ssh-add and ssh-keygen: keys for --ssh", parts: &[Test] },
     Package { name: "openssl", why: "certificates of the registries that the tests start", parts: &[Test] },
     Package { name: "libcap2-bin", why: "setcap and getcap: file capabilities in layers", parts: &[Test] },
     Package { name: "python3", why: "reads layers independently of rbuild", parts: &[Test] },

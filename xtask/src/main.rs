@@ -10,6 +10,7 @@ mod command;
 mod compare;
 mod debian;
 mod demo;
+mod demo_app;
 mod peers;
 mod rbuild;
 mod registry;
@@ -40,7 +41,11 @@ enum Chore {
     /// Install what is missing, make the base images, start the registry on loopback
     Setup,
     /// Set up, build fixtures/hello with a release build of rbuild, push it and run it
-    Demo,
+    Demo {
+        /// Build fixtures/apps/shop instead, an app of several services, and fetch its page
+        #[arg(long)]
+        app: bool,
+    },
     /// Set up, then run `cargo test --workspace`
     Test {
         /// Passed to `cargo test` as they are
@@ -77,7 +82,8 @@ fn run(chore: Chore) -> anyhow::Result<ExitCode> {
         Chore::Setup => {
             setup::run(&state, &Part::ALL, Profile::Release)?;
         }
-        Chore::Demo => demo::run(&state)?,
+        Chore::Demo { app: false } => demo::run(&state)?,
+        Chore::Demo { app: true } => demo_app::run(&state)?,
         Chore::Test { arguments } => return test::run(&state, &arguments),
         Chore::Bench(arguments) => bench::run(&state, &arguments)?,
         Chore::Compare(arguments) => compare::run(&state, &arguments)?,

@@ -76,8 +76,10 @@ pub struct Exported<'a> {
 /// Keeps the image in the store under its names.
 pub fn store(world: &World<'_>, exported: &Exported<'_>) -> Result<(), ExportError> {
     let image = exported.image;
-    for bytes in [&image.config, &image.manifest] {
-        world.store.blobs().ingest(None, &mut bytes.as_slice())?;
+    for (blob, bytes) in [(&image.config_descriptor, &image.config), (&image.descriptor, &image.manifest)] {
+        if !world.store.blobs().has_verified(blob.digest(), blob.size()) {
+            world.store.blobs().ingest(None, &mut bytes.as_slice())?;
+        }
     }
     let origins = origins(exported.tree);
     for tag in exported.tags {

@@ -58,12 +58,14 @@ impl Lowering<'_> {
                 continue;
             }
             let default = default.as_ref().map(|word| state.scope.expand(word)).transpose()?;
-            texts.push(default.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")));
             let given = self.selection.request.build_args.get(name).cloned().or(default);
-            if let Some(value) = given.or_else(|| self.selection.globals.get(name).map(str::to_owned)) {
+            let value = given.or_else(|| self.selection.globals.get(name).map(str::to_owned));
+            texts.push(value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")));
+            if let Some(value) = value {
                 state.scope.set(name, &value);
             }
-            if !state.args.contains(name) && !PROXY_ARGS.contains(&name.as_str()) {
+            // A proxy that has an ARG of its own is one like others (Dockerfile reference, "Predefined ARGs").
+            if !state.args.contains(name) {
                 state.args.push(name.clone());
             }
         }

@@ -1,12 +1,13 @@
 //! Which stages a target needs and which images they start from.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crate::dockerfile::{Command, Dockerfile, Span, Stage};
+use crate::dockerfile::{Command, Dockerfile, Instruction, MountOptions, Span, Stage, parse_trigger};
 use crate::graph::named::{LayoutName, NamedContext, canonical};
 use crate::graph::platform::Platform;
 use crate::graph::scope::{Scope, platform_args};
-use crate::graph::{GraphError, Problem};
+use crate::graph::{GraphError, PinnedImage, Problem};
 
 /// What the caller of a build decides about its graph.
 #[derive(Debug, Clone)]
@@ -82,8 +83,16 @@ pub struct Selection<'a> {
     pub contexts: BTreeSet<String>,
 }
 
-/// Selects the stages that `request.target` needs.
-pub fn select<'a>(dockerfile: &'a Dockerfile, request: &'a Request) -> Result<Selection<'a>, GraphError> {
+/// The images that were pinned so far.
+pub type Pinned = BTreeMap<ImageName, Arc<PinnedImage>>;
+
+/// Selects the stages that `request.target` needs. What the triggers of its base images need is only known of those in
+/// `pinned`: once they are, this is to be asked again, until it names no more images.
+pub fn select<'a>(
+    dockerfile: &'a Dockerfile,
+    request: &'a Request,
+    pinned: &Pinned,
+) -> Result<Selection<'a>, GraphError> {
     let globals = globals(dockerfile, request)?;
     let target = target(dockerfile, request)?;
     let mut selection = Selection {
@@ -105,8 +114,9 @@ pub fn select<'a>(dockerfile: &'a Dockerfile, request: &'a Request) -> Result<Se
             Base::Image(name) => _ = selection.images.entry(name.clone()).or_insert(stage.span),
             Base::Context(name) => _ = selection.contexts.insert(name.clone()),
         }
+        let triggers = triggers(dockerfile, &base, pinned, stage.span);
         selection.bases.insert(index, base);
-        for (word, span) in read_by(stage) {
+        for (word, span) in triggers.iter().chain(&stage.instructions).flat_map(read_by) {
             match selection.from(index, word).map_err(|problem| problem.at(span))? {
                 Base::Stage(earlier) => _ = open.insert(earlier),
                 Base::Image(name) => _ = selection.images.entry(name).or_insert(span),
@@ -118,19 +128,29 @@ pub fn select<'a>(dockerfile: &'a Dockerfile, request: &'a Request) -> Result<Se
     Ok(selection)
 }
 
-/// The words of a stage that name another tree: `COPY --from=` and the `from=` of a `RUN --mount`.
-fn read_by(stage: &Stage) -> Vec<(&str, Span)> {
-    let mut words = Vec::new();
-    for instruction in &stage.instructions {
-        match &instruction.command {
-            Command::Copy(copy) => words.extend(copy.from.as_ref().map(|word| (word.0.as_str(), instruction.span))),
-            Command::Run(run) => {
-                words.extend(run.mounts.iter().filter_map(|mount| Some((mount.from()?, instruction.span))));
-            }
-            _ => {}
-        }
-    }
-    words
+/// The triggers of a stage's base, on the lines of its `FROM`. One that does not parse is the business of lowering.
+fn triggers(dockerfile: &Dockerfile, base: &Base, pinned: &Pinned, span: Span) -> Vec<Instruction> {
+    let own = |instruction: &Instruction| match &instruction.command {
+        Command::Onbuild(trigger) => Some(trigger.clone()),
+        _ => None,
+    };
+    let texts: Vec<String> = match base {
+        Base::Stage(earlier) => dockerfile.stages[*earlier].instructions.iter().filter_map(own).collect(),
+        Base::Image(name) => pinned.get(name).map(|image| image.config.config.on_build.clone()).unwrap_or_default(),
+        Base::Scratch | Base::Context(_) => Vec::new(),
+    };
+    let parsed = texts.iter().filter_map(|text| parse_trigger(text).ok());
+    parsed.map(|instruction| Instruction { span, ..instruction }).collect()
+}
+
+/// The words of an instruction that name another tree: `COPY --from=` and the `from=` of a `RUN --mount`.
+fn read_by(instruction: &Instruction) -> Vec<(&str, Span)> {
+    let words: Vec<&str> = match &instruction.command {
+        Command::Copy(copy) => copy.from.iter().map(|word| word.0.as_str()).collect(),
+        Command::Run(run) => run.mounts.iter().filter_map(MountOptions::from).collect(),
+        _ => Vec::new(),
+    };
+    words.into_iter().map(|word| (word, instruction.span)).collect()
 }
 
 impl Selection<'_> {

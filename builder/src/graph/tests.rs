@@ -6,7 +6,7 @@ use std::sync::Arc;
 use oci_spec::image::{Descriptor, MediaType};
 use snapshot::digest::sha256;
 
-use super::references::{Request, StepNetwork, select};
+use super::references::{Pinned, Request, StepNetwork, select};
 use super::*;
 use crate::dockerfile::parse;
 use crate::graph::platform::Platform;
@@ -25,7 +25,7 @@ fn request(arguments: &[(&str, &str)]) -> Request {
 
 fn lowered(text: &str, request: &Request) -> Result<Graph, GraphError> {
     let parsed = parse(text.as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
-    let selection = select(&parsed.dockerfile, request)?;
+    let selection = select(&parsed.dockerfile, request, &Pinned::new())?;
     let images = selection.images.keys().map(|name| (name.clone(), Arc::new(image(&name.reference)))).collect();
     lower(&selection, &images)
 }

@@ -167,7 +167,7 @@ fn a_step_whose_layer_and_directory_are_gone_is_no_step() {
 fn what_a_build_holds_is_above_the_limit() {
     let (_root, store) = store();
     let lease = store.lease("a build").unwrap();
-    let (digest, _) = store.blobs().ingest(None, &mut &[1; 100_000][..]).unwrap();
+    let (digest, _) = store.blobs().ingest(None, &mut vec![1; 100_000].as_slice()).unwrap();
     let policy = Policy { keep: Some(Limit::Bytes(50_000)), ..Policy::default() };
     let pruned = prune(&store, &policy).unwrap();
     assert!(pruned.above >= 50_000 && store.blobs().has(&digest).is_some(), "{pruned:?}");
@@ -179,7 +179,7 @@ fn what_a_build_holds_is_above_the_limit() {
 fn a_store_that_did_not_grow_is_not_measured() {
     let (_root, store) = store();
     assert_eq!(keep_within(&store, Limit::Bytes(0)).unwrap(), Pruned::default());
-    let (digest, _) = store.blobs().ingest(None, &mut &[1; 100_000][..]).unwrap();
+    let (digest, _) = store.blobs().ingest(None, &mut vec![1; 100_000].as_slice()).unwrap();
     assert_eq!(keep_within(&store, Limit::Percent(100)).unwrap(), Pruned::default());
     store.snapshots().prepare().unwrap().commit(&SnapshotId(digest.clone())).unwrap();
     let limit = on_disk(&store) + 50_000;

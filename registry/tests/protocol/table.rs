@@ -86,11 +86,13 @@ fn each_fault_ends_in_the_right_image_or_the_right_error() {
                     [("HEAD", "blobs/"), ("POST", "uploads/"), ("PUT", "uploads/"), ("PUT", "manifests/")]
                 {
                     // The first and the second request of the kind.
-                    (0..2).for_each(|skip| {
-                        strike_push(name, When::path(path).method(method).after(skip), &fault, outcome)
-                    });
+                    for skip in 0..2 {
+                        strike_push(name, When::path(path).method(method).after(skip), &fault, outcome);
+                    }
                 }
-                ["manifests/", "blobs/"].iter().for_each(|path| strike_pull(name, path, &fault, outcome));
+                for path in ["manifests/", "blobs/"] {
+                    strike_pull(name, path, &fault, outcome);
+                }
             });
         }
     });

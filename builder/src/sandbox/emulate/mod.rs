@@ -10,6 +10,7 @@
 //!   ownership.rs    chown                                          record.rs: the owner of a file, beside it
 //!   create.rs       files, directories, links, devices             place.rs: a path of the step, as seen from here
 //!   execute.rs      programs that are setuid or setgid
+//!   attributes.rs   the names of attributes, without those that hold records
 //!   peer.rs         who is at the other end of a socket
 //! ```
 //!
@@ -17,6 +18,7 @@
 //! for root, so one that seems to be somebody else can still read and write every file. It protects nothing from the
 //! step; what does is the user namespace.
 
+mod attributes;
 mod create;
 mod credentials;
 mod execute;
@@ -79,6 +81,7 @@ impl Emulation {
             Call::Symlink | Call::Symlinkat => self.make_link(caller),
             Call::Mknod | Call::Mknodat => self.make_node(caller),
             Call::Execve | Call::Execveat => self.execute(caller),
+            Call::Listxattr | Call::Llistxattr | Call::Flistxattr => self.list_attributes(caller),
             Call::Chroot => self.change_root(caller),
             Call::Getsockopt => self.peer(caller),
             Call::Setrlimit | Call::Prlimit64 => Ok(Reply::Value(0)),

@@ -65,7 +65,8 @@ impl Records {
     }
 }
 
-fn is_special(status: &Stat) -> bool {
+/// Whether it is neither a file nor a directory.
+pub(super) fn is_special(status: &Stat) -> bool {
     !matches!(FileType::from_raw_mode(status.st_mode), FileType::RegularFile | FileType::Directory)
 }
 

@@ -87,6 +87,9 @@ const OTHERS: &[Call] = &[
     Call::Symlinkat,
     Call::Mknod,
     Call::Mknodat,
+    Call::Listxattr,
+    Call::Llistxattr,
+    Call::Flistxattr,
     Call::Execve,
     Call::Execveat,
     Call::Chroot,
@@ -106,8 +109,8 @@ const OTHERS: &[Call] = &[
     Call::Getgroups16,
 ];
 
-/// Forms of stat(2) that Linux has replaced in 1993: nothing uses them, so nobody has to tell them owners.
-const GONE: &[Call] = &[Call::StatOldest, Call::LstatOldest, Call::FstatOldest];
+/// Forms of stat(2) that Linux has replaced in 1993, and one of listxattr(2) that programs do without (Linux 6.13).
+const GONE: &[Call] = &[Call::StatOldest, Call::LstatOldest, Call::FstatOldest, Call::Listxattrat];
 
 fn full(_: Abi) -> Vec<Rule> {
     let creates = libc::O_CREAT.cast_unsigned() | TMPFILE;

@@ -136,6 +136,10 @@ calls! {
     Getgroups16 _ 80 _;
     Setgroups 116 206 159;
     Setgroups16 _ 81 _;
+    Listxattr 194 232 11;
+    Llistxattr 195 233 12;
+    Flistxattr 196 234 13;
+    Listxattrat 465 465 465;
     Execve 59 11 221;
     Execveat 322 358 281;
     Prctl 157 172 167;
