@@ -1,5 +1,8 @@
 //! A whole tree in one directory, for where no overlay can be mounted: layers are copied into it, steps change it in
 //! place, and what a step changed is copied out again, as an overlay's upper directory would have it.
+//!
+//! One thing differs: a file with several names is one file, and a step that writes it writes all of them. An overlay
+//! copies it up under the name that was used, and the other names keep the old one.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

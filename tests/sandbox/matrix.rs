@@ -78,7 +78,7 @@ const KINDS: &str = "FROM {debian} AS made\n\
     RUN su app -c 'id -u >/home/app/me; id -G >/home/app/groups' && setpriv --reuid 5 --regid 6 --clear-groups touch /tmp/five && \
     tar -C / --mtime=@0 -cf /k/tar k/moved && ln /bin/cat /k/cat && chgrp app /usr/bin/tac\n\
     USER app\nWORKDIR /home/app/w\nRUN id -u >me && touch mine && ls -l /proc/self/exe >/dev/null\nCOPY --chown=app:0 c /c\n\
-    FROM {busybox}\nCOPY --from=made /k /k\nCOPY --from=made --chown=12:13 /home /home\nRUN chown 77 /k/f && rm -r /k/dir\n";
+    FROM {busybox}\nCOPY --from=made /k /k\nCOPY --from=made --chown=12:13 /home /home\nRUN chown 77 /k/f2 && rm -r /k/dir\n";
 
 /// Programs that care for owners, users and what is mounted while they are installed.
 const PACKAGES: &str = "FROM {debian}\n\

@@ -121,7 +121,8 @@ impl Rung {
 
 /// What [`Rung::Chroot`] guarantees, and what it does not.
 const CHROOT: [&str; 5] = [
-    "owners, groups, modes and device nodes of the image are real",
+    "owners, groups, modes and device nodes of the image are real; a change of a file with several names, which other \
+     sandboxes make under one of them, is made under all",
     "a step has a root of its own and shares everything else with this container: nothing but the container confines it, \
      and it can leave its root",
     "what a step leaves running is killed, unless it kills the processes of rbuild first, which it sees",
