@@ -114,7 +114,9 @@ fn build(case: &Path, scratch: &Path, bench: &Bench, base: &Image) -> String {
 fn same_but_for_times(one: &Image, other: &Image) -> bool {
     let history = |image: &Image| {
         let mut entries = image.config["history"].as_array().cloned().unwrap_or_default();
-        entries.iter_mut().for_each(|entry| entry["created"] = Value::Null);
+        for entry in &mut entries {
+            entry["created"] = Value::Null;
+        }
         entries
     };
     let same_files = one.layers == other.layers && merged(one) == merged(other);

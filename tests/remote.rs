@@ -65,7 +65,7 @@ fn files_behind_a_secret_are_added() {
     let file = secret(&bench, "Custom hunter2");
     let run = bench.build(&["--secret", &format!("id=HTTP_AUTH_HEADER_127.0.0.1,src={file}")]);
     assert!(!run.stderr.contains("hunter2"), "{}", run.stderr);
-    assert_eq!(holding(&bench.path("home"), "hunter2"), [PathBuf::new(); 0]);
+    assert_eq!(holding(&bench.path("home"), "hunter2"), Vec::<PathBuf>::new());
     let other = bench.try_build(&["--no-cache", "--secret", &format!("id=HTTP_AUTH_HEADER_localhost,src={file}")]);
     assert!(other.code == 1 && other.stderr.contains("401"), "another host's: {}", other.stderr);
 }
@@ -107,7 +107,7 @@ fn repositories_behind_a_secret_are_read() {
     let seen = fs_err::read_to_string(log).unwrap();
     assert!(seen.contains("fetch") && !seen.contains("hunter2") && !seen.contains("eC1hY2"), "{seen}");
     for text in ["hunter2", "eC1hY2"] {
-        assert_eq!(holding(&bench.path("home"), text), [PathBuf::new(); 0]);
+        assert_eq!(holding(&bench.path("home"), text), Vec::<PathBuf>::new());
     }
 }
 

@@ -23,7 +23,7 @@ fn every_service_is_built_pushed_and_recorded() {
     let text = shown(&run.stdout).replace(place.split_once('/').unwrap().1, "apps");
     // The bytes of layers are told by several threads.
     let lines: Vec<&str> = text.lines().filter(|line| !line.contains(" bytes) ")).collect();
-    expect_test::expect![[r#"
+    expect_test::expect![[r"
         Packaging source... OK
         Uploading source... OK
         Starting build... OK
@@ -50,7 +50,7 @@ fn every_service_is_built_pushed_and_recorded() {
         #9 0.0 REGISTRY/apps/myapp:cache.BXXXXXXXXXX sha256:…
         #9 DONE 0.0
         Build:   BXXXXXXXXXX
-        Release: RXXXXXXXXXX"#]]
+        Release: RXXXXXXXXXX"]]
     .assert_eq(&lines.join("\n"));
 
     let build = app.newest();
@@ -87,7 +87,7 @@ fn an_app_without_a_registry_stays_in_the_store() {
 fn managed_arguments_are_there_for_those_who_declare_them() {
     let app = App::with("services:\n  web:\n    build: {path: ., args: [FORM=form, BOTH=form]}\n");
     let names = "APP DEVELOPMENT GENERATION ID MANIFEST RACK GIT_SHA";
-    let declared: String = names.split(' ').map(|name| format!("ARG BUILD_{name}\n")).collect();
+    let declared: String = names.split(' ').flat_map(|name| ["ARG BUILD_", name, "\n"]).collect();
     app.file(
         "Dockerfile",
         &format!("FROM {{busybox}}\n{declared}ARG FORM\nARG BOTH\nARG CUSTOM\nARG FROM_ENV\nRUN env | grep -E '^(BUILD_|FORM|BOTH|CUSTOM|FROM_ENV)' | sort >/out\n"),
@@ -106,7 +106,7 @@ fn managed_arguments_are_there_for_those_who_declare_them() {
         run.stderr
     );
     let seen = app.run(&["run", "-a", "myapp", "web", "cat", "/out"]).replace(&app.newest(), "THE-BUILD");
-    expect_test::expect![[r#"
+    expect_test::expect![[r"
         BOTH=line
         BUILD_APP=myapp
         BUILD_DEVELOPMENT=false
@@ -118,7 +118,7 @@ fn managed_arguments_are_there_for_those_who_declare_them() {
         CUSTOM=a  b
         FORM=form
         FROM_ENV=env
-    "#]]
+    "]]
     .assert_eq(&seen);
 }
 

@@ -23,23 +23,23 @@ fn used() -> App {
 #[test]
 fn builds_are_a_table() {
     let app = used();
-    expect_test::expect![[r#"
+    expect_test::expect![[r"
         ID       STATUS    RELEASE    STARTED     ELAPSED  DESCRIPTION
         BBUILDA  complete  RRELEASEA  2 days ago  2m0s     desc
         BBUILDB  running              2 days ago           
         BBUILDC  failed               2 days ago           
-    "#]]
+    "]]
     .assert_eq(&app.run(&["builds", "-a", "myapp"]));
     assert_eq!(app.run(&["builds", "-a", "myapp", "-l", "1"]).lines().count(), 2);
     assert_eq!(app.json(&["builds", "-a", "myapp", "--json"])[1]["status"], "running");
-    expect_test::expect![[r#"
+    expect_test::expect![[r"
         Id           BBUILDA
         Status       complete
         Release      RRELEASEA
         Description  desc
         Started      2 days ago
         Elapsed      2m0s
-    "#]]
+    "]]
     .assert_eq(&app.run(&["builds", "info", "-a", "myapp", "BBUILDA"]));
     assert_eq!(app.run(&["builds", "logs", "-a", "myapp", "BBUILDA"]), "line1\nline2\n");
 }
@@ -95,11 +95,11 @@ fn the_environment_makes_releases() {
     assert_eq!(app.run(&["env", "-a", "myapp"]), "A=one two\nB=2\n");
     assert_eq!(app.run(&["env", "get", "-a", "myapp", "A"]), "one two\n");
     app.run(&["env", "unset", "-a", "myapp", "B"]);
-    expect_test::expect![[r#"
+    expect_test::expect![[r"
         ID           STATUS  BUILD  CREATED  DESCRIPTION
         RXXXXXXXXXX                 now      env remove:B
         RXXXXXXXXXX                 now      env add:A add:B
-    "#]]
+    "]]
     .assert_eq(&shown(&app.run(&["releases", "-a", "myapp"])));
     assert_eq!(app.json(&["releases", "-a", "myapp", "--json"])[0]["env"], "A=****");
 }
@@ -139,14 +139,14 @@ fn releases_are_promoted_rolled_back_and_put_together() {
     );
     let back = app.run(&["releases", "rollback", "-a", "myapp", "--id", &second]);
     assert_eq!(app.run(&["releases", "info", "-a", "myapp", &back]).lines().next_back(), Some("Env          NEEDED=1"));
-    expect_test::expect![[r#"
+    expect_test::expect![[r"
         ID           STATUS  BUILD        CREATED  DESCRIPTION
         RXXXXXXXXXX  active  BXXXXXXXXXX  now      rollback to RXXXXXXXXXX
         RXXXXXXXXXX          BXXXXXXXXXX  now      build from RXXXXXXXXXX, env from RXXXXXXXXXX
         RXXXXXXXXXX          BXXXXXXXXXX  now      second
         RXXXXXXXXXX          BXXXXXXXXXX  now      env add:NEEDED
         RXXXXXXXXXX          BXXXXXXXXXX  now      first
-    "#]]
+    "]]
     .assert_eq(&shown(&app.run(&["releases", "-a", "myapp"])));
     let info = shown(&app.run(&["releases", "info", "-a", "myapp", &second]));
     assert_eq!(

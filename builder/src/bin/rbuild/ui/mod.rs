@@ -132,7 +132,8 @@ pub(crate) fn columns_of<const N: usize>(rows: impl Iterator<Item = [String; N]>
 pub(crate) fn facts(rows: &[(String, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     let indent = format!("\n{}", " ".repeat(width + 2));
-    rows.iter().map(|(name, value)| format!("{name:width$}  {}\n", value.replace('\n', &indent))).collect()
+    let row = |(name, value): &(String, String)| format!("{name:width$}  {}\n", value.replace('\n', &indent));
+    rows.iter().map(row).collect()
 }
 
 /// A size for people: `1.5 MB`, powers of 1000.

@@ -38,7 +38,7 @@ pub(crate) struct AppFlags {
     /// The app [default: `.convox/app`, else the name of the directory]
     #[arg(short, long, value_name = "APP")]
     app: Option<String>,
-    /// The rack [default: $RBUILD_RACK, $CONVOX_RACK, `.rbuild/rack`, `.convox/rack`, else `local`]
+    /// The rack [default: `$RBUILD_RACK`, `$CONVOX_RACK`, `.rbuild/rack`, `.convox/rack`, else `local`]
     #[arg(short, long, value_name = "RACK")]
     rack: Option<String>,
     /// Set an ARG of every service, `NAME=VALUE`; `NAME` alone is one of the managed ones (`BUILD_APP`, `BUILD_AUTH`,

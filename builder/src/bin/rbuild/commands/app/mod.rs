@@ -40,7 +40,7 @@ pub(crate) struct Place {
 /// Which rack.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct RackName {
-    /// The rack [default: $RBUILD_RACK, $CONVOX_RACK, `.rbuild/rack`, `.convox/rack`, else `local`]
+    /// The rack [default: `$RBUILD_RACK`, `$CONVOX_RACK`, `.rbuild/rack`, `.convox/rack`, else `local`]
     #[arg(short, long, global = true, value_name = "RACK", help_heading = "Apps")]
     pub(crate) rack: Option<String>,
 }

@@ -76,12 +76,13 @@ pub(crate) fn registries(args: &RegistriesArgs) -> Outcome {
             let password = password.clone().map_or_else(password_from_stdin, Ok)?;
             ALOUD.doing("Adding registry", || rack.add_registry(server, username, &password).map_err(app_failure))
         }
-        Some(RegistriesCommand::Remove { server }) => {
-            ALOUD.doing("Removing registry", || match rack.remove_registry(server).map_err(app_failure)? {
-                true => Ok(()),
-                false => Err(refuse(format!("no such registry: {server}"))),
-            })
-        }
+        Some(RegistriesCommand::Remove { server }) => ALOUD.doing("Removing registry", || {
+            if rack.remove_registry(server).map_err(app_failure)? {
+                Ok(())
+            } else {
+                Err(refuse(format!("no such registry: {server}")))
+            }
+        }),
     }
 }
 

@@ -123,7 +123,9 @@ fn list(args: &ReleasesArgs, records: &Records) -> Outcome {
             ui::print("\u{1b}[2J\u{1b}[H");
         }
         if args.json {
-            releases.iter_mut().for_each(|release| release.env = masked(&release.env));
+            for release in &mut releases {
+                release.env = masked(&release.env);
+            }
             print_json(&releases);
         } else {
             let header = ["ID", "STATUS", "BUILD", "CREATED", "DESCRIPTION"].map(str::to_owned);
@@ -142,7 +144,9 @@ fn list(args: &ReleasesArgs, records: &Records) -> Outcome {
 /// The variables without their values.
 fn masked(env: &str) -> String {
     let mut environment = environment::parse(env);
-    environment.values_mut().for_each(|value| "****".clone_into(value));
+    for value in environment.values_mut() {
+        "****".clone_into(value);
+    }
     environment::render(&environment)
 }
 

@@ -38,13 +38,12 @@ pub(crate) struct RunArgs {
 
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let (rack, records, app) = args.place.open()?;
-    let release = match &args.release {
-        Some(id) => records.release(id).map_err(app_failure)?,
-        None => {
-            let releases = records.releases().map_err(app_failure)?;
-            let built = releases.into_iter().find(|release| !release.build.is_empty());
-            built.ok_or_else(|| refuse(format!("the app {app} has no build: `rbuild build -a {app}` makes one")))?
-        }
+    let release = if let Some(id) = &args.release {
+        records.release(id).map_err(app_failure)?
+    } else {
+        let releases = records.releases().map_err(app_failure)?;
+        let built = releases.into_iter().find(|release| !release.build.is_empty());
+        built.ok_or_else(|| refuse(format!("the app {app} has no build: `rbuild build -a {app}` makes one")))?
     };
     let images = records.images(&release.build).map_err(app_failure)?;
     let image = images.iter().find(|image| image.service == args.service);
