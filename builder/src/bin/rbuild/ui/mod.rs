@@ -101,7 +101,7 @@ pub(crate) fn stdin_is_terminal() -> bool {
     std::io::stdin().is_terminal()
 }
 
-/// Standard output as a stream; unlike [`print`] it tells when nobody reads.
+/// Standard output as a stream; unlike [`print()`] it tells when nobody reads.
 pub(crate) struct Output;
 
 impl Write for Output {
