@@ -35,7 +35,7 @@ fn layers_are_pushed_while_steps_run() {
     let tag = format!("{}/layers/overlap:1", registry());
     let layer = |text: &str| text.contains("uploaded");
     let run = bench.build(&["-t", &tag, "--push"]);
-    // Of the three layers the base's is mounted, and those of the steps were there when the push began.
+    // Of the three layers the base's is mounted or was here before, and those of the steps were there when the push began.
     assert!(!run.stderr.lines().any(layer), "{}", run.stderr);
-    assert_eq!(run.stderr.matches(" exists").count(), 2, "{}", run.stderr);
+    assert!(run.stderr.matches(" exists").count() >= 2, "{}", run.stderr);
 }

@@ -222,7 +222,9 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
     let reporter = &Reporter::new(progress);
     let client = &client(machine.registry)?;
     let store = &open_store(machine.home, machine.sandbox)?;
-    build_with(build, &Shared { machine, client, store, reporter })
+    let image = build_with(build, &Shared { machine, client, store, reporter })?;
+    reporter.sum_up();
+    Ok(image)
 }
 
 /// Builds with what other builds use too.
@@ -292,7 +294,6 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
     if let Some(place) = caches.failure() {
         return Err(BuildError::Cache { place: place.to_string() });
     }
-    reporter.sum_up();
     Ok(image)
 }
 

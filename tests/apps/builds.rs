@@ -49,6 +49,7 @@ fn every_service_is_built_pushed_and_recorded() {
         #9 cache copy REGISTRY/library/busybox:latest
         #9 0.0 REGISTRY/apps/myapp:cache.BXXXXXXXXXX sha256:…
         #9 DONE 0.0
+        2 steps run, 0 cached, 0.0 MB down, 0 B up, 0.0 saved
         Build:   BXXXXXXXXXX
         Release: RXXXXXXXXXX"]]
     .assert_eq(&lines.join("\n"));

@@ -210,6 +210,7 @@ pub fn build(app: &AppBuild<'_>, machine: &Machine<'_>, progress: &dyn Progress)
     let entrypoint = done.iter().rev().find_map(|done| done.entrypoint.clone()).unwrap_or_default();
     let mut images: Vec<ServiceImage> = done.into_iter().flat_map(|done| done.images).collect();
     images.sort_by_key(|image| app.manifest.services.iter().position(|service| service.name == image.service));
+    reporter.sum_up();
     Ok(Built { images, entrypoint })
 }
 

@@ -159,7 +159,8 @@ fn cached(remote: bool) -> &'static str {
 /// What a build did, in one line.
 fn summary(run: u64, hit: u64, saved: Duration, (down, up): (u64, u64)) -> String {
     let saved = saved.as_secs_f64();
-    format!("{run} steps run, {hit} cached, {} down, {} up, {saved:.1}s saved", bytes(down), bytes(up))
+    let steps = if run == 1 { "step" } else { "steps" };
+    format!("{run} {steps} run, {hit} cached, {} down, {} up, {saved:.1}s saved", bytes(down), bytes(up))
 }
 
 /// How long ago something was: `5 minutes ago`.
