@@ -102,7 +102,7 @@ fn a_miss_fetches_what_its_step_stands_on_and_no_more() {
     shared.traffic();
     let second = shared.machine(&THREE.replace("cat /a >/b", "cat /a /a >/b"));
     let run = second.build(&["--cache-from", &from]);
-    assert_eq!((remote(&run), run.stderr.contains("1 steps run")), (3, true), "{}", run.stderr);
+    assert_eq!((remote(&run), run.stderr.contains("1 step run")), (3, true), "{}", run.stderr);
     let (_, bytes) = shared.traffic();
     // The last step stands on the base and on /own, not on the other stage's /big.
     let base: usize = 1_500_000;
