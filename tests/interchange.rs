@@ -142,6 +142,23 @@ fn within_a_registry_blobs_are_mounted_and_each_goes_once() {
 }
 
 #[test]
+fn layers_that_may_not_be_distributed_stay_and_are_named() {
+    let source = Registry::start().unwrap();
+    let config = source.put_blob("windows", MediaType::from(OCI[2]), b"{}");
+    let digest = sha256(b"never here");
+    let kind = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+    let layer = json!({"mediaType": kind, "digest": digest, "size": 10, "urls": ["https://example.com/layer"]});
+    let manifest = json!({"schemaVersion": 2, "mediaType": OCI[0], "config": config, "layers": [layer]}).to_string();
+    let expected = source.put_manifest("windows", "1", OCI[0], manifest.as_bytes()).digest().to_string();
+    let bench = Bench::new();
+    let place = format!("docker://{}/windows:1", source.host());
+    let run = Run::of(bench.rbuild().args(["copy", "--progress=plain", &place, "oci:o:1"]));
+    assert_eq!((run.code, run.stdout.trim()), (0, expected.as_str()), "{}", run.stderr);
+    let told = format!("{:.12} (10 bytes) is left where it is: a `{kind}` may not be distributed", digest.digest());
+    assert!(run.stderr.contains(&told), "{}", run.stderr);
+}
+
+#[test]
 fn the_tag_comes_last_and_a_copy_that_fails_leaves_none() {
     let (source, target) = (Registry::start().unwrap(), Registry::start().unwrap());
     put_three(&source, "src", OCI);

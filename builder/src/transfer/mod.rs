@@ -120,6 +120,10 @@ pub fn copy(machine: &Machine<'_>, from: &Place, to: &[Place], choice: &Choice) 
     let one = to.iter().any(|place| matches!(place, Place::DockerArchive { .. } | Place::Store(_)));
     let host = Choice::One(host());
     let parts = Parts::collect(&source, if one && *choice == Choice::All { &host } else { choice })?;
+    for layer in &parts.foreign {
+        let (layer, kind) = (short(layer), layer.media_type());
+        machine.step.note(format_args!("{layer} is left where it is: a `{kind}` may not be distributed"));
+    }
     let mut done: Vec<&registry::Reference> = Vec::new();
     for place in to {
         match place {

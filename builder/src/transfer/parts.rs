@@ -25,6 +25,8 @@ pub struct Parts {
     pub(super) documents: Vec<(Descriptor, Vec<u8>)>,
     /// Configs and layers.
     pub(super) blobs: Vec<Descriptor>,
+    /// Layers that stay where they are: their media type says that they may not be distributed.
+    pub(super) foreign: Vec<Descriptor>,
     seen: HashSet<Digest>,
     /// Bytes of all documents.
     bytes: usize,
@@ -37,7 +39,8 @@ impl Parts {
             Choice::All => source.root()?,
             Choice::One(platform) => source.image(platform)?,
         };
-        let mut parts = Self { documents: Vec::new(), blobs: Vec::new(), seen: HashSet::new(), bytes: 0 };
+        let mut parts =
+            Self { documents: Vec::new(), blobs: Vec::new(), foreign: Vec::new(), seen: HashSet::new(), bytes: 0 };
         parts.add(source, root, bytes, 0)?;
         Ok(parts)
     }
@@ -83,10 +86,11 @@ impl Parts {
             Some(Kind::Image) => {
                 let image: ImageManifest = parse(source, digest, &bytes)?;
                 let is_foreign =
-                    |layer: &&Descriptor| FOREIGN.iter().any(|part| layer.media_type().as_ref().contains(part));
-                let blobs = std::iter::once(image.config()).chain(image.layers().iter().filter(|l| !is_foreign(l)));
-                for blob in blobs.filter(|blob| self.seen.insert(blob.digest().clone())) {
-                    self.blobs.push(blob.clone());
+                    |layer: &Descriptor| FOREIGN.iter().any(|part| layer.media_type().as_ref().contains(part));
+                for blob in std::iter::once(image.config()).chain(image.layers()) {
+                    if self.seen.insert(blob.digest().clone()) {
+                        (if is_foreign(blob) { &mut self.foreign } else { &mut self.blobs }).push(blob.clone());
+                    }
                 }
             }
             Some(Kind::Index) if depth >= DEPTH_LIMIT => {
