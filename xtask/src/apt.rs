@@ -42,7 +42,11 @@ const PACKAGES: &[Package] = &[
     Package { name: "python3", why: "reads layers independently of rbuild", parts: &[Test] },
     Package { name: "slirp4netns", why: "slirp4netns: steps with a network of their own", parts: &[Test] },
     Package { name: "uidmap", why: "newuidmap and newgidmap: builds by a plain user", parts: &[Test] },
-    Package { name: "buildah", why: "the builder that the bench compares rbuild with", parts: &[Bench] },
+    Package {
+        name: "buildah",
+        why: "builds what the bench compares rbuild with, and exchanges images with it",
+        parts: &[Test, Bench],
+    },
 ];
 
 /// Packages whose service listens for the whole network once it is enabled; xtask starts its own on loopback.
