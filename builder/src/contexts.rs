@@ -5,7 +5,7 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use snapshot::{Store, layer};
+use snapshot::{Store, TempDirectory, layer};
 
 use crate::archive;
 use crate::context::{ContextError, Ignore, LocalContext, load_ignore, load_ignore_beneath};
@@ -14,7 +14,6 @@ use crate::remote::http::HttpError;
 use crate::remote::location::{Location, shown};
 use crate::remote::waiting::Pump;
 use crate::remote::{Remotes, http};
-use crate::scratch::Scratch;
 
 /// The longest Dockerfile, in bytes: a thousand times the longest that a person wrote.
 const DOCKERFILE_LIMIT: u64 = 16 << 20;
@@ -108,14 +107,14 @@ pub struct MainContext {
 #[derive(Debug)]
 enum Held {
     Nothing,
-    Scratch { _directory: Scratch },
+    Scratch { _directory: TempDirectory },
     Checkout { _files: git::Checkout },
 }
 
 /// A fetched tree, or a text that is a Dockerfile.
 enum Fetched {
     Tree(PathBuf, Held),
-    Text(Vec<u8>, Scratch),
+    Text(Vec<u8>, TempDirectory),
 }
 
 /// Makes a build context ready that is to be unpacked, cloned or downloaded; `file` is `-f`.
@@ -259,7 +258,7 @@ fn unpack(
 ) -> Result<Fetched, OpenError> {
     use io::Seek;
     let kept = |source| OpenError::Keep { origin: origin(location), source };
-    let scratch = Scratch::new(store).map_err(kept)?;
+    let scratch = store.scratch().map_err(io::Error::other).map_err(kept)?;
     let mut text = file.try_clone().map_err(kept)?;
     text.rewind().map_err(kept)?;
     if let Some(archive) = archive::open(file).map_err(kept)? {

@@ -33,7 +33,6 @@ pub mod progress;
 pub mod prune;
 pub mod remote;
 pub mod sandbox;
-pub mod scratch;
 pub mod secrets;
 pub mod solve;
 pub mod transfer;

@@ -34,7 +34,6 @@
 //!   mounts/                     cache mounts: the builder's, see its `solve::cache_mount`
 //!   tags/<reference>            what a reference was resolved to
 //!   leases/<random>             flock held by whoever uses the store: what was used since its time is not removed
-//!   leases/
 //!   locks/<name>                flock: who makes what has this name
 //!   tmp/<random>                being written; flock held by its writer
 //! ```
@@ -77,6 +76,7 @@ pub use owner::Owner;
 pub use sink::ChangeSink;
 pub use snapshotter::{Active, Snapshot, SnapshotId, Snapshots, chain_id};
 pub use store::{Lease, Store};
+pub use temp::TempDirectory;
 pub use tree::{Flavour, TreeWriter};
 pub use unpack::{Unpacked, unpack};
 pub use whole::Whole;

@@ -17,7 +17,7 @@ use crate::blob::BlobStore;
 use crate::index::LayerIndex;
 use crate::lock::NamedLock;
 use crate::snapshotter::Snapshots;
-use crate::temp::{TempFile, create_directory, ensure_directory, sweep, sync_directory_of};
+use crate::temp::{TempDirectory, TempFile, create_directory, ensure_directory, sweep, sync_directory_of};
 use crate::tree::Flavour;
 use crate::{Compression, Error, Layer, LayerOptions, LayerWriter, SegmentCache, layer};
 
@@ -86,6 +86,11 @@ impl Store {
     /// Holds all that is made or found from now on, until the lease is dropped; `holder` says to people for what.
     pub fn lease(&self, holder: &str) -> Result<Lease, Error> {
         Lease::take(&self.path.join("leases"), holder)
+    }
+
+    /// Makes an empty directory for as long as the caller needs it.
+    pub fn scratch(&self) -> Result<TempDirectory, Error> {
+        TempDirectory::create(&self.path.join("tmp"))
     }
 
     /// Returns the directory of what outlives builds by wish of their steps; its content is the builder's.

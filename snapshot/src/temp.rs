@@ -68,9 +68,9 @@ impl Drop for TempFile {
     }
 }
 
-/// A directory that is deleted when dropped, unless it was persisted.
+/// A directory of [`Store::scratch`](crate::Store::scratch) that is deleted when dropped, unless it became an object.
 #[derive(Debug)]
-pub(crate) struct TempDirectory {
+pub struct TempDirectory {
     /// Holds the lock.
     lock: fs_err::File,
     path: PathBuf,
@@ -94,7 +94,8 @@ impl TempDirectory {
         }
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
@@ -199,6 +200,27 @@ mod tests {
         assert_eq!(left, expected);
         drop((held_file, held));
         assert_eq!(fs_err::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_being_made_survives_sweeps() {
+        let root = tempfile::tempdir().unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    sweep(root.path()).unwrap();
+                }
+            });
+            for _ in 0..2000 {
+                let directory = TempDirectory::create(root.path()).unwrap();
+                fs_err::write(directory.path().join("f"), "x").unwrap();
+                let mut file = TempFile::create(root.path()).unwrap();
+                file.sync().unwrap();
+                fs_err::metadata(&file.path).unwrap();
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
     }
 
     #[test]

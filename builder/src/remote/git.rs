@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use rustix::process::{Pid, Signal, kill_process_group};
-use snapshot::Store;
+use snapshot::{Store, TempDirectory};
 
 use crate::context::{ContextError, Ignore, LocalContext};
 use crate::paths;
-use crate::scratch::Scratch;
 
 use super::access::{Access, SecretError};
 use super::location::{GitSource, Times, is_commit, shown};
@@ -110,7 +109,7 @@ pub enum GitError {
 #[derive(Debug)]
 pub struct Checkout {
     directory: PathBuf,
-    _scratch: Scratch,
+    _scratch: TempDirectory,
 }
 
 impl Checkout {
@@ -151,7 +150,7 @@ fn complete(access: &Access, store: &Store, source: &GitSource, wanted: &str) ->
         return Err(unknown());
     }
     let failed = |error: io::Error| GitError::Files { source_name: shown(&source.remote), source: error };
-    let scratch = Scratch::new(store).map_err(failed)?;
+    let scratch = store.scratch().map_err(io::Error::other).map_err(failed)?;
     let git = Git { access, source, directory: Some(scratch.path()) };
     git.run(&["init", "-q", "--bare", "--template=", "."])?;
     git.run(&["fetch", "-q", "--filter=blob:none", "--", &source.remote, EVERYTHING[0], EVERYTHING[1]])?;
@@ -176,7 +175,7 @@ fn choose(listed: &str, wanted: &str) -> Option<String> {
 /// 0755, whatever the umask.
 pub(super) fn checkout(access: &Access, store: &Store, source: &GitSource, commit: &str) -> Result<Checkout, GitError> {
     let failed = |error: io::Error| GitError::Files { source_name: shown(&source.remote), source: error };
-    let scratch = Scratch::new(store).map_err(failed)?;
+    let scratch = store.scratch().map_err(io::Error::other).map_err(failed)?;
     let top = scratch.path().join("tree");
     fs_err::create_dir(&top).map_err(failed)?;
     let git = Git { access, source, directory: Some(&top) };

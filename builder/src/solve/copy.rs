@@ -14,7 +14,6 @@ use crate::graph::{CopyOp, CopySource};
 use crate::remote::git::Checkout;
 use crate::remote::http::Download;
 use crate::remote::location::shown;
-use crate::scratch::Scratch;
 
 use super::destination::{Destination, Placement, join};
 use super::error::Cause;
@@ -265,7 +264,7 @@ impl Copying<'_> {
                 Cause::Archive { source_path: path.display().to_string(), source }
             }
         };
-        let scratch = Scratch::new(self.world.store)?;
+        let scratch = self.world.store.scratch()?;
         let tree = archive.unpack(scratch.path(), Owners::Archive, cancel).map_err(failed)?;
         self.placement.directory(&self.destination.path)?;
         let mut links = Links::of(number);
