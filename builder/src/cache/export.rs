@@ -115,7 +115,9 @@ fn keep(world: &World<'_>, place: &Place, job: &Job) -> Result<(), PlaceError> {
     if let Some(index) = &index {
         send_stored(world, place, index)?;
     }
-    send_document(world, place, &tags, &entry::write(&job.record, layer, index.as_ref()))
+    let document = entry::write(&job.record, layer, index.as_ref());
+    // Where tags cannot be moved, another execution of the step is as good as this one.
+    send_document(world, place, &tags, &document, |bytes| entry::read(bytes).is_some())
 }
 
 /// Whether a place has this execution of a step under all tags.
@@ -138,16 +140,17 @@ pub(super) fn send_stored(world: &World<'_>, place: &Place, layer: &Layer) -> Re
     send(world, place, &layer.blob, None, &open)
 }
 
-/// Sends a manifest with its config; its layers are there.
+/// Sends a manifest with its config; its layers are there. A tag that cannot be moved may stay where it `will_do`.
 pub(super) fn send_document(
     world: &World<'_>,
     place: &Place,
     tags: &[String],
     document: &Document,
+    will_do: fn(&[u8]) -> bool,
 ) -> Result<(), PlaceError> {
     let config = || Ok(Box::new(Cursor::new(document.config.clone())) as Box<dyn Read + Send>);
     send(world, place, &document.config_descriptor, None, &config)?;
-    place.write_manifest(world.client, tags, &document.manifest)?;
+    place.write_manifest(world.client, tags, &document.manifest, will_do)?;
     let sent = document.manifest.len() as u64;
     world.reporter.totals().up.fetch_add(sent, Ordering::Relaxed);
     Ok(())
