@@ -86,6 +86,9 @@ fn a_full_hit_fetches_no_layer_and_mounts_them_instead() {
     let (log, bytes) = shared.traffic();
     assert_eq!(remote(&run), 4, "{}", run.stderr);
     assert_eq!(layers(&log, &shared), 0, "{log:#?}");
+    // One request a step, and none for what a full hit does not need.
+    let asked = log.iter().filter(|entry| entry.path.starts_with("/v2/cache/manifests/")).count();
+    assert_eq!(asked, 4, "{log:#?}");
     assert!(bytes < 200_000, "{bytes}");
     let sent: u64 = log.iter().map(|entry| entry.body).sum();
     assert!(sent < 200_000, "{sent}");
