@@ -78,8 +78,12 @@ fn a_full_hit_fetches_no_layer_and_mounts_them_instead() {
     let shared = Shared::new();
     let (to, from) = (format!("{},mode=max", shared.cache()), shared.cache());
     let first = shared.machine(THREE);
-    first.build(&["--cache-to", &to, "-t", &format!("{}/app:1", shared.registry.host()), "--push"]);
-    shared.traffic();
+    let run = first.build(&["--cache-to", &to, "-t", &format!("{}/app:1", shared.registry.host()), "--push"]);
+    let (log, _) = shared.traffic();
+    let uploaded: u64 = log.iter().filter(|entry| entry.path.contains("/uploads/")).map(|entry| entry.body).sum();
+    // Two files of random bytes, sent once though two repositories have them.
+    assert!((6_000_000..6_100_000).contains(&uploaded), "{uploaded}");
+    assert!(run.stderr.contains(" 6.0 MB up"), "{}", run.stderr);
 
     let second = shared.machine(THREE);
     let run = second.build(&["--cache-from", &from, "-t", &format!("{}/other:1", shared.registry.host()), "--push"]);

@@ -39,6 +39,10 @@ fn push_one(
     let failed = |source| ExportError::Push { reference: tag.whole(), source: Box::new(source) };
     if !done.iter().any(|done| done.repository() == tag.repository()) {
         let mount = done.first().map(|done| done.repository());
+        if world.caches.repository_at(tag.registry()).is_some() {
+            // What is on its way there is mounted from there, not sent twice.
+            world.caches.wait();
+        }
         let config = || Ok(Box::new(io::Cursor::new(image.config.clone())) as Box<dyn Read + Send>);
         std::thread::scope(|scope| {
             let config = scope.spawn(move || world.client.push_blob(tag, &image.config_descriptor, mount, &config));
