@@ -203,3 +203,19 @@ fn one_image_and_an_app_are_not_mixed_up() {
     let run = app.try_run(&["."]);
     assert_eq!(run.stdout.lines().next(), Some("Packaging source... OK"), "{}", run.stderr);
 }
+
+#[test]
+fn an_app_shares_caches_and_its_log_says_why_a_step_ran() {
+    let app = shop();
+    let kept = tempfile::tempdir().unwrap();
+    let place = kept.path().display();
+    app.build(&["--explain", "--cache-to", &format!("type=local,dest={place},mode=max")]);
+    let log = app.run(&["builds", "logs", "-a", "myapp", &app.newest()]);
+    assert_eq!(log.matches("runs because: no step like it has run here before").count(), 2, "{log}");
+
+    let elsewhere = shop();
+    elsewhere.file("web/page", "changed");
+    elsewhere.build(&["--explain", "--cache-from", &format!("type=local,src={place}")]);
+    let log = elsewhere.run(&["builds", "logs", "-a", "myapp", &elsewhere.newest()]);
+    assert_eq!((log.matches("CACHED (remote").count(), log.matches("runs because: ").count()), (1, 1), "{log}");
+}

@@ -80,5 +80,5 @@ fn keep(world: &World<'_>, place: &Place, mount: &str) -> Result<(), PlaceError>
     held.release();
     export::send_stored(world, place, &layer)?;
     let document = entry::write_mount(&layer, &Timestamp::now().to_string());
-    export::send_document(world, place, &[tag(mount)], &document)
+    export::send_document(world, place, &[tag(mount)], &document, |_| false)
 }

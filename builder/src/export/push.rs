@@ -11,8 +11,8 @@ use crate::solve::World;
 
 use super::{ExportError, Exported, open_layer};
 
-/// Blobs in flight to one registry.
-const CONCURRENT_BLOBS: usize = 4;
+/// Blobs in flight to one registry: most of them are found or mounted, and wait for an answer alone.
+const CONCURRENT_BLOBS: usize = 8;
 
 /// Pushes the image under each of its names. The names of one registry share blobs: its first repository gets them, the
 /// others mount them from it.
@@ -39,9 +39,16 @@ fn push_one(
     let failed = |source| ExportError::Push { reference: tag.whole(), source: Box::new(source) };
     if !done.iter().any(|done| done.repository() == tag.repository()) {
         let mount = done.first().map(|done| done.repository());
-        push_layers(world, exported, tag, mount, step)?;
+        if world.caches.repository_at(tag.registry()).is_some() {
+            // What is on its way there is mounted from there, not sent twice.
+            world.caches.wait();
+        }
         let config = || Ok(Box::new(io::Cursor::new(image.config.clone())) as Box<dyn Read + Send>);
-        world.client.push_blob(tag, &image.config_descriptor, mount, &config).map_err(failed)?;
+        std::thread::scope(|scope| {
+            let config = scope.spawn(move || world.client.push_blob(tag, &image.config_descriptor, mount, &config));
+            push_layers(world, exported, tag, mount, step)?;
+            config.join().expect("pushing does not panic").map_err(failed)
+        })?;
     }
     let media_type = MediaType::ImageManifest.to_string();
     let digest = world.client.push_manifest(tag, &media_type, &image.manifest).map_err(failed)?;

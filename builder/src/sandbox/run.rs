@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -20,7 +20,7 @@ use super::cancel::Cancel;
 use super::describe::{ExitStatus, Mount, Process, Root, Stream};
 use super::error::SandboxError;
 use super::spec::{INIT, Made, Report, Spec};
-use super::{settings, stubs};
+use super::{program, settings, stubs};
 
 /// `OVL_MAX_STACK` of the kernel.
 const MOST_LAYERS: usize = 500;
@@ -312,7 +312,7 @@ fn sealed(name: &str, bytes: &[u8]) -> io::Result<File> {
     let mut file = File::from(memory);
     file.write_all(bytes)?;
     file.rewind()?;
-    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL)?;
+    program::seal(&file)?;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     Ok(File::from(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
 }

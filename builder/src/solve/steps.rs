@@ -102,7 +102,7 @@ impl<'a> Solver<'a> {
         let reason = self.explain(id, vertex, &step);
         let result = self.perform(id, &self.trees[id], self.needs(id), &step).and_then(|()| {
             if let Some(reason) = reason {
-                step.missed(reason.complete(self.world, vertex, &self.trees[id]));
+                step.missed(&reason.complete(self.world, vertex, &self.trees[id]));
             }
             self.remember(id, vertex, begun)
         });
@@ -188,7 +188,7 @@ impl<'a> Solver<'a> {
             return None;
         }
         if self.plan.lookup[id] == Lookup::Never {
-            step.missed("the cache is not used for it".into());
+            step.missed("the cache is not used for it");
             return None;
         }
         let on = identities(vertex, self.trees);
@@ -196,7 +196,7 @@ impl<'a> Solver<'a> {
         if reason.is_incomplete() {
             return Some(reason);
         }
-        step.missed(reason.sentence);
+        step.missed(&reason.sentence);
         None
     }
 

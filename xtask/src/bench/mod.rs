@@ -1,13 +1,14 @@
 //! rbuild against Debian's buildah: the same inputs on one machine in one run, samples taken in turn.
 //!
 //! Stores, contexts and temporary files lie on tmpfs, so that a disk does not decide. A cold row begins each sample with a store
-//! that holds the base image alone; a warm row repeats a build that was made before; the row of the pull begins with nothing. Where a
+//! that holds the base image alone; a warm row repeats a build that was made before; the row of the pull begins with nothing, and so do those whose steps are in a cache elsewhere ([`shared`]). Where a
 //! plain pipe does the same to the same bytes it is a third builder, "by hand". Rows are data: [`workloads`].
 
 pub(crate) mod measure;
 
 mod builders;
 mod content;
+mod shared;
 mod table;
 mod workloads;
 
@@ -137,9 +138,13 @@ impl Bench {
         let mut columns: Vec<(Builder, Store, Vec<Sample>)> = Vec::new();
         for builder in builders {
             let store = Store::new(&directory, &builder);
-            if workload.start == Start::Warm {
-                self.fill(&builder, &store)?;
-                self.sample(&workload, &builder, &store, 0)?;
+            match workload.start {
+                Start::Warm => {
+                    self.fill(&builder, &store)?;
+                    self.sample(&workload, &builder, &store, 0)?;
+                }
+                Start::Shared => self.share(&workload, &builder, &store)?,
+                Start::Cold | Start::Pull => {}
             }
             columns.push((builder, store, Vec::new()));
         }
@@ -152,7 +157,7 @@ impl Bench {
                 match (workload.start, &*builder) {
                     (Start::Warm, Builder::Rbuild(_) | Builder::Buildah) => {}
                     (Start::Cold, _) => self.fill(builder, store)?,
-                    (Start::Pull, _) | (_, Builder::Hand) => store.clear()?,
+                    (Start::Pull | Start::Shared, _) | (_, Builder::Hand) => store.clear()?,
                 }
                 samples.push(self.sample(&workload, builder, store, round)?);
                 if workload.start != Start::Warm {
@@ -196,6 +201,19 @@ impl Bench {
         Ok(())
     }
 
+    /// Builds once and keeps the steps in the builder's cache in the registry.
+    fn share(&self, workload: &Workload, builder: &Builder, store: &Store) -> Result<()> {
+        store.clear()?;
+        let image = self.registry.reference(&format!("bench/{}-{}:1", workload.name, builder.name()));
+        let commands = shared::writing(builder, builder.build(store, workload, &image), &self.cache(builder));
+        measure::sample(&commands, store.environment(), &store.log()).context("filling the cache")?;
+        store.clear()
+    }
+
+    fn cache(&self, builder: &Builder) -> String {
+        self.registry.reference(&format!("bench/cache-{}", builder.name()))
+    }
+
     fn published(&self, workload: &Workload) -> String {
         self.registry.reference(&format!("bench/{}:1", workload.name))
     }
@@ -207,6 +225,9 @@ impl Bench {
         let commands = match (workload.start, builder) {
             (_, Builder::Hand) => builders::by_hand(workload),
             (Start::Pull, _) => builder.pull(store, &self.published(workload))?,
+            (Start::Shared, _) => {
+                shared::reading(builder, builder.build(store, workload, &image), &self.cache(builder))
+            }
             _ => builder.build(store, workload, &image),
         };
         measure::sample(&commands, store.environment(), &store.log())
