@@ -118,6 +118,49 @@ fn an_index_of_three_platforms_keeps_its_digest_everywhere() {
 }
 
 #[test]
+fn what_refers_to_an_image_goes_along_if_asked() {
+    let (source, target) = (Registry::start().unwrap(), Registry::start().unwrap());
+    target.enable_referrers();
+    let root = put_three(&source, "src", OCI);
+    let put = |subject: &Descriptor, text: &[u8]| {
+        let layer = source.put_blob("src", "text/plain".into(), text);
+        let empty = source.put_blob("src", "application/vnd.oci.empty.v1+json".into(), b"{}");
+        let kind = "application/vnd.test.note";
+        let manifest = json!({"schemaVersion": 2, "mediaType": OCI[0], "artifactType": kind, "config": empty,
+            "layers": [layer], "subject": subject});
+        let bytes = manifest.to_string().into_bytes();
+        // Without the API a client keeps the list.
+        let to = source.reference(&format!("src@{}", sha256(&bytes)));
+        let client = registry::Client::new(registry::Options::default()).unwrap();
+        client.push_manifest(&to, OCI[0], &bytes).unwrap();
+        Descriptor::new(OCI[0].into(), bytes.len() as u64, sha256(&bytes))
+    };
+    let index: oci_spec::image::ImageIndex = serde_json::from_slice(&source.manifest("src", "1").unwrap().1).unwrap();
+    let note = put(&root, b"of the index");
+    let notes = [note.clone(), put(&index.manifests()[1], b"of an image"), put(&note, b"of the note")];
+    let bench = Bench::new();
+    let [from, to, real] = [source.host(), target.host(), registry()].map(|host| format!("{host}/src:1"));
+    // A registry with the API, and one without.
+    for to in [to, real.replace("src", "interchange/referrers")] {
+        assert_eq!(copy(&bench, &["--referrers", &from, &to]), root.digest().to_string());
+        let client = registry::Client::new(registry::Options::default()).unwrap();
+        for (subject, note) in [&root, &index.manifests()[1], &notes[0]].into_iter().zip(&notes) {
+            let name = to.trim_end_matches(":1");
+            let subject = registry::reference::parse(&format!("{name}@{}", subject.digest())).unwrap();
+            let listed = client.referrers(&subject).unwrap();
+            assert_eq!(listed.iter().map(Descriptor::digest).collect::<Vec<_>>(), [note.digest()]);
+        }
+        let without = to.replace(":1", "/without:1");
+        copy(&bench, &[&from, &without]);
+        let without = registry::reference::parse(&without).unwrap();
+        assert!(client.referrers(&without).unwrap().is_empty());
+    }
+    let layout = format!("oci:{}", shown(&bench.path("l")));
+    let refused = Run::of(bench.rbuild().args(["copy", "--referrers", &from, &layout]));
+    assert!(refused.code == 1 && refused.stderr.contains("cannot go to `oci:"), "{}", refused.stderr);
+}
+
+#[test]
 fn within_a_registry_blobs_are_mounted_and_each_goes_once() {
     let source = Registry::start().unwrap();
     put_three(&source, "src", OCI);

@@ -48,6 +48,8 @@ pub struct Machine<'a> {
 pub enum Choice {
     /// All, and the index itself.
     All,
+    /// All, and what refers to any of them. From registries to registries only: elsewhere nothing would list it.
+    AllWithReferrers,
     /// The one for a platform, without the index.
     One(Platform),
 }
@@ -119,7 +121,13 @@ pub fn copy(machine: &Machine<'_>, from: &Place, to: &[Place], choice: &Choice) 
     // Where one image is meant, the index is not: archives for docker and the store hold images.
     let one = to.iter().any(|place| matches!(place, Place::DockerArchive { .. } | Place::Store(_)));
     let host = Choice::One(host());
-    let parts = Parts::collect(&source, if one && *choice == Choice::All { &host } else { choice })?;
+    let mut parts = Parts::collect(&source, if one && *choice == Choice::All { &host } else { choice })?;
+    if *choice == Choice::AllWithReferrers {
+        if let Some(other) = to.iter().find(|place| !matches!(place, Place::Registry(_))) {
+            return Err(source.wrong(format!("what refers to it cannot go to `{other}` in this version")));
+        }
+        parts.add_referrers(&source)?;
+    }
     for layer in &parts.foreign {
         let (layer, kind) = (short(layer), layer.media_type());
         machine.step.note(format_args!("{layer} is left where it is: a `{kind}` may not be distributed"));

@@ -29,12 +29,8 @@ pub(super) fn write(
     }
     let (root, children) = parts.documents.split_last().expect("there is a root");
     for (descriptor, bytes) in children {
-        let by_digest = to.clone_with_digest(descriptor.digest().to_string());
-        let by_digest = Reference::with_digest(
-            by_digest.registry().to_owned(),
-            by_digest.repository().to_owned(),
-            descriptor.digest().to_string(),
-        );
+        let (registry, repository) = (to.registry().to_owned(), to.repository().to_owned());
+        let by_digest = Reference::with_digest(registry, repository, descriptor.digest().to_string());
         machine.client.push_manifest(&by_digest, descriptor.media_type().as_ref(), bytes)?;
     }
     let (descriptor, bytes) = root;
