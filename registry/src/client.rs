@@ -15,6 +15,7 @@ mod upload;
 pub use manifest::{Kind, media_type};
 pub use stream::Upload;
 
+use std::fmt;
 use std::io::{self, Read, Write};
 
 use oci_spec::image::{Descriptor, Digest, ImageManifest, Platform};
@@ -72,6 +73,16 @@ pub enum Pushed {
     Mounted,
     /// It was uploaded.
     Uploaded,
+}
+
+impl fmt::Display for Pushed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Existed => "exists",
+            Self::Mounted => "mounted",
+            Self::Uploaded => "uploaded",
+        })
+    }
 }
 
 impl Client {

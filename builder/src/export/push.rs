@@ -3,11 +3,12 @@
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use oci_spec::image::{Descriptor, MediaType};
+use oci_spec::image::MediaType;
 use registry::{Pushed, Reference};
 
 use crate::progress::Step;
 use crate::solve::World;
+use crate::transfer::short;
 
 use super::{ExportError, Exported, open_layer};
 
@@ -73,7 +74,7 @@ fn push_layers(
                 continue;
             }
             let pushed = push_layer(world, exported, tag, mount, position)?;
-            step.note(format_args!("{} {}", short(&layer.blob), describe(pushed)));
+            step.note(format_args!("{} {}", short(&layer.blob), pushed));
         }
     };
     std::thread::scope(|scope| {
@@ -105,16 +106,4 @@ fn push_layer(
         world.reporter.totals().up.fetch_add(layer.blob.size(), Ordering::Relaxed);
     }
     Ok(pushed)
-}
-
-fn describe(pushed: Pushed) -> &'static str {
-    match pushed {
-        Pushed::Existed => "exists",
-        Pushed::Mounted => "mounted",
-        Pushed::Uploaded => "uploaded",
-    }
-}
-
-fn short(blob: &Descriptor) -> String {
-    format!("{:.12} ({} bytes)", blob.digest().digest(), blob.size())
 }

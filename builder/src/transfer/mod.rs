@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use oci_spec::image::{Descriptor, Digest, Platform};
+use registry::Reference;
 use snapshot::Store;
 
 use crate::layout::LayoutError;
@@ -132,7 +133,7 @@ pub fn copy(machine: &Machine<'_>, from: &Place, to: &[Place], choice: &Choice) 
         let (layer, kind) = (short(layer), layer.media_type());
         machine.step.note(format_args!("{layer} is left where it is: a `{kind}` may not be distributed"));
     }
-    let mut done: Vec<&registry::Reference> = Vec::new();
+    let mut done: Vec<&Reference> = Vec::new();
     for place in to {
         match place {
             Place::Registry(reference) => {
@@ -154,8 +155,14 @@ pub fn host() -> Platform {
     (&crate::graph::platform::Platform::host()).into()
 }
 
+/// The same repository, and a digest in it.
+pub(crate) fn by_digest(reference: &Reference, digest: &Digest) -> Reference {
+    let (registry, repository) = (reference.registry().to_owned(), reference.repository().to_owned());
+    Reference::with_digest(registry, repository, digest.to_string())
+}
+
 /// Does something with every item, several at a time; after the first failure nothing more is begun.
-fn each<T: Sync>(items: &[T], work: impl Fn(&T) -> Result<(), TransferError> + Sync) -> Result<(), TransferError> {
+pub(crate) fn each<T: Sync, E: Send>(items: &[T], work: impl Fn(&T) -> Result<(), E> + Sync) -> Result<(), E> {
     let next = AtomicUsize::new(0);
     let worker = || {
         while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -170,6 +177,6 @@ fn each<T: Sync>(items: &[T], work: impl Fn(&T) -> Result<(), TransferError> + S
 }
 
 /// A blob as logs name it.
-fn short(blob: &Descriptor) -> String {
+pub(crate) fn short(blob: &Descriptor) -> String {
     format!("{:.12} ({} bytes)", blob.digest().digest(), blob.size())
 }
