@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use oci_spec::image::{Descriptor, MediaType};
-use registry::testing::{Access, Fault, Registry, When};
+use registry::testing::{Access, Fault, Logged, Registry, When};
 use serde_json::{Value, json};
 use snapshot::digest::sha256;
 
@@ -351,6 +351,40 @@ fn an_image_is_pushed_after_a_build_that_fetched_no_layer() {
     let target = Registry::start().unwrap();
     let pushed = Run::of(bench.rbuild().args(["push", "built:1", &format!("{}/x:1", target.host())]));
     assert_eq!(pushed.code, 0, "{}", pushed.stderr);
+}
+
+#[test]
+fn names_of_one_push_share_their_blobs_and_come_last() {
+    let (target, other) = (Registry::start().unwrap(), Registry::start().unwrap());
+    let bench = Bench::with("FROM scratch\nCOPY a /\nCOPY b /\n");
+    bench.file("a", "one");
+    bench.file("b", "another");
+    let names = [(&target, "one:1"), (&target, "one:2"), (&target, "two:1"), (&other, "one:1")];
+    let names = names.map(|(at, name)| format!("{}/{name}", at.host()));
+    let mut arguments: Vec<&str> = names.iter().flat_map(|name| ["-t", name.as_str()]).collect();
+    arguments.push("--push");
+    bench.build(&arguments);
+    let expected = target.manifest("one", "1").unwrap();
+    for (at, repository, tag) in [(&target, "one", "2"), (&target, "two", "1"), (&other, "one", "1")] {
+        assert_eq!(at.manifest(repository, tag).as_ref(), Some(&expected), "{repository}:{tag}");
+    }
+    for (at, is_mounted, tags) in [(target, true, 3), (other, false, 1)] {
+        let log = at.take_log();
+        let count = |method: &str, part: &str| {
+            let is_one = |entry: &&Logged| entry.method == method && entry.path.contains(part) && entry.status == 201;
+            log.iter().filter(is_one).count()
+        };
+        // Two layers and a config are sent once to each registry.
+        assert_eq!((count("PUT", "uploads/"), count("PUT", "manifests/")), (3, tags), "{log:#?}");
+        assert_eq!(count("POST", "uploads/") > 0, is_mounted, "{log:#?}");
+        for name in ["one", "two"] {
+            let of = |part: &str| {
+                let is_one = |entry: &Logged| entry.path.contains(&format!("/{name}/{part}"));
+                (log.iter().position(is_one), log.iter().rposition(is_one))
+            };
+            assert!(of("manifests/").0.is_none_or(|first| Some(first) > of("blobs/").1), "{log:#?}");
+        }
+    }
 }
 
 #[test]

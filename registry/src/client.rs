@@ -171,8 +171,8 @@ impl Client {
     /// Puts a manifest or index under the reference's tag, or under its digest; at most 4 MiB.
     ///
     /// Everything that the manifest names has to be in the repository already. A manifest with a `subject` is listed
-    /// among its referrers, by the registry or, where it does not do so, by this client. A digest in the reference must be that
-    /// of the bytes.
+    /// among its referrers, by the registry or, where it does not do so, by this client. A digest in the reference must
+    /// be that of the bytes.
     pub fn push_manifest(&self, reference: &Reference, media_type: &str, bytes: &[u8]) -> Result<Digest, Error> {
         let access = self.access(reference, Scopes::push, |_| Action::PushManifest(reference.whole()))?;
         self.put_manifest(&access, media_type, bytes)
