@@ -57,6 +57,7 @@ pub(crate) fn on_every_rung(test: impl Fn(&mut Bench)) {
             Rung { name: "range", as_user: true, masked: false },
             Rung { name: "range", as_user: false, masked: true },
             Rung { name: "range", as_user: true, masked: true },
+            Rung { name: "single", as_user: true, masked: false },
             CHROOT,
         ]
     } else {
