@@ -30,6 +30,11 @@ impl Rung {
     pub(crate) fn mounts(self) -> bool {
         self != CHROOT
     }
+
+    /// Whether ids are emulated, by a process 1 which nobody may look into.
+    pub(crate) fn emulates(self) -> bool {
+        self.name == "single"
+    }
 }
 
 /// A directory with a root of busybox, for one rung.

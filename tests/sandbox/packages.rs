@@ -77,7 +77,8 @@ impl Summary {
             let different = (only(theirs, ours), only(ours, theirs));
             assert_eq!(different, Default::default(), "layer {number}: theirs, root's");
         }
-        let changed_above = |path: &String| root.layers.iter().skip(self.layers.len()).any(|layer| layer.contains_key(path));
+        let changed_above =
+            |path: &String| root.layers.iter().skip(self.layers.len()).any(|layer| layer.contains_key(path));
         let other = |(path, digest): (&String, &u64)| root.contents.get(path) != Some(digest) && !changed_above(path);
         let others: Vec<&String> = self.contents.iter().filter(|entry| other(*entry)).map(|(path, _)| path).collect();
         assert_eq!(others, [""; 0], "files with other contents");

@@ -29,7 +29,7 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     timeout: Option<Duration>,
     /// The most memory that a step may have, as `512m` or `2g`; needs a delegated cgroup, else there is a warning
-    #[arg(short, long, value_name = "SIZE", value_parser = read_size)]
+    #[arg(long, value_name = "SIZE", value_parser = read_size)]
     memory: Option<u64>,
     /// The most processors that a step may keep busy, as `2` or `1.5`; needs a delegated cgroup, else there is a warning
     #[arg(long, value_name = "NUMBER", value_parser = thousandths)]
