@@ -153,3 +153,15 @@ fn the_umask_of_a_check_out_can_be_left_out() {
     assert_eq!(bench.build(&["--context-mode=git"]).cached(), 1);
     assert_eq!(bench.build(&[]).cached(), 0);
 }
+
+#[test]
+fn keeping_going_finishes_what_does_not_depend_on_the_failure() {
+    let dockerfile = "FROM {busybox} AS bad\nRUN false\nFROM {busybox} AS good\nRUN echo x >/x\nFROM {busybox}\n\
+                      COPY --from=bad /y /\nCOPY --from=good /x /\n";
+    for (arguments, kept) in [(&["--jobs", "1"][..], 0), (&["--jobs", "1", "--keep-going"], 1)] {
+        let bench = Bench::with(dockerfile);
+        let run = bench.try_build(arguments);
+        assert!(run.code == 1 && run.stderr.contains("`RUN false` exited with status 1"), "{}", run.stderr);
+        assert_eq!(bench.build(&["--target", "good"]).cached(), kept);
+    }
+}

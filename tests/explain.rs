@@ -58,3 +58,17 @@ fn the_json_log_has_the_reason_and_the_sum() {
     let sum = events.iter().find(|event| event["event"] == "summary").unwrap();
     assert_eq!((sum["run"].as_u64(), sum["hit"].as_u64()), (Some(1), Some(0)));
 }
+
+/// A value is cut after the secret in it is hidden: of one that the cut goes through nothing is left either.
+#[test]
+fn a_reason_holds_no_secret() {
+    let bench = Bench::with("FROM {busybox}\nARG V=1\nRUN --mount=type=secret,id=token true\n");
+    bench.file("token", "correct-horse-battery");
+    let secret = ["--explain", "--secret", "id=token,src=token"];
+    bench.build(&secret);
+    let value = format!("V={}correct-horse-battery", "x".repeat(50));
+    let run = bench.build(&[&secret[..], &["--build-arg", &value]].concat());
+    let told = reason(&run.stderr, "RUN --mount");
+    assert!(told.starts_with("the variable `V`: `1` → `xxxxx") && !told.contains("correct"), "{told}");
+    assert!(!run.stderr.contains("correct"), "{}", run.stderr);
+}

@@ -234,6 +234,31 @@ fn told(text: &str) -> usize {
         .count()
 }
 
+/// A server that answers nobody before it has been asked for everything.
+#[test]
+fn files_and_repositories_are_asked_for_at_the_same_time() {
+    const ASKED: usize = 3;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let asked = std::thread::spawn(move || {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut waiting = Vec::new();
+        while waiting.len() < ASKED && Instant::now() < deadline {
+            match listener.accept() {
+                Ok((stream, _)) => waiting.push(stream),
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+        // What all of them get, as their connections are closed, is an error.
+        waiting.len()
+    });
+    let add = |path: &str| format!("ADD http://{address}/{path} /\n");
+    let bench = Bench::with(&format!("FROM scratch\n{}{}{}", add("a"), add("b"), add("c.git")));
+    assert_eq!(bench.try_build(&[]).code, 1);
+    assert_eq!(asked.join().unwrap(), ASKED);
+}
+
 #[test]
 fn ctrl_c_ends_fetching_at_once() {
     // Connections are taken by the kernel, and nobody answers.

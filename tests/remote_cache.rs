@@ -78,14 +78,24 @@ fn a_full_hit_fetches_no_layer_and_mounts_them_instead() {
     let shared = Shared::new();
     let (to, from) = (format!("{},mode=max", shared.cache()), shared.cache());
     let first = shared.machine(THREE);
-    first.build(&["--cache-to", &to, "-t", &format!("{}/app:1", shared.registry.host()), "--push"]);
-    shared.traffic();
+    let run = first.build(&["--cache-to", &to, "-t", &format!("{}/app:1", shared.registry.host()), "--push"]);
+    let (log, _) = shared.traffic();
+    let uploaded: u64 = log.iter().filter(|entry| entry.path.contains("/uploads/")).map(|entry| entry.body).sum();
+    // Two files of random bytes, sent once though two repositories have them.
+    assert!((6_000_000..6_100_000).contains(&uploaded), "{uploaded}");
+    assert!(run.stderr.contains(" 6.0 MB up"), "{}", run.stderr);
 
     let second = shared.machine(THREE);
     let run = second.build(&["--cache-from", &from, "-t", &format!("{}/other:1", shared.registry.host()), "--push"]);
     let (log, bytes) = shared.traffic();
     assert_eq!(remote(&run), 4, "{}", run.stderr);
     assert_eq!(layers(&log, &shared), 0, "{log:#?}");
+    // One request a step, that of the other stage at the same time, and none for the image that the cache may be.
+    let asked = log.iter().filter(|entry| entry.path.starts_with("/v2/cache/manifests/")).count();
+    assert_eq!(asked, 6, "{log:#?}");
+    // What is mounted is not looked for first.
+    let mounted = log.iter().filter(|entry| entry.method == "POST" && entry.query.contains("mount=")).count();
+    assert_eq!((mounted, log.iter().filter(|entry| entry.method == "HEAD").count()), (5, 1), "{log:#?}");
     assert!(bytes < 200_000, "{bytes}");
     let sent: u64 = log.iter().map(|entry| entry.body).sum();
     assert!(sent < 200_000, "{sent}");
@@ -180,6 +190,22 @@ fn a_cache_that_fails_costs_a_warning_and_no_build() {
     assert_eq!(warnings, 2, "{}", run.stderr);
     let run = shared.machine(dockerfile).try_build(&["--cache-to", nowhere, "--cache-strict"]);
     assert!(run.code == 1 && run.stderr.contains("error: cannot keep the steps"), "{}", run.stderr);
+}
+
+#[test]
+fn a_registry_that_moves_no_tag_keeps_the_step_that_was_there_first() {
+    let dockerfile = "FROM {base}\nRUN echo x >/x\nCOPY a /a\n";
+    for status in [400, 403] {
+        let shared = Shared::new();
+        let to = format!("{},mode=max", shared.cache());
+        shared.machine(dockerfile).build(&["--cache-to", &to, "--cache-strict"]);
+        shared.registry.fault(When::path("/v2/cache/manifests/k-").method("PUT").always(), Fault::Status(status));
+        let run = shared.machine(dockerfile).build(&["--cache-to", &to, "--cache-strict"]);
+        assert!(!run.stderr.contains("warning"), "{status}: {}", run.stderr);
+        // A step that is not there is one that could not be kept.
+        let other = shared.machine(&dockerfile.replace("echo x", "echo y"));
+        assert_eq!(other.try_build(&["--cache-to", &to, "--cache-strict"]).code, 1, "{status}");
+    }
 }
 
 #[test]

@@ -44,6 +44,19 @@ const CASES: &[Case] = &[
         expected: (1, 0),
     },
     Case {
+        name: "a link in the place of an equal file",
+        dockerfile: COPIED,
+        change: |b| {
+            let (one, two) = (b.context().join("src/a"), b.context().join("src/z"));
+            fs_err::copy(&one, &two).unwrap();
+            assert_eq!(ran(&b.try_build(&[]).stderr), 1);
+            fs_err::remove_file(&two).unwrap();
+            fs_err::hard_link(one, two).unwrap();
+        },
+        arguments: NONE,
+        expected: (0, 1),
+    },
+    Case {
         name: "a mode",
         dockerfile: COPIED,
         change: |b| fs_err::set_permissions(b.context().join("src/a"), PermissionsExt::from_mode(0o600)).unwrap(),
@@ -63,6 +76,18 @@ const CASES: &[Case] = &[
         change: |b| {
             let path = b.context().join("src/a");
             rustix::fs::setxattr(&path, "user.note", b"x", rustix::fs::XattrFlags::empty()).unwrap();
+        },
+        arguments: NONE,
+        expected: (0, 1),
+    },
+    Case {
+        name: "a capability",
+        dockerfile: COPIED,
+        change: |b| {
+            // struct vfs_cap_data, version 2: CAP_NET_BIND_SERVICE permitted and effective, capabilities(7).
+            let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            let path = b.context().join("src/a");
+            rustix::fs::setxattr(&path, "security.capability", &capability, rustix::fs::XattrFlags::empty()).unwrap();
         },
         arguments: NONE,
         expected: (0, 1),
@@ -88,6 +113,23 @@ const CASES: &[Case] = &[
         expected: (0, 1),
     },
     Case {
+        name: "an empty directory more",
+        dockerfile: COPIED,
+        change: |b| fs_err::create_dir(b.context().join("src/new")).unwrap(),
+        arguments: NONE,
+        expected: (0, 1),
+    },
+    Case {
+        name: "a directory in the place of a file",
+        dockerfile: COPIED,
+        change: |b| {
+            fs_err::remove_file(b.context().join("src/a")).unwrap();
+            fs_err::create_dir(b.context().join("src/a")).unwrap();
+        },
+        arguments: NONE,
+        expected: (0, 1),
+    },
+    Case {
         name: "the target of a link",
         dockerfile: COPIED,
         change: |b| {
@@ -105,6 +147,27 @@ const CASES: &[Case] = &[
         expected: (1, 0),
     },
     Case {
+        name: "a file that is ignored from now on",
+        dockerfile: COPIED,
+        change: |b| file(b, ".dockerignore", "src/b\n"),
+        arguments: NONE,
+        expected: (0, 1),
+    },
+    Case {
+        name: "ignore rules for what nobody copies",
+        dockerfile: COPIED,
+        change: |b| file(b, ".dockerignore", "other\n"),
+        arguments: NONE,
+        expected: (1, 0),
+    },
+    Case {
+        name: "the time that the image is to have",
+        dockerfile: COPIED,
+        change: |_| (),
+        arguments: [&["--build-arg", "SOURCE_DATE_EPOCH=1"], &["--build-arg", "SOURCE_DATE_EPOCH=2"]],
+        expected: (0, 1),
+    },
+    Case {
         name: "an ARG in a destination alone",
         dockerfile: "FROM scratch\nARG D=one\nCOPY src /$D\n",
         change: |_| (),
@@ -115,6 +178,29 @@ const CASES: &[Case] = &[
         name: "the body of a heredoc",
         dockerfile: "FROM scratch\nCOPY <<E /f\none\nE\n",
         change: |b| b.dockerfile("FROM scratch\nCOPY <<E /f\ntwo\nE\n"),
+        arguments: NONE,
+        expected: (0, 1),
+    },
+    Case {
+        name: "a variable of ENV",
+        dockerfile: "FROM {busybox}\nENV V=1\nRUN true\n",
+        change: |b| b.dockerfile("FROM {busybox}\nENV V=2\nRUN true\n"),
+        arguments: NONE,
+        expected: (0, 1),
+    },
+    Case {
+        name: "what no command sees",
+        dockerfile: "FROM {busybox}\nLABEL l=1\nEXPOSE 80\nRUN true\nCMD [\"a\"]\n",
+        change: |b| {
+            b.dockerfile("# Other words.\nFROM {busybox}\nLABEL l=2\nEXPOSE 81\nRUN \\\n  true\nCMD [\"b\"]\n");
+        },
+        arguments: NONE,
+        expected: (1, 0),
+    },
+    Case {
+        name: "the user",
+        dockerfile: "FROM {busybox}\nUSER 1\nRUN true\n",
+        change: |b| b.dockerfile("FROM {busybox}\nUSER 2\nRUN true\n"),
         arguments: NONE,
         expected: (0, 1),
     },
@@ -172,6 +258,26 @@ const CASES: &[Case] = &[
         change: |b| b.dockerfile("FROM {busybox}\nRUN --mount=type=cache,id=t,target=/c true\n"),
         arguments: NONE,
         expected: (0, 1),
+    },
+    Case {
+        name: "what a cache mount has",
+        dockerfile: "FROM {busybox}\nRUN --mount=type=cache,target=/c ls /c\n",
+        change: |b| {
+            b.dockerfile("FROM {busybox}\nRUN --mount=type=cache,target=/c touch /c/new\n");
+            b.build(&[]);
+            b.dockerfile("FROM {busybox}\nRUN --mount=type=cache,target=/c ls /c\n");
+        },
+        arguments: NONE,
+        expected: (1, 0),
+    },
+    Case {
+        name: "the id of the name of a --chown with --link",
+        dockerfile: "FROM {busybox}\nRUN echo app:x:1:1::/: >>/etc/passwd\nCOPY --link --chown=app src /src\n",
+        change: |b| {
+            b.dockerfile("FROM {busybox}\nRUN echo app:x:2:1::/: >>/etc/passwd\nCOPY --link --chown=app src /src\n");
+        },
+        arguments: NONE,
+        expected: (0, 2),
     },
     Case {
         name: "a step below --link",
@@ -280,4 +386,16 @@ fn without_the_cache_a_step_makes_something_new() {
     assert_ne!(first.text("x"), second.text("x"));
     assert_eq!(second.text("x"), second.text("y"));
     assert_eq!(bench.image(&[]).text("x"), second.text("x"));
+}
+
+#[test]
+fn a_tag_that_moves_to_other_layers_is_seen() {
+    let tag = format!("{}/solver/moved-{}:1", registry(), std::process::id());
+    let base = Bench::with("FROM {busybox}\nCOPY f /f\n");
+    let bench = Bench::with(&format!("FROM {tag}\nRUN cp /f /g\n"));
+    for text in ["one", "two"] {
+        base.file("f", text);
+        base.build(&["-t", &tag, "--push"]);
+        assert_eq!(bench.image(&[]).text("g"), text);
+    }
 }

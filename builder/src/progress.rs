@@ -188,11 +188,16 @@ impl<'a> Reporter<'a> {
 
     /// Tells the user something.
     pub fn warn(&self, message: &str) {
-        self.sink.emit(Event::Warning { message: hidden(self.needles, message) });
+        self.sink.emit(Event::Warning { message: self.hide(message) });
+    }
+
+    /// A text without the secrets in it.
+    pub(crate) fn hide(&self, text: &str) -> String {
+        hidden(self.needles, text)
     }
 
     fn shown(&self, name: &str) -> String {
-        hidden(self.needles, &format!("{}{name}", self.prefix))
+        self.hide(&format!("{}{name}", self.prefix))
     }
 
     fn next(&self) -> u32 {
@@ -244,8 +249,8 @@ impl Step<'_> {
     }
 
     /// Tells why the cache did not have the step.
-    pub fn missed(&self, reason: String) {
-        self.sink.emit(Event::Missed { step: self.number, reason });
+    pub fn missed(&self, reason: &str) {
+        self.sink.emit(Event::Missed { step: self.number, reason: hidden(self.needles, reason) });
     }
 
     /// Ends the step without a result.

@@ -23,7 +23,9 @@ use reqwest::{Method, StatusCode};
 use url::Url;
 
 use crate::auth::{Access, Auth, Scopes};
+use crate::credentials::IdentityToken;
 use crate::reference::Target;
+use crate::retry::Backoff;
 use crate::transport::{Request, Response, Transport};
 use crate::{Action, Error, Options, Reference};
 
@@ -167,8 +169,9 @@ impl Client {
 
     /// Proves the caller's identity to a registry (`host` or `host:port`): the credentials are known and taken.
     ///
-    /// A registry that asks nobody who they are takes any.
-    pub fn sign_in(&self, registry: &str) -> Result<(), Error> {
+    /// A registry that asks nobody who they are takes any. The answer is the identity token to keep instead of the
+    /// password, if the registry's token service gives one.
+    pub fn sign_in(&self, registry: &str) -> Result<Option<IdentityToken>, Error> {
         let target = Target::registry(registry)?;
         let action = Action::SignIn(target.registry.clone());
         let base = self.transport.base(&target.authority, &action)?;
@@ -179,7 +182,8 @@ impl Client {
         self.exchange(&access, &request, &mut |response| match response.status() {
             StatusCode::OK => Ok(()),
             _ => Err(response.refusal(&action)),
-        })
+        })?;
+        Ok(self.auth.identity(&access).map(IdentityToken))
     }
 
     /// Lists what refers to a manifest (signatures, attestations), by the referrers API or, without it, by the tag that
@@ -233,12 +237,21 @@ impl Client {
         let own = places.pop().expect("an image has its own place");
         let mut mirrors = Vec::new();
         for place in places {
-            let name = place.name();
+            let (name, authority) = (place.name(), place.authority.clone());
+            if self.transport.is_dead(&authority) {
+                mirrors.push(format!("`{name}`: gave no answer before"));
+                continue;
+            }
             match self.access_to(place, Scopes::pull, &action).and_then(|access| work(&access)) {
                 Ok(value) => return Ok(value),
                 // What the caller's writer has of it cannot be taken back.
                 Err(error) if error.is_final() => return Err(error),
-                Err(error) => mirrors.push(format!("`{name}`: {}", error.brief())),
+                Err(error) => {
+                    if error.is_connect() {
+                        self.transport.bury(&authority);
+                    }
+                    mirrors.push(format!("`{name}`: {}", error.brief()));
+                }
             }
         }
         let result = self.access_to(own, Scopes::pull, &action).and_then(|access| work(&access));
@@ -253,9 +266,9 @@ impl Client {
         request: &Request<'_>,
         read: &mut dyn FnMut(Response) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let mut backoff = self.transport.backoff();
+        let mut backoff = self.backoff(access);
         loop {
-            match self.attempt(access, request, read) {
+            match self.attempt(access, request, &mut backoff, read) {
                 Ok(value) => return Ok(value),
                 Err(error) if backoff.failures() == 0 && error.is_corrupt() && backoff.again_after_any() => {}
                 Err(error) if backoff.again(&error) => {}
@@ -272,13 +285,18 @@ impl Client {
         &self,
         access: &Access,
         request: &Request<'_>,
+        backoff: &mut Backoff<'_>,
         read: &mut dyn FnMut(Response) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let is_home = request.url.origin() == access.base.origin();
         let mut is_asked = false;
         loop {
             let sent = if is_home { self.auth.authorization(&self.transport, access)? } else { None };
-            let response = self.transport.send(request, sent.clone())?;
+            // Not before: a token is fetched while others wait for it, and they may have slots.
+            let slot = self.transport.slots.take(&request.url);
+            backoff.excuse(slot.waited);
+            let mut response = self.transport.send(request, sent.clone())?;
+            response.slot = Some(slot);
             if response.status() != StatusCode::UNAUTHORIZED || !is_home || response.is_foreign {
                 return read(response);
             }
@@ -288,6 +306,11 @@ impl Client {
             self.auth.challenged(&self.transport, access, response, sent.as_ref())?;
             is_asked = true;
         }
+    }
+
+    /// Starts the tries of one request.
+    fn backoff(&self, access: &Access) -> Backoff<'_> {
+        self.transport.backoff(&access.target.authority)
     }
 
     /// HEAD of a blob.

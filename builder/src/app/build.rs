@@ -68,6 +68,8 @@ pub struct Options {
     pub settings: Settings,
     /// Look nothing up in the cache.
     pub no_cache: bool,
+    /// How each build uses caches.
+    pub caching: Caching,
     /// Steps at a time; as many as there are processors when absent.
     pub jobs: Option<usize>,
     /// How new layers are compressed.
@@ -253,7 +255,7 @@ fn prepare(app: &AppBuild<'_>, target: &Target, declared: &mut BTreeSet<String>)
         dockerfile_name: main.name,
         context: main.directory,
         ignore: main.ignore,
-        caching: Caching::default(),
+        caching: app.options.caching.clone(),
         request: Request {
             build_args: resolved.values,
             secret_args: resolved.secrets,

@@ -9,6 +9,7 @@ use oci_spec::image::Descriptor;
 use registry::Reference;
 use snapshot::Layer;
 
+use crate::parallel::lock;
 use crate::solve::World;
 use crate::solve::cache::Record;
 use crate::solve::key::CacheKey;
@@ -16,7 +17,7 @@ use crate::solve::key::CacheKey;
 use super::entry::Document;
 use super::import::tag;
 use super::place::{Place, PlaceError};
-use super::{Caches, Origin, Target, entry, give_up, lock};
+use super::{Caches, Origin, Target, entry, give_up};
 
 /// A step that is to be kept.
 #[derive(Debug, Clone)]
@@ -37,6 +38,8 @@ pub struct Job {
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     jobs: VecDeque<Job>,
+    /// Jobs that somebody is at.
+    begun: usize,
     closed: bool,
 }
 
@@ -44,7 +47,7 @@ impl Caches {
     /// Has a step kept by and by.
     pub(crate) fn keep(&self, job: Job) {
         lock(&self.queue).jobs.push_back(job);
-        self.changed.notify_one();
+        self.changed.notify_all();
     }
 
     /// Says that nothing comes any more.
@@ -53,10 +56,19 @@ impl Caches {
         self.changed.notify_all();
     }
 
-    /// The repository of a registry that steps are kept in, which has most of their layers by the time an image is pushed.
+    /// The repository of a registry that steps are kept in: an image that is pushed there gets their layers from it.
     pub(crate) fn repository_at(&self, registry: &str) -> Option<&Reference> {
-        let places = self.to.iter().filter_map(|target| target.to.place.as_ref()?.repository());
-        places.into_iter().find(|place| place.registry() == registry)
+        let works = self.to.iter().filter(|target| !target.given_up.load(Ordering::Relaxed));
+        let mut places = works.filter_map(|target| target.to.place.as_ref()?.repository());
+        places.find(|place| place.registry() == registry)
+    }
+
+    /// Waits until all steps are kept that were to be so far.
+    pub(crate) fn wait(&self) {
+        let mut queue = lock(&self.queue);
+        while !queue.jobs.is_empty() || queue.begun > 0 {
+            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// Keeps steps until there are no more; several threads may.
@@ -71,6 +83,8 @@ impl Caches {
                     give_up(world, &target.given_up, "write", place, &error);
                 }
             }
+            lock(&self.queue).begun -= 1;
+            self.changed.notify_all();
         }
     }
 
@@ -78,6 +92,7 @@ impl Caches {
         let mut queue = lock(&self.queue);
         loop {
             if let Some(job) = queue.jobs.pop_front() {
+                queue.begun += 1;
                 return Some(job);
             }
             if queue.closed {
@@ -115,7 +130,9 @@ fn keep(world: &World<'_>, place: &Place, job: &Job) -> Result<(), PlaceError> {
     if let Some(index) = &index {
         send_stored(world, place, index)?;
     }
-    send_document(world, place, &tags, &entry::write(&job.record, layer, index.as_ref()))
+    let document = entry::write(&job.record, layer, index.as_ref());
+    // Where tags cannot be moved, another execution of the step is as good as this one.
+    send_document(world, place, &tags, &document, |bytes| entry::read(bytes).is_some())
 }
 
 /// Whether a place has this execution of a step under all tags.
@@ -138,16 +155,17 @@ pub(super) fn send_stored(world: &World<'_>, place: &Place, layer: &Layer) -> Re
     send(world, place, &layer.blob, None, &open)
 }
 
-/// Sends a manifest with its config; its layers are there.
+/// Sends a manifest with its config; its layers are there. A tag that cannot be moved may stay where it `will_do`.
 pub(super) fn send_document(
     world: &World<'_>,
     place: &Place,
     tags: &[String],
     document: &Document,
+    will_do: fn(&[u8]) -> bool,
 ) -> Result<(), PlaceError> {
     let config = || Ok(Box::new(Cursor::new(document.config.clone())) as Box<dyn Read + Send>);
     send(world, place, &document.config_descriptor, None, &config)?;
-    place.write_manifest(world.client, tags, &document.manifest)?;
+    place.write_manifest(world.client, tags, &document.manifest, will_do)?;
     let sent = document.manifest.len() as u64;
     world.reporter.totals().up.fetch_add(sent, Ordering::Relaxed);
     Ok(())

@@ -1,18 +1,21 @@
-//! Looking steps up, and fetching what of them is needed.
+//! Looking steps up, and fetching what of them is needed. A step that is found costs one request, all of them one round
+//! trip: the image that a cache's name may be of is asked for only when something is missing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
 use std::io::Write;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use oci_spec::image::Descriptor;
 use snapshot::{Layer, LayerIndex};
 
+use crate::parallel;
 use crate::solve::World;
+use crate::solve::cache::Record;
 use crate::solve::key::CacheKey;
 
 use super::place::{Place, PlaceError};
-use super::{Caches, Imported, Origin, Source, entry, give_up, lock};
+use super::{Caches, Imported, Origin, Source, entry, give_up};
 
 /// Look-ups in flight: each is one small request.
 const CONCURRENT_LOOKUPS: usize = 16;
@@ -23,55 +26,61 @@ pub(super) fn tag(key: &CacheKey) -> String {
 }
 
 impl Caches {
-    /// Looks keys up, all at the same time.
+    /// Looks keys up, all at the same time; in one cache after the other, as long as some are missing.
     pub(crate) fn find(&self, world: &World<'_>, keys: &[&CacheKey]) -> HashMap<CacheKey, Imported> {
-        if !self.can_import() || keys.is_empty() {
-            return HashMap::new();
-        }
-        let found = Mutex::new(HashMap::new());
-        let next = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..CONCURRENT_LOOKUPS.min(keys.len()) {
-                scope.spawn(|| {
-                    while let Some(key) = keys.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if let Some(imported) = self.from.iter().find_map(|source| look_up(world, source, key)) {
-                            lock(&found).insert((*key).clone(), imported);
-                        }
-                    }
-                });
+        let mut found = HashMap::new();
+        for source in &self.from {
+            let mut missing = keys.to_vec();
+            missing.retain(|key| !found.contains_key(*key));
+            if missing.is_empty() {
+                break;
             }
-        });
-        found.into_inner().unwrap_or_default()
+            found.extend(source.find(world, &missing));
+        }
+        found
     }
 }
 
-fn look_up(world: &World<'_>, source: &Source, key: &CacheKey) -> Option<Imported> {
-    if source.given_up.load(Ordering::Relaxed) || world.cancel.is_cancelled() {
-        return None;
+impl Source {
+    /// Looks keys up: each under its own tag, and what is missing then in the image that the cache's name is of.
+    fn find(&self, world: &World<'_>, keys: &[&CacheKey]) -> HashMap<CacheKey, Imported> {
+        let look_up = |key: &&CacheKey| Ok::<_, Infallible>(self.ask(world, |place| tagged(world, place, key)));
+        let Ok(answers) = parallel::each(keys, CONCURRENT_LOOKUPS, look_up);
+        let answers = keys.iter().zip(answers);
+        let mut found: HashMap<_, _> = answers.filter_map(|(&key, found)| Some((key.clone(), found?))).collect();
+        if found.len() < keys.len() {
+            let records = self.inline.get_or_init(|| self.ask(world, |place| inline(world, place)).unwrap_or_default());
+            for (key, record) in keys.iter().filter_map(|key| Some((*key, records.get(&key.hex())?))) {
+                let origin = || Origin { place: self.place.clone(), index: None };
+                found.entry(key.clone()).or_insert_with(|| Imported { record: record.clone(), origin: origin() });
+            }
+        }
+        found
     }
-    let found = try_look_up(world, source, key);
-    found.unwrap_or_else(|error| {
-        give_up(world, &source.given_up, "read", &source.place, &error);
-        None
-    })
+
+    /// Asks the cache for something, unless it failed before or fails now.
+    fn ask<T>(&self, world: &World<'_>, read: impl FnOnce(&Place) -> Result<Option<T>, PlaceError>) -> Option<T> {
+        if self.given_up.load(Ordering::Relaxed) || world.cancel.is_cancelled() {
+            return None;
+        }
+        read(&self.place).unwrap_or_else(|error| {
+            give_up(world, &self.given_up, "read", &self.place, &error);
+            None
+        })
+    }
 }
 
-fn try_look_up(world: &World<'_>, source: &Source, key: &CacheKey) -> Result<Option<Imported>, PlaceError> {
-    let place = &source.place;
-    if source.inline.get().is_none() {
-        // Asked twice by look-ups that begin at the same time: that costs less than making them wait.
-        let manifest = place.own_manifest(world.client)?;
-        let records = manifest.map(|bytes| counted(world, bytes)).map(|bytes| entry::read_inline(&bytes));
-        source.inline.get_or_init(|| records.unwrap_or_default());
-    }
-    let inline = source.inline.get().and_then(|records| records.get(&key.hex()));
-    if let Some(record) = inline {
-        let origin = Origin { place: place.clone(), index: None };
-        return Ok(Some(Imported { record: record.clone(), origin }));
-    }
+/// What a place has under the tag of a key.
+fn tagged(world: &World<'_>, place: &Place, key: &CacheKey) -> Result<Option<Imported>, PlaceError> {
     let manifest = place.manifest(world.client, &tag(key))?;
     let told = manifest.map(|bytes| counted(world, bytes)).and_then(|bytes| entry::read(&bytes));
     Ok(told.map(|told| Imported { record: told.record, origin: Origin { place: place.clone(), index: told.index } }))
+}
+
+/// The records in the manifest that a place itself names.
+fn inline(world: &World<'_>, place: &Place) -> Result<Option<BTreeMap<String, Record>>, PlaceError> {
+    let manifest = place.own_manifest(world.client)?;
+    Ok(manifest.map(|bytes| counted(world, bytes)).map(|bytes| entry::read_inline(&bytes)))
 }
 
 fn counted(world: &World<'_>, bytes: Vec<u8>) -> Vec<u8> {

@@ -8,11 +8,12 @@ use rustix::fs::Mode;
 use snapshot::path::remove_tree;
 use snapshot::{TreeWriter, View, diff, layer};
 
+use crate::parallel::lock;
 use crate::solve::{self, Cause, World};
 
 use super::import::fetch;
 use super::place::{Place, PlaceError};
-use super::{Caches, entry, export, give_up, lock};
+use super::{Caches, entry, export, give_up};
 
 /// The tag of a mount, by its name in the store.
 fn tag(name: &str) -> String {
@@ -80,5 +81,5 @@ fn keep(world: &World<'_>, place: &Place, mount: &str) -> Result<(), PlaceError>
     held.release();
     export::send_stored(world, place, &layer)?;
     let document = entry::write_mount(&layer, &Timestamp::now().to_string());
-    export::send_document(world, place, &[tag(mount)], &document)
+    export::send_document(world, place, &[tag(mount)], &document, |_| false)
 }

@@ -146,13 +146,25 @@ impl Place {
         }
     }
 
-    /// Gives a manifest its tags; all that it names is there.
-    pub(super) fn write_manifest(&self, client: &Client, tags: &[String], bytes: &[u8]) -> Result<(), PlaceError> {
+    /// Gives a manifest its tags; all that it names is there. A tag that the registry does not give away again stays where
+    /// it is, if what it names will do.
+    pub(super) fn write_manifest(
+        &self,
+        client: &Client,
+        tags: &[String],
+        bytes: &[u8],
+        will_do: fn(&[u8]) -> bool,
+    ) -> Result<(), PlaceError> {
         match self {
             Self::Registry(reference) => {
                 for tag in tags {
                     let reference = Self::tagged(reference, tag);
-                    client.push_manifest(&reference, MediaType::ImageManifest.as_ref(), bytes)?;
+                    let pushed = client.push_manifest(&reference, MediaType::ImageManifest.as_ref(), bytes);
+                    let Err(error) = pushed else { continue };
+                    let there = if is_refusal(&error) { found(client.manifest(&reference))? } else { None };
+                    if !there.is_some_and(|there| will_do(&there)) {
+                        return Err(error.into());
+                    }
                 }
                 Ok(())
             }
@@ -163,6 +175,11 @@ impl Place {
             }
         }
     }
+}
+
+/// Whether a registry said no, as it does to a tag that is there and may not be moved: with 400, 403, 409 or 412.
+fn is_refusal(error: &registry::Error) -> bool {
+    matches!(error, registry::Error::Refused { .. } | registry::Error::Denied { .. })
 }
 
 fn found(manifest: Result<registry::Manifest, registry::Error>) -> Result<Option<Vec<u8>>, PlaceError> {

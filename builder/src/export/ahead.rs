@@ -1,11 +1,12 @@
 //! Layers on their way to the registries while later steps still run. The push itself comes afterwards and finds them
-//! there; what went wrong here goes wrong there again and is reported then.
+//! there; what went wrong here goes wrong there again and is reported then. Where a cache in the same registry gets the
+//! layers meanwhile, the push mounts them from it instead.
 
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 
-use registry::Reference;
+use registry::{Pushed, Reference};
 
 use crate::solve::tree::Tree;
 use crate::solve::{Cause, World};
@@ -52,5 +53,12 @@ fn push(world: &World<'_>, tree: &Tree, tags: &[Reference]) -> Result<(), Failed
         let file = world.store.blobs().open(layer.blob.digest()).map_err(io::Error::other)?;
         Ok(Box::new(file) as Box<dyn Read + Send>)
     };
-    tags.iter().try_for_each(|tag| world.client.push_blob(tag, &layer.blob, None, &open).map(drop).map_err(|_| Failed))
+    let wanted = tags.iter().filter(|tag| world.caches.repository_at(tag.registry()).is_none());
+    for tag in wanted {
+        let pushed = world.client.push_blob(tag, &layer.blob, None, &open).map_err(|_| Failed)?;
+        if pushed == Pushed::Uploaded {
+            world.reporter.totals().up.fetch_add(layer.blob.size(), Ordering::Relaxed);
+        }
+    }
+    Ok(())
 }

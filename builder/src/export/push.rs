@@ -1,18 +1,19 @@
 //! An image to registries: blobs first, several at once, the tag last.
 
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use oci_spec::image::{Descriptor, MediaType};
 use registry::{Pushed, Reference};
 
+use crate::parallel;
 use crate::progress::Step;
 use crate::solve::World;
 
 use super::{ExportError, Exported, open_layer};
 
-/// Blobs in flight to one registry.
-const CONCURRENT_BLOBS: usize = 4;
+/// Blobs in flight to one registry: most of them are found or mounted, and wait for an answer alone.
+const CONCURRENT_BLOBS: usize = 8;
 
 /// Pushes the image under each of its names. The names of one registry share blobs: its first repository gets them, the
 /// others mount them from it.
@@ -39,9 +40,16 @@ fn push_one(
     let failed = |source| ExportError::Push { reference: tag.whole(), source: Box::new(source) };
     if !done.iter().any(|done| done.repository() == tag.repository()) {
         let mount = done.first().map(|done| done.repository());
-        push_layers(world, exported, tag, mount, step)?;
+        if world.caches.repository_at(tag.registry()).is_some() {
+            // What is on its way there is mounted from there, not sent twice.
+            world.caches.wait();
+        }
         let config = || Ok(Box::new(io::Cursor::new(image.config.clone())) as Box<dyn Read + Send>);
-        world.client.push_blob(tag, &image.config_descriptor, mount, &config).map_err(failed)?;
+        std::thread::scope(|scope| {
+            let config = scope.spawn(move || world.client.push_blob(tag, &image.config_descriptor, mount, &config));
+            push_layers(world, exported, tag, mount, step)?;
+            config.join().expect("pushing does not panic").map_err(failed)
+        })?;
     }
     let media_type = MediaType::ImageManifest.to_string();
     let digest = world.client.push_manifest(tag, &media_type, &image.manifest).map_err(failed)?;
@@ -57,22 +65,15 @@ fn push_layers(
     step: &Step<'_>,
 ) -> Result<(), ExportError> {
     let layers = &exported.image.layers;
-    let next = AtomicUsize::new(0);
-    let worker = || -> Result<(), ExportError> {
-        loop {
-            let position = next.fetch_add(1, Ordering::Relaxed);
-            let Some(layer) = layers.get(position) else { return Ok(()) };
-            if layers[..position].iter().any(|earlier| earlier.blob.digest() == layer.blob.digest()) {
-                continue;
-            }
-            let pushed = push_layer(world, exported, tag, mount, position)?;
-            step.note(format_args!("{} {}", short(&layer.blob), describe(pushed)));
-        }
-    };
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..CONCURRENT_BLOBS.min(layers.len())).map(|_| scope.spawn(worker)).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().expect("pushing does not panic"))
-    })
+    let digest = |position: usize| layers[position].blob.digest();
+    let first = |position: &usize| (0..*position).all(|earlier| digest(earlier) != digest(*position));
+    let positions: Vec<usize> = (0..layers.len()).filter(first).collect();
+    let pushed = parallel::each(&positions, CONCURRENT_BLOBS, |&position| {
+        let pushed = push_layer(world, exported, tag, mount, position)?;
+        step.note(format_args!("{} {}", short(&layers[position].blob), describe(pushed)));
+        Ok(())
+    });
+    pushed.map(drop)
 }
 
 fn push_layer(

@@ -11,11 +11,13 @@ pub mod location;
 pub(crate) mod waiting;
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::hash::Hash;
+use std::sync::{Arc, Mutex};
 
 use snapshot::Store;
 
 use crate::grants::Grants;
+use crate::parallel::lock;
 use crate::sandbox::Cancel;
 
 use access::Access;
@@ -28,8 +30,8 @@ use location::GitSource;
 pub struct Remotes {
     access: Access,
     http: Http,
-    downloads: Mutex<HashMap<String, Download>>,
-    commits: Mutex<HashMap<GitSource, String>>,
+    downloads: Once<String, Download>,
+    commits: Once<GitSource, String>,
 }
 
 impl Remotes {
@@ -38,8 +40,8 @@ impl Remotes {
         Self {
             access: Access::new(grants, cancel),
             http: Http::default(),
-            downloads: Mutex::default(),
-            commits: Mutex::default(),
+            downloads: Once::default(),
+            commits: Once::default(),
         }
     }
 
@@ -50,29 +52,41 @@ impl Remotes {
 
     /// The file behind a URL, in the store afterwards.
     pub fn download(&self, store: &Store, url: &str, checksum: Option<&str>) -> Result<Download, HttpError> {
-        let mut downloads = self.downloads.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = downloads.get(url) {
-            known.check(url, checksum)?;
-            return Ok(known.clone());
-        }
-        let download = self.http.download(&self.access, store, url, checksum)?;
-        downloads.insert(url.to_owned(), download.clone());
+        let fetch = || self.http.download(&self.access, store, url, checksum);
+        let download = self.downloads.get(url.to_owned(), fetch)?;
+        download.check(url, checksum)?;
         Ok(download)
     }
 
     /// The commit that a git source stands for.
     pub fn commit(&self, store: &Store, source: &GitSource) -> Result<String, GitError> {
-        let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = commits.get(source) {
-            return Ok(known.clone());
-        }
-        let commit = git::resolve(&self.access, store, source)?;
-        commits.insert(source.clone(), commit.clone());
-        Ok(commit)
+        self.commits.get(source.clone(), || git::resolve(&self.access, store, source))
     }
 
     /// The files of a git source.
     pub fn checkout(&self, store: &Store, source: &GitSource) -> Result<Checkout, GitError> {
         git::checkout(&self.access, store, source, &self.commit(store, source)?)
+    }
+}
+
+/// What was fetched. Different things are fetched at the same time; who wants one that is on its way waits for it.
+#[derive(Debug)]
+struct Once<K, V>(Mutex<HashMap<K, Arc<Mutex<Option<V>>>>>);
+
+impl<K, V> Default for Once<K, V> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Eq + Hash, V: Clone> Once<K, V> {
+    /// What has the name `key`; fetched, unless that has gone well before.
+    fn get<E>(&self, key: K, fetch: impl FnOnce() -> Result<V, E>) -> Result<V, E> {
+        let slot = lock(&self.0).entry(key).or_default().clone();
+        let mut slot = lock(&slot);
+        if let Some(known) = &*slot {
+            return Ok(known.clone());
+        }
+        Ok(slot.insert(fetch()?).clone())
     }
 }

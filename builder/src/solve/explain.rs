@@ -43,14 +43,19 @@ pub(super) fn fields(graph: &Graph, vertex: &Vertex, key: &Key) -> Vec<Field> {
 /// Says why the cache did not have `id`.
 pub(super) fn explain(world: &World<'_>, graph: &Graph, id: usize, key: &Key, on: &[Option<String>]) -> Reason {
     let vertex = &graph.vertices[id];
-    let fields = fields(graph, vertex, key);
+    // Before a value is cut: half a secret is not found any more.
+    let hidden = |fields: Vec<Field>| -> Vec<Field> {
+        fields.into_iter().map(|field| Field { value: world.reporter.hide(&field.value), ..field }).collect()
+    };
+    let fields = hidden(fields(graph, vertex, key));
     let likeness = |record: &Record| {
         let same = fields.iter().filter(|field| record.fields.contains(field)).count();
         (record.fields.first() == fields.first(), same)
     };
     // Of equals the first, which is the likeliest.
-    let records = cache::nearest(world.store, &vertex.name);
-    let nearest = records.into_iter().rev().max_by_key(likeness).filter(|record| likeness(record).0);
+    let records = cache::nearest(world.store, &vertex.name).into_iter();
+    let records = records.map(|record| Record { fields: hidden(record.fields), ..record });
+    let nearest = records.rev().max_by_key(likeness).filter(|record| likeness(record).0);
     let Some(record) = nearest else {
         return Reason { sentence: "no step like it has run here before".into(), copied: None };
     };

@@ -1,6 +1,6 @@
 //! Graph → result: which steps the cache has, which must run, and running those.
 //!
-//! The only place that knows both the graph and the world. In order: [`key`] names every vertex, `plan` asks the
+//! The only place that knows both the graph and the world. In order: `elsewhere` resolves what is not on this machine, [`key`] names every vertex, `plan` asks the
 //! cache from the target downwards what has to run, [`scheduler`] runs it in parallel; `steps` looks again once the
 //! inputs of a step are known, and else has it run by one module an operation: `source`, `run`, `copy`, `mkdir`. What a vertex leaves behind is a [`tree::Tree`] of layers whose
 //! directory, index and blob are made when something asks for them and not before.
@@ -11,6 +11,7 @@ mod cache_mount;
 mod content;
 mod copy;
 mod destination;
+mod elsewhere;
 mod error;
 mod explain;
 mod flatten;
@@ -154,6 +155,7 @@ impl Options {
 ///
 /// A cache that fails in the middle, after it promised a layer, is not asked again: what it promised is made here.
 pub fn solve(graph: &Graph, world: &World<'_>) -> Result<Tree, SolveError> {
+    elsewhere::resolve(graph, world)?;
     let keys = key::keys(graph, world)?;
     match attempt(graph, &keys, world) {
         Err(error) if matches!(*error.cause, Cause::Import { .. }) && world.caches.can_import() => {

@@ -1,14 +1,15 @@
 //! One vertex after the other: found by now, or run.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use snapshot::NamedLock;
 
 use crate::cache::Job;
 use crate::graph::{Graph, Op, Vertex, VertexId};
+use crate::parallel::lock;
 use crate::progress::Step;
 
 use super::content::{self, Effort};
@@ -40,10 +41,6 @@ pub(super) struct Solver<'a> {
     ran: Vec<AtomicBool>,
     /// What was found when its turn came.
     found: Mutex<HashMap<usize, Found>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<'a> Solver<'a> {
@@ -102,7 +99,7 @@ impl<'a> Solver<'a> {
         let reason = self.explain(id, vertex, &step);
         let result = self.perform(id, &self.trees[id], self.needs(id), &step).and_then(|()| {
             if let Some(reason) = reason {
-                step.missed(reason.complete(self.world, vertex, &self.trees[id]));
+                step.missed(&reason.complete(self.world, vertex, &self.trees[id]));
             }
             self.remember(id, vertex, begun)
         });
@@ -188,7 +185,7 @@ impl<'a> Solver<'a> {
             return None;
         }
         if self.plan.lookup[id] == Lookup::Never {
-            step.missed("the cache is not used for it".into());
+            step.missed("the cache is not used for it");
             return None;
         }
         let on = identities(vertex, self.trees);
@@ -196,7 +193,7 @@ impl<'a> Solver<'a> {
         if reason.is_incomplete() {
             return Some(reason);
         }
-        step.missed(reason.sentence);
+        step.missed(&reason.sentence);
         None
     }
 

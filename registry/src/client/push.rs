@@ -40,23 +40,25 @@ pub(super) enum Offered {
     Wanted(Option<Location>),
 }
 
-/// Makes the repository have a blob without sending it, if that can be: it is there, or mounted.
+/// Makes the repository have a blob without sending it, if that can be: it is there, or mounted. What can be mounted is not
+/// looked for first: a mount of what is there is one request too.
 pub(super) fn offer(
     client: &Client,
     access: &Access,
     descriptor: &Descriptor,
     mount_from: Option<&str>,
 ) -> Result<Offered, Error> {
-    if client.find_blob(access, descriptor.digest())? {
-        return Ok(Offered::Done(Pushed::Existed));
-    }
-    match mount_from {
+    let offered = match mount_from {
         Some(from) if !is_repository(from) => {
             let problem = "a repository to mount from is lower-case words joined by `/`, `.`, `_` or `-`";
-            Err(Error::Reference { reference: from.escape_default().to_string(), problem })
+            return Err(Error::Reference { reference: from.escape_default().to_string(), problem });
         }
-        Some(from) if from != access.target.repository => mount(client, access, descriptor.digest(), from),
-        Some(_) | None => Ok(Offered::Wanted(None)),
+        Some(from) if from != access.target.repository => mount(client, access, descriptor.digest(), from)?,
+        Some(_) | None => Offered::Wanted(None),
+    };
+    match offered {
+        Offered::Wanted(_) if client.find_blob(access, descriptor.digest())? => Ok(Offered::Done(Pushed::Existed)),
+        offered => Ok(offered),
     }
 }
 

@@ -14,6 +14,8 @@ pub(crate) enum Start {
     Cold,
     /// The result of the same build, or, in a row with a change, of the one before.
     Warm,
+    /// Nothing; the result of the same build is in a cache in the registry.
+    Shared,
     /// Nothing: the sample is the pull of the image that the Dockerfile describes, unpacked.
     Pull,
 }
@@ -119,6 +121,15 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         write: ten_steps,
         change: Some(|context, round| Ok(fs_err::write(context.join("late"), format!("round {round}\n"))?)),
         targets: &[wall_of_buildah(1.0 / 20.0)],
+        ..PLAIN
+    },
+    Workload {
+        name: "coldstart",
+        title: "the ten steps on a new machine, all in a cache in the registry, pushed",
+        start: Start::Shared,
+        push: true,
+        write: ten_steps,
+        targets: &[wall_of_buildah(1.0 / 40.0)],
         ..PLAIN
     },
     Workload {

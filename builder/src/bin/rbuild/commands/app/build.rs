@@ -236,6 +236,7 @@ fn options(args: &BuildArgs, records: &Records) -> Result<Options, Failure> {
         network: common.request.network,
         settings: common.settings,
         no_cache: args.no_cache,
+        caching: common.caching,
         jobs: common.jobs,
         compression: common.compression,
         epoch: common.epoch,
