@@ -240,6 +240,9 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
     if machine.sandbox.rung() == Rung::Chroot {
         reporter.warn("steps are confined by this container alone: see `rbuild doctor`");
     }
+    if let Some(reason) = machine.sandbox.limit(&build.settings) {
+        reporter.warn(&format!("the memory and processors of steps are not limited: {reason}; `systemd-run --user --scope -p Delegate=yes rbuild …` gives it a cgroup"));
+    }
     notes.into_iter().chain(frontend_args::without_effect(&build.request)).for_each(|note| reporter.warn(&note));
 
     let lease = store.lease(&format!("building `{name}`"))?;
