@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{App, shown};
+use crate::common::peer;
 
 fn app(run: &str) -> App {
     let app = App::with("services:\n  web: {}\n");
@@ -51,7 +53,10 @@ fn a_cancelled_build_says_so() {
 
 #[test]
 fn a_log_is_followed_from_elsewhere() {
-    let app = app("echo it runs; sleep 2; echo it ends");
+    // The step ends when the test has seen what it says: they meet in the directory of a cache mount.
+    let app =
+        app("--mount=type=cache,target=/c touch /c/here; echo it runs; until test -e /c/go; do sleep 0.1; done; \
+        echo it ends");
     let mut build = started(&app);
     let id = app.json(&["builds", "-a", "myapp", "--json"])[0]["id"].as_str().unwrap().to_owned();
     let mut logs = app.command(&["builds", "logs", "-f", "-a", "myapp", &id]);
@@ -61,11 +66,36 @@ fn a_log_is_followed_from_elsewhere() {
     for line in lines {
         if line.contains("it runs") && !line.contains("RUN") {
             assert!(build.try_wait().unwrap().is_none(), "the line came when the build had ended");
+            let here = peer("find", &[app.home().join("store-v1/mounts").to_str().unwrap(), "-name", "here"]);
+            fs_err::write(Path::new(here.trim_end()).with_file_name("go"), "").unwrap();
         }
         seen.push(line);
     }
     assert!(build.wait().unwrap().success() && logs.wait().unwrap().success());
     assert!(seen.iter().any(|line| line.ends_with("it ends")), "{seen:?}");
+}
+
+#[test]
+fn records_are_whole_whenever_a_command_is_killed() {
+    let app = App::with("services:\n  web: {}\n");
+    app.file("Dockerfile", "FROM scratch\nCOPY convox.yml /\n");
+    for round in 0..16_u64 {
+        let variable = format!("A={round}");
+        for arguments in [&["build", "-a", "myapp"][..], &["env", "set", "-a", "myapp", &variable]] {
+            let mut command = app.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            // Whatever it is at by then, or has done: all of it has to be right.
+            std::thread::sleep(Duration::from_millis(round * round));
+            command.kill().unwrap();
+            command.wait().unwrap();
+        }
+    }
+    for build in app.json(&["builds", "-a", "myapp", "-l", "100", "--json"]).as_array().unwrap() {
+        assert!(build["status"] == "complete" || build["reason"] == "interrupted", "{build}");
+        app.run(&["builds", "info", "-a", "myapp", build["id"].as_str().unwrap(), "--verbose"]);
+    }
+    app.build(&[]);
+    app.run(&["deploy", "-a", "myapp"]);
+    assert_eq!(app.json(&["releases", "-a", "myapp", "-l", "100", "--json"])[0]["build"], app.newest().as_str());
 }
 
 #[test]
