@@ -28,11 +28,12 @@ fn typed(app: &App, clock: Option<&str>, arguments: &[&str]) -> String {
         command.env("RBUILD_CLOCK", clock);
     }
     let Run { code, stdout, stderr } = Run::of(&mut command);
-    let stderr: String = stderr.split_inclusive('\n').map(|line| format!("stderr: {line}")).collect();
+    let stderr: Vec<String> = stderr.split_inclusive('\n').map(|line| format!("stderr: {line}")).collect();
     let code = if code == 0 { String::new() } else { format!("exit {code}\n") };
     let place = app.bench.path("");
     // The bytes of layers are told by several threads.
-    let said = format!("{stdout}{stderr}{code}").replace(place.to_str().unwrap(), "/tmp/");
+    let said =
+        [&stdout, &stderr.concat(), &code].map(String::as_str).concat().replace(place.to_str().unwrap(), "/tmp/");
     let lines = said.split_inclusive('\n').filter(|line| !line.contains(" bytes) "));
     let line = arguments.join(" ").replace(place.to_str().unwrap(), "/tmp/");
     shown(&format!("$ rbuild {line}\n{}", lines.collect::<String>()))
@@ -135,6 +136,15 @@ fn what_the_page_does_not_show_fails_as_convox_does() {
         &["builds", "logs", "BABCDEFGHI", "-a", "myapp"],
         &["builds", "export", "BABCDEFGHI", "-a", "myapp", "-f", "/dev/null"],
         &["builds", "import", "-a", "myapp", "-f", "/dev/null"],
+        &["builds", "info"],
+        &["builds", "info", "BA", "BB"],
+        &["builds", "--colour"],
+        &["releases", "promote", "RA", "RB"],
+        &["registries", "add", "quay.io", "robot"],
+        &["registries", "remove"],
+        &["deploy", "a", "b"],
+        &["rack", "params", "set"],
+        &["builds", "-l", "many"],
         &["build", "-a", "myapp", "--id"],
     ] {
         let text = typed(&app, None, arguments);

@@ -132,3 +132,41 @@ fn a_thousand_builds_are_listed_at_once() {
     // A tenth of this is what a build with optimisation takes at most; the machine of a test may be busy.
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
+
+#[test]
+fn a_published_build_is_known_on_every_machine() {
+    let here = app("echo it ran");
+    let run = here.try_run(&["build", "-a", "myapp", "--publish-record"]);
+    let told =
+        "ERROR: `--publish-record` needs a registry: `rbuild rack params set -r local registry=…` gives the rack one\n";
+    assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (1, "", told));
+    let place = here.push_to("published");
+    here.build(&["-d", "published", "--publish-record"]);
+    let build = here.newest();
+    here.build(&["-d", "kept here"]);
+    here.file("Dockerfile", "FROM {busybox}\nRUN echo it fails; false\n");
+    assert_eq!(here.try_run(&["build", "-a", "myapp", "-d", "failed", "--publish-record"]).code, 1);
+
+    let there = App::with("services:\n  web: {}\n");
+    assert_eq!(there.push_to("published"), place);
+    let listed = there.json(&["builds", "-a", "myapp", "--json"]);
+    let listed: BTreeSet<&str> =
+        listed.as_array().unwrap().iter().map(|build| build["description"].as_str().unwrap()).collect();
+    assert_eq!(listed, BTreeSet::from(["failed", "published"]));
+    assert_eq!(there.digests("myapp", &build), here.digests("myapp", &build));
+    let logs = ["builds", "logs", "-a", "myapp", &build];
+    assert_eq!(there.run(&logs), here.run(&logs));
+    let archive = there.bench.path("build.tgz").display().to_string();
+    there.run(&["builds", "export", "-a", "myapp", &build, "-f", &archive]);
+    there.run(&["builds", "import", "-a", "other", "-f", &archive]);
+    assert_eq!(there.run(&["run", "-a", "other", "web", "echo", "it runs"]), "it runs\n");
+
+    // By its name alone, and a registry that is away.
+    let third = App::with("services:\n  web: {}\n");
+    third.push_to("published");
+    assert_eq!(third.run(&logs), here.run(&logs));
+    third.run(&["rack", "params", "set", "registry=127.0.0.1:1/x"]);
+    let run = third.try_run(&["builds", "-a", "myapp"]);
+    assert!(run.code == 0 && run.stdout.contains("published"), "{}{}", run.stdout, run.stderr);
+    assert!(run.stderr.starts_with("warning: builds of other machines may be missing: cannot "), "{}", run.stderr);
+}
