@@ -12,13 +12,14 @@ use crate::checks::{self, Subject};
 use crate::context::{ContextError, Ignore, LocalContext, Memo, Modes};
 use crate::contexts::{NamedTree, OpenError, open_named};
 use crate::dockerfile::lint::Finding;
-use crate::dockerfile::{self, CheckOptionError};
+use crate::dockerfile::{self, CheckOptionError, Parsed};
 use crate::export::compression::Chosen;
 use crate::export::{self, ExportError, Exported, Output};
 use crate::grants::Grants;
 use crate::graph::frontend_args;
 use crate::graph::named::NamedContext;
-use crate::graph::references::{Pinned, Request, StepNetwork, select};
+use crate::graph::outline::Outline;
+use crate::graph::references::{Pinned, Request, Selection, StepNetwork, select};
 use crate::graph::{Graph, GraphError, lower};
 use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
@@ -60,7 +61,7 @@ pub struct Build {
     pub grants: Grants,
     /// What each of its steps has.
     pub settings: Settings,
-    /// The time of everything that the build makes, RFC 3339; the clock's when absent.
+    /// The time of everything that the build makes, RFC 3339; when absent what the Dockerfile says, else the clock's.
     pub epoch: Option<String>,
 }
 
@@ -169,8 +170,13 @@ struct Prepared {
     notes: Option<String>,
 }
 
-/// Parses, pins, lowers and makes the checks; where the checks' options say so, what they found is an error.
-fn prepare(build: &Build, client: &registry::Client, reporter: &Reporter<'_>) -> Result<Prepared, BuildError> {
+/// Parses, selects what the target needs and pins its images.
+fn with_selection<T>(
+    build: &Build,
+    client: &registry::Client,
+    reporter: &Reporter<'_>,
+    then: impl FnOnce(&Parsed, Selection<'_>, &Pinned) -> Result<T, BuildError>,
+) -> Result<T, BuildError> {
     let mut parsed = dockerfile::parse(&build.dockerfile)?;
     parsed.check = checks::options(&parsed, &build.request)?;
     let mut images = Pinned::new();
@@ -183,15 +189,21 @@ fn prepare(build: &Build, client: &registry::Client, reporter: &Reporter<'_>) ->
         }
         images.append(&mut bases::resolve(client, &more, reporter)?);
     };
-    let graph = lower(&selection, &images)?;
-    let ignore = &build.ignore;
-    let subject = Subject { parsed: &parsed, selection: &selection, images: &images, graph: &graph, ignore };
-    let findings = checks::check(&subject);
-    if parsed.check.error && !findings.is_empty() {
-        return Err(BuildError::Checks(findings));
-    }
-    let notes = frontend_args::foreign_frontend(&build.request, parsed.dockerfile.syntax.as_deref());
-    Ok(Prepared { graph, contexts: selection.contexts, findings, notes })
+    then(&parsed, selection, &images)
+}
+
+/// Parses, pins, lowers and makes the checks; where the checks' options say so, what they found is an error.
+fn prepare(build: &Build, client: &registry::Client, reporter: &Reporter<'_>) -> Result<Prepared, BuildError> {
+    with_selection(build, client, reporter, |parsed, selection, images| {
+        let graph = lower(&selection, images)?;
+        let ignore = &build.ignore;
+        let findings = checks::check(&Subject { parsed, selection: &selection, images, graph: &graph, ignore });
+        if parsed.check.error && !findings.is_empty() {
+            return Err(BuildError::Checks(findings));
+        }
+        let notes = frontend_args::foreign_frontend(&build.request, parsed.dockerfile.syntax.as_deref());
+        Ok(Prepared { graph, contexts: selection.contexts, findings, notes })
+    })
 }
 
 /// A client of the registries.
@@ -202,6 +214,13 @@ pub fn client(options: &registry::Options) -> Result<registry::Client, BuildErro
 /// Makes the checks and builds nothing. The base images are pinned, for what they set is known to some checks.
 pub fn check(build: &Build, registry: &registry::Options, progress: &dyn Progress) -> Result<Vec<Finding>, BuildError> {
     Ok(prepare(build, &client(registry)?, &Reporter::new(progress))?.findings)
+}
+
+/// Says what the target may be given, and builds nothing. The base images are pinned, for their variables have a say in
+/// the defaults of build args.
+pub fn outline(build: &Build, registry: &registry::Options, progress: &dyn Progress) -> Result<Outline, BuildError> {
+    let reporter = Reporter::new(progress);
+    with_selection(build, &client(registry)?, &reporter, |_, selection, images| Ok(Outline::of(&selection, images)?))
 }
 
 /// What the builds of one command share.
@@ -250,6 +269,7 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
     let memo = Memo::load(&memo_path);
     let options = solve::Options {
         secrets_in_layers: build.grants.secrets_in_layers && !needles.is_empty(),
+        epoch: build.epoch.clone().or_else(|| graph.epoch.clone()),
         ..options(build, machine.sandbox.emulation())
     };
     let caches = Caches::new(&build.caching.from, &build.caching.to);
@@ -319,7 +339,7 @@ fn make(build: &Build, graph: &Graph, world: &World<'_>) -> Result<Image, BuildE
     let made: Vec<Option<&str>> = tree.layers().iter().map(|layer| layer.created()).collect();
     let export_layers = world.options.export_layers;
     let layers = if export_layers { tree.blobs(world).map_err(ExportError::from)? } else { Vec::new() };
-    let mut image = assemble(graph.config.clone(), layers, &made, build.epoch.as_deref());
+    let mut image = assemble(graph.config.clone(), layers, &made, world.options.epoch.as_deref());
     if world.caches.is_inline() {
         cache::annotate(&mut image, &tree.records(world));
     }
@@ -366,7 +386,7 @@ fn options(build: &Build, emulation: Option<RootEmulation>) -> solve::Options {
         emulation,
         compression: build.compression.compression,
         force_compression: build.compression.force,
-        epoch: build.epoch.clone(),
+        epoch: None,
         export_layers: build.outputs.is_empty()
             || build.outputs.iter().any(Output::wants_layers)
             || !build.tags.is_empty(),

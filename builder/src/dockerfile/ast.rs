@@ -142,6 +142,13 @@ fn with_heredocs(mut node: Node, reader: &mut Reader<'_>) -> Result<Node, ParseE
 }
 
 impl Node {
+    /// What the comments above say of a name: the rest of the first that begins with it.
+    pub(super) fn description(&self, name: &str) -> Option<String> {
+        let described =
+            |comment: &String| comment.strip_prefix(name)?.strip_prefix(' ').map(|text| text.trim().to_owned());
+        self.comments.iter().find_map(described).filter(|text| !text.is_empty())
+    }
+
     /// Whether the keyword is this one.
     pub fn is(&self, keyword: &str) -> bool {
         self.keyword.eq_ignore_ascii_case(keyword)

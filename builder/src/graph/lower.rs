@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::dockerfile::parse_trigger;
-use crate::dockerfile::{Instruction, Span};
+use crate::dockerfile::{Command, Instruction, Span};
 use crate::graph::config::{DEFAULT_PATH, History, ImageConfig};
+use crate::graph::frontend_args::{self, EPOCH};
 use crate::graph::instructions::makes_layer;
 use crate::graph::platform::Platform;
 use crate::graph::references::{Base, ImageName, Selection};
@@ -17,18 +18,22 @@ const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 
 /// Lowers the stages of a selection, given the images that it names.
 pub fn lower(selection: &Selection<'_>, images: &BTreeMap<ImageName, Arc<PinnedImage>>) -> Result<Graph, GraphError> {
-    let mut lowering =
-        Lowering { selection, images, vertices: Vec::new(), sources: BTreeMap::new(), stages: BTreeMap::new() };
-    for (&index, base) in &selection.bases {
-        let stage = lowering.stage(index, base)?;
-        lowering.stages.insert(index, stage);
-    }
+    let mut lowering = Lowering::all(selection, images)?;
     let target = lowering.stages.remove(&selection.target).expect("the target is among the selected stages");
     let mut config = target.config;
     for (name, value) in &selection.request.labels {
         config.config.labels.insert(name.clone(), value.clone());
     }
-    Ok(Graph { vertices: lowering.vertices, target: target.tip, config, platform: target.platform })
+    let epoch = epoch(selection)?;
+    Ok(Graph { vertices: lowering.vertices, target: target.tip, config, platform: target.platform, epoch })
+}
+
+/// The time that a global `ARG SOURCE_DATE_EPOCH` fixes, by its default or by what the caller gave it.
+fn epoch(selection: &Selection<'_>) -> Result<Option<String>, GraphError> {
+    let declares = |instruction: &&Instruction| matches!(&instruction.command, Command::Arg(args) if args.iter().any(|arg| arg.name == EPOCH));
+    let Some(declaration) = selection.dockerfile.global_args.iter().rfind(declares) else { return Ok(None) };
+    let seconds = selection.globals.get(EPOCH).unwrap_or_default();
+    frontend_args::epoch(seconds).map_err(|problem| problem.at(declaration.span))
 }
 
 /// A lowered stage: what a later `FROM` or `COPY --from` starts from.
@@ -57,12 +62,26 @@ pub(super) struct StageState {
 pub(super) struct Lowering<'a> {
     pub(super) selection: &'a Selection<'a>,
     images: &'a BTreeMap<ImageName, Arc<PinnedImage>>,
-    vertices: Vec<Vertex>,
+    pub(super) vertices: Vec<Vertex>,
     sources: BTreeMap<ImageName, VertexId>,
-    stages: BTreeMap<usize, StageState>,
+    pub(super) stages: BTreeMap<usize, StageState>,
 }
 
-impl Lowering<'_> {
+impl<'a> Lowering<'a> {
+    /// Lowers every stage of the selection.
+    pub(super) fn all(
+        selection: &'a Selection<'a>,
+        images: &'a BTreeMap<ImageName, Arc<PinnedImage>>,
+    ) -> Result<Self, GraphError> {
+        let (vertices, sources, stages) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        let mut lowering = Self { selection, images, vertices, sources, stages };
+        for (&index, base) in &selection.bases {
+            let stage = lowering.stage(index, base)?;
+            lowering.stages.insert(index, stage);
+        }
+        Ok(lowering)
+    }
+
     fn stage(&mut self, index: usize, base: &Base) -> Result<StageState, GraphError> {
         let stage = &self.selection.dockerfile.stages[index];
         let platform = self.selection.stage_platform(stage).map_err(|problem| problem.at(stage.span))?;
@@ -71,8 +90,9 @@ impl Lowering<'_> {
             Base::Scratch | Base::Context(_) => ImageConfig::scratch(&platform),
             Base::Image(image) => self.images[image].config.clone(),
         };
-        let triggers = triggers(&mut config, stage.span)?;
-        let instructions = || triggers.iter().chain(&stage.instructions);
+        let replaced = self.selection.is_replaced(index);
+        let triggers = if replaced { Vec::new() } else { triggers(&mut config, stage.span)? };
+        let instructions = || triggers.iter().chain(self.selection.instructions(index));
         let steps = 1 + instructions().filter(|instruction| makes_layer(&instruction.command)).count();
         let name = stage.name.clone().unwrap_or_else(|| format!("stage-{index}"));
         let tip = match base {

@@ -12,6 +12,7 @@ pub mod instructions;
 pub mod lower;
 mod mounts;
 pub mod named;
+pub mod outline;
 pub mod platform;
 pub mod references;
 pub mod scope;
@@ -53,6 +54,8 @@ pub struct Graph {
     pub config: ImageConfig,
     /// The platform of the target.
     pub platform: Platform,
+    /// The time that the Dockerfile fixes for everything that the build makes, RFC 3339.
+    pub epoch: Option<String>,
 }
 
 impl Graph {

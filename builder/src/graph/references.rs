@@ -114,9 +114,10 @@ pub fn select<'a>(
             Base::Image(name) => _ = selection.images.entry(name.clone()).or_insert(stage.span),
             Base::Context(name) => _ = selection.contexts.insert(name.clone()),
         }
-        let triggers = triggers(dockerfile, &base, pinned, stage.span);
+        let replaced = selection.is_replaced(index);
+        let triggers = if replaced { Vec::new() } else { triggers(dockerfile, &base, pinned, stage.span) };
         selection.bases.insert(index, base);
-        for (word, span) in triggers.iter().chain(&stage.instructions).flat_map(read_by) {
+        for (word, span) in triggers.iter().chain(selection.instructions(index)).flat_map(read_by) {
             match selection.from(index, word).map_err(|problem| problem.at(span))? {
                 Base::Stage(earlier) => _ = open.insert(earlier),
                 Base::Image(name) => _ = selection.images.entry(name).or_insert(span),
@@ -153,9 +154,26 @@ fn read_by(instruction: &Instruction) -> Vec<(&str, Span)> {
     words.into_iter().map(|word| (word, instruction.span)).collect()
 }
 
-impl Selection<'_> {
+impl<'a> Selection<'a> {
+    /// Whether a named context stands in for the stage: it is what the context is, and its instructions do not run.
+    pub fn is_replaced(&self, index: usize) -> bool {
+        let name = self.dockerfile.stages[index].name.as_ref();
+        name.is_some_and(|name| self.request.contexts.contains_key(&canonical(name)))
+    }
+
+    /// What a stage runs after its `FROM`.
+    pub fn instructions(&self, index: usize) -> &'a [Instruction] {
+        if self.is_replaced(index) { &[] } else { &self.dockerfile.stages[index].instructions }
+    }
+
     fn base_of(&self, index: usize, stage: &Stage) -> Result<Base, GraphError> {
         let at = |problem: Problem| problem.at(stage.span);
+        if let Some(name) = &stage.name {
+            let platform = self.stage_platform(stage).map_err(at)?;
+            if let Some(context) = self.named(name, &platform).map_err(at)? {
+                return Ok(context);
+            }
+        }
         let name = self.globals.expand(&stage.base).map_err(at)?;
         if name.is_empty() {
             return Err(at(Problem::EmptyBase { word: stage.base.0.clone() }));

@@ -96,7 +96,7 @@ fn graph(steps: &[(&str, usize, &[usize])]) -> Graph {
         vertices.push(Vertex { op: Op::Run(op), base: Some(VertexId(*base)), from, span, name });
     }
     let (target, platform) = (VertexId(vertices.len() - 1), Platform::host());
-    Graph { vertices, target, config: ImageConfig::scratch(&platform), platform }
+    Graph { vertices, target, config: ImageConfig::scratch(&platform), platform, epoch: None }
 }
 
 /// Solves in the store at `home`.
