@@ -120,7 +120,7 @@ fn an_equal_tree_of_another_name_has_the_same_digest() {
 fn links_among_what_is_selected_count() {
     let copied = |tree: &Tree| fs::copy(tree.path("d/file"), tree.path("d/z")).map(drop);
     let linked = |tree: &Tree, to: &str| fs::hard_link(tree.path(to), tree.path("d/z"));
-    let digest = |make: &dyn Fn(&Tree) -> std::io::Result<()>| {
+    let digest = |make: &dyn Fn(&Tree) -> io::Result<()>| {
         let tree = Tree::new();
         fs::write(tree.path("d/same"), "bytes").unwrap();
         make(&tree).unwrap();
