@@ -259,6 +259,9 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
     if machine.sandbox.rung() == Rung::Chroot {
         reporter.warn("steps are confined by this container alone: see `rbuild doctor`");
     }
+    if let Some(reason) = machine.sandbox.limit(&build.settings) {
+        reporter.warn(&format!("the memory and processors of steps are not limited: {reason}; `systemd-run --user --scope -p Delegate=yes rbuild …` gives it a cgroup"));
+    }
     notes.into_iter().chain(frontend_args::without_effect(&build.request)).for_each(|note| reporter.warn(&note));
 
     let lease = store.lease(&format!("building `{name}`"))?;
@@ -269,8 +272,7 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
     let memo = Memo::load(&memo_path);
     let options = solve::Options {
         secrets_in_layers: build.grants.secrets_in_layers && !needles.is_empty(),
-        epoch: build.epoch.clone().or_else(|| graph.epoch.clone()),
-        ..options(build, machine.sandbox.emulation())
+        ..options(build, &graph, machine.sandbox.emulation())
     };
     let caches = Caches::new(&build.caching.from, &build.caching.to);
     let wholes = Wholes::default();
@@ -371,7 +373,7 @@ fn named_contexts(
     Ok(opened)
 }
 
-fn options(build: &Build, emulation: Option<RootEmulation>) -> solve::Options {
+fn options(build: &Build, graph: &Graph, emulation: Option<RootEmulation>) -> solve::Options {
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     solve::Options {
         jobs: build.jobs.unwrap_or(processors),
@@ -386,7 +388,7 @@ fn options(build: &Build, emulation: Option<RootEmulation>) -> solve::Options {
         emulation,
         compression: build.compression.compression,
         force_compression: build.compression.force,
-        epoch: None,
+        epoch: build.epoch.clone().or_else(|| graph.epoch.clone()),
         export_layers: build.outputs.is_empty()
             || build.outputs.iter().any(Output::wants_layers)
             || !build.tags.is_empty(),

@@ -3,8 +3,9 @@
 
 use jiff::Timestamp;
 
-use crate::graph::Problem;
-use crate::graph::references::Request;
+use crate::dockerfile::{Command, Instruction};
+use crate::graph::references::{Request, Selection};
+use crate::graph::{GraphError, Problem};
 
 /// Stands for the `# check=` of the file.
 pub const CHECK: &str = "BUILDKIT_DOCKERFILE_CHECK";
@@ -46,17 +47,21 @@ pub(super) fn hostname(request: &Request) -> Result<String, Problem> {
     Err(Problem::BadValue { what: HOSTNAME, value: name.clone(), reason })
 }
 
-/// What `SOURCE_DATE_EPOCH` says, as RFC 3339; an empty one leaves the times to the clock.
-pub fn epoch(seconds: &str) -> Result<Option<String>, Problem> {
-    if seconds.is_empty() {
-        return Ok(None);
-    }
+/// The time that a number of seconds since 1970 means, as RFC 3339.
+pub fn epoch_time(seconds: &str) -> Option<String> {
     let time = seconds.trim().parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
-    time.map(|time| Some(time.to_string())).ok_or_else(|| Problem::BadValue {
-        what: EPOCH,
-        value: seconds.to_owned(),
-        reason: "in this version of rbuild it is a number of seconds",
-    })
+    time.map(|time| time.to_string())
+}
+
+/// The time that the Dockerfile itself gives the build: the default of an `ARG SOURCE_DATE_EPOCH` before the first
+/// `FROM`.
+pub(super) fn default_epoch(selection: &Selection<'_>) -> Result<Option<String>, GraphError> {
+    let declares = |argument: &&Instruction| matches!(&argument.command, Command::Arg(declared) if declared.iter().any(|arg| arg.name == EPOCH));
+    let Some(argument) = selection.dockerfile.global_args.iter().rfind(declares) else { return Ok(None) };
+    let Some(value) = selection.globals.get(EPOCH).filter(|value| !value.is_empty()) else { return Ok(None) };
+    let reason = "it is a number of seconds since 1970";
+    let wrong = || Problem::BadValue { what: EPOCH, value: value.to_owned(), reason }.at(argument.span);
+    epoch_time(value).map(Some).ok_or_else(wrong)
 }
 
 /// What is to be said of the build args that rbuild does not act upon, in order.

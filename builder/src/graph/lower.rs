@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::dockerfile::parse_trigger;
-use crate::dockerfile::{Command, Instruction, Span};
+use crate::dockerfile::{Instruction, Span};
 use crate::graph::config::{DEFAULT_PATH, History, ImageConfig};
-use crate::graph::frontend_args::{self, EPOCH};
+use crate::graph::frontend_args;
 use crate::graph::instructions::makes_layer;
 use crate::graph::platform::Platform;
 use crate::graph::references::{Base, ImageName, Selection};
@@ -24,16 +24,8 @@ pub fn lower(selection: &Selection<'_>, images: &BTreeMap<ImageName, Arc<PinnedI
     for (name, value) in &selection.request.labels {
         config.config.labels.insert(name.clone(), value.clone());
     }
-    let epoch = epoch(selection)?;
+    let epoch = frontend_args::default_epoch(selection)?;
     Ok(Graph { vertices: lowering.vertices, target: target.tip, config, platform: target.platform, epoch })
-}
-
-/// The time that a global `ARG SOURCE_DATE_EPOCH` fixes, by its default or by what the caller gave it.
-fn epoch(selection: &Selection<'_>) -> Result<Option<String>, GraphError> {
-    let declares = |instruction: &&Instruction| matches!(&instruction.command, Command::Arg(args) if args.iter().any(|arg| arg.name == EPOCH));
-    let Some(declaration) = selection.dockerfile.global_args.iter().rfind(declares) else { return Ok(None) };
-    let seconds = selection.globals.get(EPOCH).unwrap_or_default();
-    frontend_args::epoch(seconds).map_err(|problem| problem.at(declaration.span))
 }
 
 /// A lowered stage: what a later `FROM` or `COPY --from` starts from.
@@ -90,9 +82,9 @@ impl<'a> Lowering<'a> {
             Base::Scratch | Base::Context(_) => ImageConfig::scratch(&platform),
             Base::Image(image) => self.images[image].config.clone(),
         };
-        let replaced = self.selection.is_replaced(index);
+        let replaced = self.selection.is_replaced(stage);
         let triggers = if replaced { Vec::new() } else { triggers(&mut config, stage.span)? };
-        let instructions = || triggers.iter().chain(self.selection.instructions(index));
+        let instructions = || triggers.iter().chain(self.selection.instructions(stage));
         let steps = 1 + instructions().filter(|instruction| makes_layer(&instruction.command)).count();
         let name = stage.name.clone().unwrap_or_else(|| format!("stage-{index}"));
         let tip = match base {

@@ -54,7 +54,8 @@ pub struct Graph {
     pub config: ImageConfig,
     /// The platform of the target.
     pub platform: Platform,
-    /// The time that the Dockerfile fixes for everything that the build makes, RFC 3339.
+    /// The time of everything that the build makes, RFC 3339, where the Dockerfile says it (`ARG SOURCE_DATE_EPOCH=`
+    /// before the first `FROM`).
     pub epoch: Option<String>,
 }
 

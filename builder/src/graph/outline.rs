@@ -95,7 +95,8 @@ impl Outline {
         };
         outline.declared(&selection.dockerfile.global_args, |name| selection.globals.get(name));
         for (&index, stage) in &lowering.stages {
-            outline.declared(selection.instructions(index), |name| stage.scope.get(name));
+            let instructions = selection.instructions(&selection.dockerfile.stages[index]);
+            outline.declared(instructions, |name| stage.scope.get(name));
         }
         for vertex in &lowering.vertices {
             let Op::Run(run) = &vertex.op else { continue };

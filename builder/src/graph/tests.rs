@@ -185,11 +185,11 @@ fn a_named_context_stands_in_for_a_whole_stage() {
         FROM scratch AS last\nCOPY --from=1 a /\n";
     let image = NamedContext::Image("docker.io/library/other:latest".into());
     let mut request = Request { contexts: [("docker.io/library/top:latest".into(), image)].into(), ..request(&[]) };
-    expect_test::expect![[r#"
+    expect_test::expect![[r"
         0 <- [] image docker.io/library/other:latest
         1 <- [] scratch
         2 <- [1 0] copy to / chown None chmod None
-    "#]]
+    "]]
     .assert_eq(&dump(&lowered(text, &request).unwrap()));
     request.target = Some("top".into());
     let graph = lowered(text, &request).unwrap();
@@ -207,10 +207,7 @@ fn a_global_arg_fixes_the_time() {
     assert_eq!(epoch("FROM scratch\nARG SOURCE_DATE_EPOCH=60\n", &[]).unwrap(), None);
     let error = epoch("ARG X\nARG SOURCE_DATE_EPOCH=context\nFROM scratch\n", &[]).unwrap_err();
     assert_eq!(error.span.start, 2);
-    assert_eq!(
-        error.to_string(),
-        "SOURCE_DATE_EPOCH cannot be `context`: in this version of rbuild it is a number of seconds"
-    );
+    assert_eq!(error.to_string(), "SOURCE_DATE_EPOCH cannot be `context`: it is a number of seconds since 1970");
 }
 
 #[test]

@@ -121,7 +121,7 @@ pub(crate) fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
     if let (false, Some(seconds)) = (build_args.contains_key(EPOCH), paths::variable(EPOCH)) {
         build_args.insert(EPOCH.to_owned(), seconds);
     }
-    let epoch = build_args.get(EPOCH).map_or(Ok(None), |seconds| frontend_args::epoch(seconds));
+    let epoch = build_args.get(EPOCH).filter(|seconds| !seconds.is_empty()).cloned();
     let mut caching = args.caching.caching();
     if build_args.get(INLINE_CACHE).is_some_and(|value| matches!(value.as_str(), "1" | "true")) {
         caching.to.push(CacheTo::inline());
@@ -148,7 +148,7 @@ pub(crate) fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
         jobs: args.jobs.map(usize::from),
         settings: args.settings.read(args.network)?,
         grants: Grants::default(),
-        epoch: epoch.map_err(|problem| Failure::Usage(problem.to_string()))?,
+        epoch: epoch.map(|seconds| epoch_time(&seconds)).transpose()?,
     })
 }
 
@@ -176,6 +176,12 @@ fn labels(labels: &[String]) -> Result<BTreeMap<String, String>, Failure> {
             Ok((name.to_owned(), value.to_owned()))
         })
         .collect()
+}
+
+/// `SOURCE_DATE_EPOCH` (reproducible-builds.org), seconds since the epoch, as RFC 3339.
+fn epoch_time(seconds: &str) -> Result<String, Failure> {
+    frontend_args::epoch_time(seconds)
+        .ok_or_else(|| Failure::Usage(format!("SOURCE_DATE_EPOCH=`{seconds}` is not a number of seconds")))
 }
 
 /// `--iidfile` and `--metadata-file`, with the keys that buildx writes.
