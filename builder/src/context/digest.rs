@@ -228,14 +228,11 @@ pub(super) fn digest(
         batch.items.push(Item::Selected(index));
         let mut links = Links::default();
         walk::walk(context, at, exclude, Some(memo), &mut |found| {
-            match links.first(&found.stat).filter(|_| context.keeps_links()) {
-                Some((first, ())) => {
-                    batch.items.push(Item::Link { relative: found.relative.to_owned(), first: first.clone() });
-                }
-                None => {
-                    links.note(&found.stat, found.relative, ());
-                    batch.add(found);
-                }
+            if let Some((first, ())) = links.first(&found.stat).filter(|_| context.keeps_links()) {
+                batch.items.push(Item::Link { relative: found.relative.to_owned(), first: first.clone() });
+            } else {
+                links.note(&found.stat, found.relative, ());
+                batch.add(found);
             }
             if batch.items.len() < BATCH { Ok(()) } else { batch.settle(context, selected, memo, &mut digester) }
         })?;
