@@ -107,20 +107,6 @@ pub struct ServiceImage {
     /// How long building or copying took, in milliseconds.
     #[serde(default)]
     pub milliseconds: u64,
-    /// Its steps.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub steps: Vec<StepTime>,
-}
-
-/// A step of a build, and how long it took.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StepTime {
-    /// What it did.
-    pub name: String,
-    /// How long that took, in milliseconds; nothing where the cache had it.
-    pub milliseconds: u64,
-    /// Whether the cache had it.
-    pub cached: bool,
 }
 
 impl ServiceImage {
