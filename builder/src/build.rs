@@ -31,6 +31,9 @@ use crate::solve::{self, SolveError, World};
 /// How often a build begins again because it found a damaged file in the store: each time there is one less.
 const RETRIES: usize = 8;
 
+/// The store's file of what files of build contexts contain.
+const CONTEXT_DIGESTS: &str = "context-digests";
+
 /// What to build.
 #[derive(Debug, Clone)]
 pub struct Build {
@@ -246,8 +249,7 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
     let context = LocalContext::open(&build.context, build.ignore.clone())?.with_modes(build.caching.modes);
     let remotes = Remotes::new(&build.grants, machine.cancel);
     let contexts = named_contexts(&contexts, &build.request, store, &remotes)?;
-    let memo_path = store.path().join("context-digests");
-    let memo = Memo::load(&memo_path);
+    let memo = Memo::load(&store.path().join(CONTEXT_DIGESTS));
     let options = solve::Options {
         secrets_in_layers: build.grants.secrets_in_layers && !needles.is_empty(),
         ..options(build, machine.sandbox.emulation())
@@ -287,7 +289,7 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
         caches.close();
         made
     });
-    memo.save(&memo_path)?;
+    memo.save(|bytes| store.put_file(CONTEXT_DIGESTS, bytes))?;
     drop(lease);
     tidy(store, machine.keep_storage, reporter);
     let image = made?;

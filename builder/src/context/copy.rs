@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use snapshot::{Content, Entry, Kind};
+use snapshot::{Bytes, Content, Entry, Kind};
 
 use super::beneath::{self, Stat};
 use super::digest::{Digester, gone_or};
@@ -35,14 +35,24 @@ pub(super) fn copy<E: From<ContextError>>(
         walk::walk(context, at, exclude, Some(memo), &mut |found| {
             if !matches!(found.entry.kind, Kind::File { .. }) {
                 digester.entry(found.relative, &found.entry, None);
-                return visit(index, found.relative, &found.entry, &mut io::empty());
+                let nothing: &mut dyn Read = &mut io::empty();
+                return visit(index, found.relative, &found.entry, nothing.into());
+            }
+            if let Some(known) = found.content {
+                // Its stat is compared when it is read: what it is now does not matter.
+                let file = gone_or(beneath::open_unseen(found.directory, found.name), found.path)?;
+                let Some(file) = file else { return Ok(()) };
+                let mut delivery = Delivery::new(file, found.stat.identity, Some(known), found.path);
+                let bytes = Bytes { reader: &mut delivery, digest: Some(known) };
+                let visited = visit(index, found.relative, &found.entry, bytes);
+                digester.entry(found.relative, &found.entry, Some(delivery.finish(visited)?));
+                return Ok(());
             }
             let file = beneath::open_file(found.directory, found.name);
             let Some((file, stat)) = gone_or(file, found.path)? else { return Ok(()) };
             let entry = entry_now(context, &found, &file, &stat)?;
-            let known = found.content.filter(|_| stat.identity == found.stat.identity);
-            let mut delivery = Delivery::new(file, stat.identity, known, found.path);
-            let visited = visit(index, found.relative, &entry, &mut delivery);
+            let mut delivery = Delivery::new(file, stat.identity, None, found.path);
+            let visited = visit(index, found.relative, &entry, Bytes { reader: &mut delivery, digest: None });
             digester.entry(found.relative, &entry, Some(delivery.finish(visited)?));
             Ok(())
         })?;

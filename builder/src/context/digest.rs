@@ -163,9 +163,13 @@ struct Batch {
 }
 
 impl Batch {
-    fn add(&mut self, found: walk::Found<'_>) {
+    /// Takes an entry: to the digester where nothing before it has to be read first.
+    fn add(&mut self, found: walk::Found<'_>, digester: &mut Digester) {
         let walk::Found { entry, content, .. } = found;
         if content.is_some() || !matches!(entry.kind, Kind::File { .. }) {
+            if self.files.is_empty() {
+                return digester.entry(found.relative, &entry, content);
+            }
             self.items.push(Item::Known { relative: found.relative.to_owned(), entry, content });
             return;
         }
@@ -210,9 +214,13 @@ pub(super) fn digest(
     let mut digester = Digester::new();
     let mut batch = Batch::default();
     for (index, at) in selected.iter().enumerate() {
-        batch.items.push(Item::Selected(index));
+        if batch.files.is_empty() {
+            digester.selected(at);
+        } else {
+            batch.items.push(Item::Selected(index));
+        }
         walk::walk(context, at, exclude, Some(memo), &mut |found| {
-            batch.add(found);
+            batch.add(found, &mut digester);
             if batch.items.len() < BATCH { Ok(()) } else { batch.settle(context, selected, memo, &mut digester) }
         })?;
     }

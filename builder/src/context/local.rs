@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fs_err as fs;
 use rustix::fs::{Mode, OFlags};
-use snapshot::{Entry, Kind};
+use snapshot::{Bytes, Entry, Kind};
 
 use super::beneath::Opener;
 use super::error::ContextError;
@@ -67,7 +67,7 @@ pub struct Selected {
 
 /// Receives one entry of a copy: the index of its match, its path relative to that, and its bytes (none of anything
 /// but a file).
-pub type Deliver<'a, E> = dyn FnMut(usize, &Path, &Entry, &mut dyn Read) -> Result<(), E> + 'a;
+pub type Deliver<'a, E> = dyn FnMut(usize, &Path, &Entry, Bytes<'_>) -> Result<(), E> + 'a;
 
 impl LocalContext {
     /// Opens the directory `root` as a context in which `ignore` hides paths.

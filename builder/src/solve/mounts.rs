@@ -126,7 +126,7 @@ impl Prepared {
         let after =
             world.context.copy(selected, &Ignore::default(), world.memo, &mut |_, path: &Path, entry, content| {
                 let path = if selected[0].directory { relative(path) } else { name };
-                Ok::<(), Cause>(writer.entry(path, entry, content)?)
+                Ok::<(), Cause>(writer.entry(path, entry, content.reader)?)
             })?;
         writer.finish()?;
         if before != after {
