@@ -74,3 +74,19 @@ fn pip_installs_flask() {
         CMD [\"python3\", \"-c\", \"import flask; print(flask.Flask('x').name)\"]\n";
     check("pip", dockerfile, "x\n", |_| false);
 }
+
+/// Another machine installs what the first one has fetched; it has no network, and npm fails where its cache lacks something.
+#[test]
+fn npm_is_warm_on_another_machine() {
+    let dockerfile = |options: &str, arguments: &str| {
+        format!(
+            "FROM {{node}}\nWORKDIR /app\nRUN --mount=type=cache,target=/root/.npm {options} \
+             npm install --no-audit --no-fund {arguments} express@4\n"
+        )
+    };
+    let cache = format!("type=registry,ref={}/real/npm-cache-{}", registry(), std::process::id());
+    Bench::with(&dockerfile("", "")).build(&["--cache-to", &format!("{cache},mounts=true")]);
+    let offline = dockerfile("--network=none", "--offline");
+    let image = Bench::with(&offline).image(&["--cache-from", &cache]);
+    assert!(image.contents().contains_key("app/node_modules/express/package.json"));
+}

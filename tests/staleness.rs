@@ -44,6 +44,19 @@ const CASES: &[Case] = &[
         expected: (1, 0),
     },
     Case {
+        name: "a link in the place of an equal file",
+        dockerfile: COPIED,
+        change: |b| {
+            let (one, two) = (b.context().join("src/a"), b.context().join("src/z"));
+            fs_err::copy(&one, &two).unwrap();
+            assert_eq!(ran(&b.try_build(&[]).stderr), 1);
+            fs_err::remove_file(&two).unwrap();
+            fs_err::hard_link(one, two).unwrap();
+        },
+        arguments: NONE,
+        expected: (0, 1),
+    },
+    Case {
         name: "a mode",
         dockerfile: COPIED,
         change: |b| fs_err::set_permissions(b.context().join("src/a"), PermissionsExt::from_mode(0o600)).unwrap(),

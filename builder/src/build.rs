@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use snapshot::{Flavour, Store};
 
-use crate::bases::{self, BaseError};
+use crate::bases::{self, BaseError, Places};
 use crate::cache::{self, CacheFrom, CacheTo, Caches};
 use crate::checks::{self, Subject};
 use crate::context::{ContextError, Ignore, LocalContext, Memo, Modes};
@@ -173,7 +173,7 @@ struct Prepared {
 }
 
 /// Parses, pins, lowers and makes the checks; where the checks' options say so, what they found is an error.
-fn prepare(build: &Build, client: &registry::Client, reporter: &Reporter<'_>) -> Result<Prepared, BuildError> {
+fn prepare(build: &Build, places: Places<'_>, reporter: &Reporter<'_>) -> Result<Prepared, BuildError> {
     let mut parsed = dockerfile::parse(&build.dockerfile)?;
     parsed.check = checks::options(&parsed, &build.request)?;
     let mut images = Pinned::new();
@@ -184,7 +184,7 @@ fn prepare(build: &Build, client: &registry::Client, reporter: &Reporter<'_>) ->
         if more.is_empty() {
             break selection;
         }
-        images.append(&mut bases::resolve(client, &more, reporter)?);
+        images.append(&mut bases::resolve(places, &more, reporter)?);
     };
     let graph = lower(&selection, &images)?;
     let ignore = &build.ignore;
@@ -204,7 +204,8 @@ pub fn client(options: &registry::Options) -> Result<registry::Client, BuildErro
 
 /// Makes the checks and builds nothing. The base images are pinned, for what they set is known to some checks.
 pub fn check(build: &Build, registry: &registry::Options, progress: &dyn Progress) -> Result<Vec<Finding>, BuildError> {
-    Ok(prepare(build, &client(registry)?, &Reporter::new(progress))?.findings)
+    let places = Places { client: &client(registry)?, configs: None };
+    Ok(prepare(build, places, &Reporter::new(progress))?.findings)
 }
 
 /// What the builds of one command share.
@@ -233,7 +234,8 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
 /// Builds with what other builds use too.
 pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildError> {
     let Shared { machine, client, store, reporter } = *shared;
-    let Prepared { graph, contexts, findings, notes } = prepare(build, client, reporter)?;
+    let Prepared { graph, contexts, findings, notes } =
+        prepare(build, Places { client, configs: Some(store.blobs()) }, reporter)?;
     let needles = build.grants.needles(&graph.secrets());
     let reporter = &reporter.hiding(&needles);
     let name = &build.dockerfile_name;

@@ -1,14 +1,14 @@
 //! Whether everything in the store is what its name says, and what records name is there.
 
+use std::convert::Infallible;
 use std::num::NonZero;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use oci_spec::image::Digest;
 use snapshot::store::{KnownSizes, Object, ObjectKind};
 use snapshot::{Error, Store};
 
 use crate::export::tags::Tag;
+use crate::parallel;
 use crate::remote::http;
 use crate::solve::cache;
 
@@ -34,20 +34,12 @@ pub struct Verified {
 pub fn verify(store: &Store) -> Result<Verified, Error> {
     let objects = store.inventory(&KnownSizes::new())?.objects;
     let expectations = store.expectations(&objects);
-    let (next, broken) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let worker = || {
-        while let Some(object) = objects.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let reason = store.verify(object, &expectations).err().or_else(|| dangling(store, object));
-            let broken = || broken.lock().unwrap_or_else(PoisonError::into_inner);
-            broken().extend(reason.map(|reason| Broken { object: object.clone(), reason }));
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, NonZero::get) {
-            scope.spawn(worker);
-        }
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let Ok(looked_at) = parallel::each(&objects, processors, |object| {
+        let reason = store.verify(object, &expectations).err().or_else(|| dangling(store, object));
+        Ok::<_, Infallible>(reason.map(|reason| Broken { object: object.clone(), reason }))
     });
-    let mut broken = broken.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut broken: Vec<Broken> = looked_at.into_iter().flatten().collect();
     broken.sort_by(|a, b| (a.object.kind, &a.object.name).cmp(&(b.object.kind, &b.object.name)));
     Ok(Verified { objects: objects.len(), broken })
 }

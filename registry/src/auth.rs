@@ -57,6 +57,8 @@ struct Host {
     /// Whether the stored credential was looked up.
     is_looked_up: bool,
     credential: Option<Credential>,
+    /// The identity token that the token service has given last.
+    identity: Option<String>,
     tokens: Vec<Token>,
 }
 
@@ -91,6 +93,7 @@ impl Auth {
                 let token =
                     token::fetch(transport, access, &token::Service { realm, name: service, scopes }, credential)?;
                 host.tokens.push(token.clone());
+                host.renew(token.identity);
                 Ok(Some(token.header))
             }
         }
@@ -136,6 +139,11 @@ impl Auth {
         unauthorized(access, response, problem)
     }
 
+    /// The identity token that the token service has given, if it has.
+    pub(crate) fn identity(&self, access: &Access) -> Option<String> {
+        lock(&self.host(access)).identity.clone()
+    }
+
     fn host(&self, access: &Access) -> Arc<Mutex<Host>> {
         let key = (access.base.to_string(), access.target.repository.clone());
         Arc::clone(lock(&self.hosts).entry(key).or_default())
@@ -150,6 +158,15 @@ impl Host {
             self.is_looked_up = true;
         }
         Ok(self.credential.clone())
+    }
+
+    /// Takes the identity token that came with a token. A service that gives one for another wants it to be used.
+    fn renew(&mut self, identity: Option<String>) {
+        let Some(identity) = identity else { return };
+        if matches!(self.credential, Some(Credential::IdentityToken(_))) {
+            self.credential = Some(Credential::IdentityToken(identity.clone()));
+        }
+        self.identity = Some(identity);
     }
 }
 

@@ -23,7 +23,9 @@ use reqwest::{Method, StatusCode};
 use url::Url;
 
 use crate::auth::{Access, Auth, Scopes};
+use crate::credentials::IdentityToken;
 use crate::reference::Target;
+use crate::retry::Backoff;
 use crate::transport::{Request, Response, Transport};
 use crate::{Action, Error, Options, Reference};
 
@@ -61,6 +63,9 @@ pub struct Resolved {
     pub config: Vec<u8>,
 }
 
+/// Gives a small blob that somebody has already.
+pub type Known<'a> = dyn Fn(&Descriptor) -> Option<Vec<u8>> + 'a;
+
 /// How a blob came to be in a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
@@ -92,8 +97,20 @@ impl Client {
     /// OCI and Docker schema 2 types are understood. An image that is in no index is taken whatever its platform: the
     /// config tells. In an index the best match wins ([`Error::NoPlatform`] if there is none).
     pub fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<Resolved, Error> {
+        self.resolve_knowing(reference, platform, &|_| None)
+    }
+
+    /// Does [`Client::resolve`]; a config that `known` gives is not fetched. Other bytes than the descriptor's count as
+    /// none.
+    pub fn resolve_knowing(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        known: &Known<'_>,
+    ) -> Result<Resolved, Error> {
         let action = |_| Action::PullManifest(reference.whole());
-        self.anywhere(reference, action, &mut |access| resolve::resolve(self, access, reference, platform))
+        let wanted = resolve::Wanted { reference, platform, known };
+        self.anywhere(reference, action, &mut |access| resolve::resolve(self, access, wanted))
     }
 
     /// Streams a blob into `out`, once and in order, and fails unless size and digest are the descriptor's.
@@ -167,8 +184,9 @@ impl Client {
 
     /// Proves the caller's identity to a registry (`host` or `host:port`): the credentials are known and taken.
     ///
-    /// A registry that asks nobody who they are takes any.
-    pub fn sign_in(&self, registry: &str) -> Result<(), Error> {
+    /// A registry that asks nobody who they are takes any. The answer is the identity token to keep instead of the
+    /// password, if the registry's token service gives one.
+    pub fn sign_in(&self, registry: &str) -> Result<Option<IdentityToken>, Error> {
         let target = Target::registry(registry)?;
         let action = Action::SignIn(target.registry.clone());
         let base = self.transport.base(&target.authority, &action)?;
@@ -179,7 +197,8 @@ impl Client {
         self.exchange(&access, &request, &mut |response| match response.status() {
             StatusCode::OK => Ok(()),
             _ => Err(response.refusal(&action)),
-        })
+        })?;
+        Ok(self.auth.identity(&access).map(IdentityToken))
     }
 
     /// Lists what refers to a manifest (signatures, attestations), by the referrers API or, without it, by the tag that
@@ -233,12 +252,21 @@ impl Client {
         let own = places.pop().expect("an image has its own place");
         let mut mirrors = Vec::new();
         for place in places {
-            let name = place.name();
+            let (name, authority) = (place.name(), place.authority.clone());
+            if self.transport.is_dead(&authority) {
+                mirrors.push(format!("`{name}`: gave no answer before"));
+                continue;
+            }
             match self.access_to(place, Scopes::pull, &action).and_then(|access| work(&access)) {
                 Ok(value) => return Ok(value),
                 // What the caller's writer has of it cannot be taken back.
                 Err(error) if error.is_final() => return Err(error),
-                Err(error) => mirrors.push(format!("`{name}`: {}", error.brief())),
+                Err(error) => {
+                    if error.is_connect() {
+                        self.transport.bury(&authority);
+                    }
+                    mirrors.push(format!("`{name}`: {}", error.brief()));
+                }
             }
         }
         let result = self.access_to(own, Scopes::pull, &action).and_then(|access| work(&access));
@@ -253,9 +281,9 @@ impl Client {
         request: &Request<'_>,
         read: &mut dyn FnMut(Response) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let mut backoff = self.transport.backoff();
+        let mut backoff = self.backoff(access);
         loop {
-            match self.attempt(access, request, read) {
+            match self.attempt(access, request, &mut backoff, read) {
                 Ok(value) => return Ok(value),
                 Err(error) if backoff.failures() == 0 && error.is_corrupt() && backoff.again_after_any() => {}
                 Err(error) if backoff.again(&error) => {}
@@ -272,13 +300,18 @@ impl Client {
         &self,
         access: &Access,
         request: &Request<'_>,
+        backoff: &mut Backoff<'_>,
         read: &mut dyn FnMut(Response) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let is_home = request.url.origin() == access.base.origin();
         let mut is_asked = false;
         loop {
             let sent = if is_home { self.auth.authorization(&self.transport, access)? } else { None };
-            let response = self.transport.send(request, sent.clone())?;
+            // Not before: a token is fetched while others wait for it, and they may have slots.
+            let slot = self.transport.slots.take(&request.url);
+            backoff.excuse(slot.waited);
+            let mut response = self.transport.send(request, sent.clone())?;
+            response.slot = Some(slot);
             if response.status() != StatusCode::UNAUTHORIZED || !is_home || response.is_foreign {
                 return read(response);
             }
@@ -288,6 +321,11 @@ impl Client {
             self.auth.challenged(&self.transport, access, response, sent.as_ref())?;
             is_asked = true;
         }
+    }
+
+    /// Starts the tries of one request.
+    fn backoff(&self, access: &Access) -> Backoff<'_> {
+        self.transport.backoff(&access.target.authority)
     }
 
     /// HEAD of a blob.

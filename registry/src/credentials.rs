@@ -39,6 +39,18 @@ pub(crate) enum Credential {
     RegistryToken(String),
 }
 
+/// What a token service gives for a password (an `OAuth2` refresh token): it proves the same and can be withdrawn.
+///
+/// `Debug` redacts it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct IdentityToken(pub(crate) String);
+
+impl fmt::Debug for IdentityToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IdentityToken([redacted])")
+    }
+}
+
 impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

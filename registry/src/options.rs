@@ -25,6 +25,9 @@ pub struct Options {
     pub timeouts: Timeouts,
     /// How often, and for how long, to try again.
     pub retry: Retry,
+    /// Most requests under way to one registry at once, whatever number of threads ask for them; at least one. Token
+    /// services are not counted.
+    pub requests: usize,
 }
 
 impl Default for Options {
@@ -37,6 +40,7 @@ impl Default for Options {
             certificates: Certificates::default(),
             timeouts: Timeouts::default(),
             retry: Retry::default(),
+            requests: 16,
         }
     }
 }
@@ -54,7 +58,7 @@ pub struct Certificates {
 /// Time limits of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Longest wait for a connection, TLS included.
+    /// Longest wait for a connection, TLS included; for a mirror it is 3 s at most.
     pub connect: Duration,
     /// Longest wait from the end of a request to its status line, and longest silence within a body.
     pub answer: Duration,

@@ -117,6 +117,14 @@ impl Registries {
         self.rules.iter().flat_map(of_rule).collect()
     }
 
+    /// The hosts that are mirrors, and not also where a rule says that images are.
+    pub(crate) fn mirrors(&self) -> Vec<String> {
+        let own = |rule: &Rule| host(if rule.location.is_empty() { &rule.prefix } else { &rule.location });
+        let owns: Vec<String> = self.rules.iter().filter_map(own).collect();
+        let mirrors = self.rules.iter().flat_map(|rule| &rule.mirrors).filter_map(|mirror| host(&mirror.location));
+        mirrors.filter(|mirror| !owns.contains(mirror)).collect()
+    }
+
     /// Where an image is: to pull, mirrors first and its own place last; to push, its own place.
     pub(crate) fn places(&self, target: Target, is_pull: bool) -> Result<Vec<Target>, Error> {
         let name = target.name();

@@ -15,17 +15,29 @@ pub(crate) struct Backoff<'a> {
     limits: &'a Retry,
     started: Instant,
     failures: u32,
+    /// Whether there is another place to ask, so that one where nobody listens is not asked again.
+    is_brief: bool,
 }
 
 impl<'a> Backoff<'a> {
     pub(crate) fn new(limits: &'a Retry) -> Self {
-        Self { limits, started: Instant::now(), failures: 0 }
+        Self { limits, started: Instant::now(), failures: 0, is_brief: false }
+    }
+
+    /// The same for a mirror.
+    pub(crate) fn brief(limits: &'a Retry) -> Self {
+        Self { is_brief: true, ..Self::new(limits) }
+    }
+
+    /// Does not count a time that was spent before the request could begin.
+    pub(crate) fn excuse(&mut self, waited: Duration) {
+        self.started += waited;
     }
 
     /// Counts a failure and, if it may pass, sleeps before the next try. False when there shall be none.
     pub(crate) fn again(&mut self, error: &Error) -> bool {
         self.failures = self.failures.saturating_add(1);
-        error.is_passing() && self.wait(error.retry_after())
+        error.is_passing() && !(self.is_brief && error.is_connect()) && self.wait(error.retry_after())
     }
 
     /// As [`again`](Self::again), for an error that the caller knows to be worth another try.

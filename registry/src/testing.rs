@@ -2,7 +2,8 @@
 //!
 //! It follows the OCI distribution specification as far as a builder uses it (pull with ranges, mount, monolithic and
 //! chunked push, tags in pages), asks for Basic or token authentication if told so, logs every request, and fails as a
-//! test scripts it. What it is given directly it does not check; what is pushed to it, it does.
+//! test scripts it. What it is given directly it does not check; what is pushed to it, it does. [`Proxy`] makes any
+//! other registry fail likewise.
 //!
 //! ```
 //! # use registry::{Client, Options, testing::Registry};
@@ -18,31 +19,33 @@ mod blobs;
 mod fault;
 mod http;
 mod manifests;
+mod proxy;
 mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use oci_spec::image::{Descriptor, Digest, MediaType};
 use serde_json::json;
 
 pub use access::Access;
 pub use fault::{Fault, When};
+pub use proxy::Proxy;
 
 use crate::Reference;
 use crate::digest::sha256;
 use crate::transport::lock;
 use access::Tokens;
-use fault::{Random, Rule};
+use fault::Rule;
+use http::{Head, Reply};
+use server::Server;
 
 /// A registry in memory. It answers as long as it lives.
 #[derive(Debug)]
 pub struct Registry {
-    address: SocketAddr,
+    server: Server,
     shared: Arc<Shared>,
 }
 
@@ -64,6 +67,11 @@ pub struct Logged {
 }
 
 impl Logged {
+    fn new(head: &Head) -> Self {
+        let (method, path, query) = (head.method.clone(), head.path.clone(), head.query.clone());
+        Self { method, path, query, headers: head.headers.clone(), body: 0, status: 0 }
+    }
+
     /// The value of a header, by its name in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
@@ -73,14 +81,9 @@ impl Logged {
 /// What the connections share.
 #[derive(Debug)]
 struct Shared {
-    host: String,
     access: Access,
-    stopped: AtomicBool,
     store: Mutex<Store>,
     tokens: Mutex<Tokens>,
-    rules: Mutex<Vec<Rule>>,
-    random: Mutex<Option<Random>>,
-    log: Mutex<Vec<Logged>>,
 }
 
 /// What the registry holds.
@@ -112,26 +115,23 @@ impl Registry {
 
     /// Starts a registry that asks who is there.
     pub fn with_access(access: Access) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let address = listener.local_addr()?;
-        let shared = Arc::new(Shared {
-            host: address.to_string(),
-            access,
-            stopped: AtomicBool::new(false),
-            store: Mutex::default(),
-            tokens: Mutex::default(),
-            rules: Mutex::default(),
-            random: Mutex::default(),
-            log: Mutex::default(),
-        });
-        let acceptor = Arc::clone(&shared);
-        thread::Builder::new().name("registry".into()).spawn(move || server::accept(&listener, &acceptor))?;
-        Ok(Self { address, shared })
+        let shared = Arc::new(Shared { access, store: Mutex::default(), tokens: Mutex::default() });
+        let answering = Arc::clone(&shared);
+        let server = Server::start(|address| {
+            let host = address.to_string();
+            Arc::new(move |head: &Head, body: Vec<u8>, faults: &[Fault]| {
+                if faults.contains(&Fault::ForgetUploads) {
+                    lock(&answering.store).uploads.clear();
+                }
+                Ok(route(&answering, &host, head, body))
+            })
+        })?;
+        Ok(Self { server, shared })
     }
 
     /// `127.0.0.1:port`.
     pub fn host(&self) -> String {
-        self.shared.host.clone()
+        self.server.address().to_string()
     }
 
     /// A reference to something here: `app:1` or `app@sha256:…`.
@@ -139,24 +139,17 @@ impl Registry {
     /// # Panics
     /// If that is not a reference.
     pub fn reference(&self, name: &str) -> Reference {
-        let text = format!("{}/{name}", self.address);
-        crate::reference::parse(&text).expect("a test names its image rightly")
+        reference(self.server.address(), name)
     }
 
     /// Scripts a fault.
     pub fn fault(&self, when: When, fault: Fault) {
-        lock(&self.shared.rules).push(Rule { when, fault, seen: 0 });
-    }
-
-    /// Makes so many requests of a hundred fail: with a 429 or 5xx, a reset, a lost answer, or a body that breaks off. The
-    /// same seed fails the same requests, by their number.
-    pub fn fail_at_random(&self, seed: u64, percent: u64) {
-        *lock(&self.shared.random) = Some(Random { state: seed, percent });
+        lock(&self.server.gate().rules).push(Rule::new(when, fault));
     }
 
     /// All requests since the start, or since the log was last taken.
     pub fn take_log(&self) -> Vec<Logged> {
-        std::mem::take(&mut lock(&self.shared.log))
+        std::mem::take(&mut lock(&self.server.gate().log))
     }
 
     /// Makes the registry demand chunks of at least so many bytes, and say so.
@@ -235,12 +228,34 @@ impl Registry {
     }
 }
 
-impl Drop for Registry {
-    fn drop(&mut self) {
-        self.shared.stopped.store(true, Ordering::SeqCst);
-        // Wakes the acceptor; if that fails, it ends with the process.
-        drop(std::net::TcpStream::connect(self.address));
+/// A reference to something at an address.
+fn reference(address: SocketAddr, name: &str) -> Reference {
+    crate::reference::parse(&format!("{address}/{name}")).expect("a test names its image rightly")
+}
+
+/// Answers a request to the registry at `host`.
+fn route(shared: &Shared, host: &str, head: &Head, body: Vec<u8>) -> Reply {
+    if head.path == "/token" {
+        return access::token(shared, head, &body);
     }
+    if let Some(refusal) = access::refusal(shared, host, head) {
+        return refusal;
+    }
+    let Some(path) = head.path.strip_prefix("/v2/") else { return Reply::error(404, "NOT_FOUND") };
+    if path.is_empty() {
+        return Reply::new(200);
+    }
+    for part in ["/blobs/uploads/", "/blobs/", "/manifests/", "/referrers/", "/tags/list"] {
+        let Some((repository, rest)) = path.split_once(part) else { continue };
+        return match part {
+            "/blobs/uploads/" => blobs::upload(shared, head, repository, rest, &body),
+            "/blobs/" => blobs::blob(shared, head, repository, rest),
+            "/manifests/" => manifests::manifest(shared, head, repository, rest, body),
+            "/referrers/" => manifests::referrers(shared, repository, rest),
+            _ => manifests::tags(shared, head, repository),
+        };
+    }
+    Reply::error(404, "NOT_FOUND")
 }
 
 impl Store {

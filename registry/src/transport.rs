@@ -4,14 +4,16 @@
 //! elsewhere, and the `Authorization` header stays with the origin that it was made for.
 
 mod certificates;
+mod mirrors;
 mod response;
+mod slots;
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io::{self, Read};
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reqwest::blocking::{Body as HttpBody, Client as Http};
@@ -20,6 +22,9 @@ use reqwest::{Method, StatusCode, redirect};
 use url::Url;
 
 pub(crate) use response::{Pace, Response};
+pub(crate) use slots::Slots;
+
+use mirrors::Mirrors;
 
 use crate::origin::{Rules, is_loopback, shown};
 use crate::retry::Backoff;
@@ -32,6 +37,8 @@ const REDIRECT_LIMIT: u32 = 5;
 pub(crate) struct Transport {
     pub(crate) options: Options,
     pub(crate) rules: Rules,
+    pub(crate) slots: Arc<Slots>,
+    mirrors: Mirrors,
     /// The HTTP clients, each made when it is first needed.
     clients: Mutex<HashMap<Profile, Http>>,
     /// Authority → base URL, once known.
@@ -47,6 +54,8 @@ enum Profile {
     Full {
         /// Loopback: no proxy.
         is_direct: bool,
+        /// Longest wait for a connection.
+        connect: Duration,
         /// What there is for this host alone.
         certificates: Vec<PathBuf>,
     },
@@ -93,13 +102,24 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Transport {
     pub(crate) fn new(options: Options) -> Result<Self, Error> {
-        let rules = Rules::new(&options)?;
-        Ok(Self { options, rules, clients: Mutex::default(), bases: Mutex::default() })
+        let (rules, slots) = (Rules::new(&options)?, Slots::new(options.requests));
+        let mirrors = Mirrors::new(&options);
+        Ok(Self { options, rules, slots, mirrors, clients: Mutex::default(), bases: Mutex::default() })
     }
 
-    /// Starts the tries of one request.
-    pub(crate) fn backoff(&self) -> Backoff<'_> {
-        Backoff::new(&self.options.retry)
+    /// Starts the tries of one request to a registry or mirror.
+    pub(crate) fn backoff(&self, authority: &str) -> Backoff<'_> {
+        self.mirrors.backoff(authority).unwrap_or_else(|| Backoff::new(&self.options.retry))
+    }
+
+    /// Says whether a host is a mirror that has not answered before.
+    pub(crate) fn is_dead(&self, authority: &str) -> bool {
+        self.mirrors.is_dead(authority)
+    }
+
+    /// Remembers that a mirror does not answer.
+    pub(crate) fn bury(&self, authority: &str) {
+        self.mirrors.bury(authority);
     }
 
     /// Finds the base URL of a registry: https, but for loopback whichever it answers, http asked first, and for
@@ -115,7 +135,7 @@ impl Transport {
         let https: Url = format!("https://{authority}/").parse().map_err(malformed)?;
         let plain: Url = format!("http://{authority}/").parse().map_err(malformed)?;
         let base = if self.rules.may_be_plain(&plain) {
-            let mut backoff = self.backoff();
+            let mut backoff = self.backoff(authority);
             loop {
                 match self.probe(&plain, &https, action) {
                     Err(error) if backoff.again(&error) => {}
@@ -233,13 +253,12 @@ impl Transport {
             .user_agent(&self.options.user_agent)
             .redirect(redirect::Policy::none())
             .referer(false)
-            .connect_timeout(timeouts.connect)
             .timeout(timeouts.answer)
             .tcp_user_timeout(timeouts.answer);
         builder = match &profile {
             Profile::Plain => builder.no_proxy().tls_certs_only([]),
-            Profile::Full { is_direct, certificates } => {
-                let builder = if *is_direct { builder.no_proxy() } else { builder };
+            Profile::Full { is_direct, connect, certificates } => {
+                let builder = if *is_direct { builder.no_proxy() } else { builder }.connect_timeout(*connect);
                 certificates::add(builder, &self.options.certificates.authorities, certificates)?
             }
         };
@@ -250,9 +269,8 @@ impl Transport {
 
     fn profile(&self, url: &Url) -> Profile {
         let is_direct = is_loopback(url);
-        if url.scheme() == "http" {
-            let certificates = Vec::new();
-            return if is_direct { Profile::Plain } else { Profile::Full { is_direct, certificates } };
+        if url.scheme() == "http" && is_direct {
+            return Profile::Plain;
         }
         let host = url.host_str().unwrap_or_default();
         // The default port goes without saying.
@@ -260,8 +278,12 @@ impl Transport {
             Some(port) => vec![format!("{host}:{port}")],
             None => vec![host.to_owned(), format!("{host}:443")],
         };
-        let certificates = certificates::directories(&self.options.certificates, &names);
-        Profile::Full { is_direct, certificates }
+        let certificates = match url.scheme() {
+            "http" => Vec::new(),
+            _ => certificates::directories(&self.options.certificates, &names),
+        };
+        let connect = self.mirrors.connect(&names[0], self.options.timeouts.connect);
+        Profile::Full { is_direct, connect, certificates }
     }
 }
 

@@ -21,8 +21,9 @@ fn every_service_is_built_pushed_and_recorded() {
     let run = app.try_run(&["build", "-a", "myapp", "-d", "first", "--jobs", "1"]);
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
     let text = shown(&run.stdout).replace(place.split_once('/').unwrap().1, "apps");
-    // The bytes of layers are told by several threads.
-    let lines: Vec<&str> = text.lines().filter(|line| !line.contains(" bytes) ")).collect();
+    // The bytes of layers are told by several threads, and how many they are depends on the times in them.
+    let lines = text.lines().filter(|line| !line.contains(" bytes) "));
+    let lines: Vec<&str> = lines.map(|line| line.split_once(" down, ").map_or(line, |(line, _)| line)).collect();
     expect_test::expect![[r"
         Packaging source... OK
         Uploading source... OK
@@ -49,7 +50,7 @@ fn every_service_is_built_pushed_and_recorded() {
         #9 cache copy REGISTRY/library/busybox:latest
         #9 0.0 REGISTRY/apps/myapp:cache.BXXXXXXXXXX sha256:…
         #9 DONE 0.0
-        2 steps run, 0 cached, 0.0 MB down, 0 B up, 0.0 saved
+        2 steps run, 0 cached, 0.0 MB
         Build:   BXXXXXXXXXX
         Release: RXXXXXXXXXX"]]
     .assert_eq(&lines.join("\n"));

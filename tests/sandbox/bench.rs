@@ -1,6 +1,7 @@
 //! Roots of busybox, and steps in them by the real `rbuild`.
 
 use std::ffi::{OsStr, OsString};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -262,16 +263,21 @@ fn run(command: &mut Command) {
     assert_eq!(outcome.code, 0, "{command:?}: {}", outcome.stderr);
 }
 
-/// A copy of rbuild where a plain user can read it, whoever built it and wherever.
+/// A copy of rbuild where a plain user can read it, whoever built it and wherever; the next run replaces it.
 fn reachable_rbuild() -> PathBuf {
-    static COPY: OnceLock<TempDir> = OnceLock::new();
-    let directory = COPY.get_or_init(|| {
-        let directory = tempfile::Builder::new().prefix("rbuild-program-").tempdir().unwrap();
-        fs_err::copy(env!("CARGO_BIN_EXE_rbuild"), directory.path().join("rbuild")).unwrap();
-        run(Command::new("chmod").arg("0755").arg(directory.path()));
-        directory
+    static COPY: OnceLock<PathBuf> = OnceLock::new();
+    let copy = COPY.get_or_init(|| {
+        let program = Path::new(env!("CARGO_BIN_EXE_rbuild"));
+        let mut hasher = DefaultHasher::new();
+        program.hash(&mut hasher);
+        let directory = std::env::temp_dir().join(format!("rbuild-program-{:x}", hasher.finish()));
+        let new = directory.join(std::process::id().to_string());
+        // Written by another process: a descriptor that a fork of ours has for a moment would keep it from being run.
+        run(Command::new("install").args(["-D", "-m", "0755"]).args([program, &new]));
+        fs_err::rename(new, directory.join("rbuild")).unwrap();
+        directory.join("rbuild")
     });
-    directory.path().join("rbuild")
+    copy.clone()
 }
 
 /// Makes [`USER`] with subordinate ids, once.

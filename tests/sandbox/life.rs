@@ -113,7 +113,8 @@ fn a_killed_stub_leaves_no_process() {
         let mut ready = [0; 6];
         child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
         let children = fs_err::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
-        let stub = children.split_whitespace().next().unwrap().parse().unwrap();
+        // The first one is the zygote.
+        let stub = children.split_whitespace().last().unwrap().parse().unwrap();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(stub), nix::sys::signal::Signal::SIGKILL).unwrap();
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(SANDBOX_FAILED));

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -54,6 +54,21 @@ impl Files {
         arguments.split(|byte| *byte == 0).any(|argument| argument == config).then(|| Pid::from_raw(pid))
     }
 
+    /// Writes the configuration of a registry, and starts it by a command that takes the file's path.
+    fn serve(&self, address: SocketAddr, mut serve: Command) -> Result<Child> {
+        let config = json!({
+            "version": "0.1",
+            "log": { "level": "error", "accesslog": { "disabled": true } },
+            "storage": { "filesystem": { "rootdirectory": self.data }, "delete": { "enabled": true } },
+            "http": { "addr": address.to_string() },
+        });
+        // The registry's configuration is YAML, of which JSON is a part.
+        fs_err::write(&self.config, format!("{config:#}\n"))?;
+        let log = fs_err::File::create(&self.log)?;
+        serve.arg(&self.config).current_dir("/").stdout(log.try_clone()?.into_file()).stderr(log.into_file());
+        serve.spawn().context("starting docker-registry")
+    }
+
     /// The address of an earlier start.
     fn last_address(&self) -> Option<SocketAddr> {
         fs_err::read_to_string(&self.address).ok()?.trim().parse().ok()
@@ -97,6 +112,55 @@ impl Registry {
     }
 }
 
+/// A registry for a while: in a directory of its own, on a free port, ended when it is dropped.
+pub(crate) struct Temporary {
+    process: Child,
+    registry: Registry,
+    directory: PathBuf,
+}
+
+impl Temporary {
+    /// Starts one; the directory is made.
+    pub(crate) fn start(directory: &Path) -> Result<Self> {
+        fs_err::create_dir_all(directory)?;
+        let file = |name| directory.join(name);
+        let files = Files {
+            config: file("config.json"),
+            address: file("address"),
+            pid: file("pid"),
+            data: file("data"),
+            log: file("log"),
+        };
+        let address = choose_address(None).context("finding a free port for the registry")?;
+        let process = files.serve(address, command("docker-registry", ["serve"]))?;
+        let mut temporary = Self { process, registry: Registry { address }, directory: directory.to_owned() };
+        temporary.registry.wait(&files, Some(&mut temporary.process))?;
+        Ok(temporary)
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub(crate) fn address(&self) -> String {
+        self.registry.address()
+    }
+
+    /// Makes it hold nothing.
+    pub(crate) fn clear(&self) -> Result<()> {
+        let data = self.directory.join("data");
+        if data.exists() {
+            fs_err::remove_dir_all(data)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // It may have ended by itself; waiting reaps it either way.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
 /// Gives the running registry, or starts one.
 pub(crate) fn start(state: &State) -> Result<Registry> {
     let files = Files::new(state)?;
@@ -107,23 +171,8 @@ pub(crate) fn start(state: &State) -> Result<Registry> {
         return Ok(registry);
     }
     let address = choose_address(last).context("finding a free port for the registry")?;
-    let config = json!({
-        "version": "0.1",
-        "log": { "level": "error", "accesslog": { "disabled": true } },
-        "storage": { "filesystem": { "rootdirectory": files.data }, "delete": { "enabled": true } },
-        "http": { "addr": address.to_string() },
-    });
-    // The registry's configuration is YAML, of which JSON is a part.
-    fs_err::write(&files.config, format!("{config:#}\n"))?;
-    let log = fs_err::File::create(&files.log)?;
     // setsid(1) takes the registry out of our terminal and process group: it outlives this program.
-    let mut child = command("setsid", ["docker-registry", "serve"])
-        .arg(&files.config)
-        .current_dir("/")
-        .stdout(log.try_clone()?.into_file())
-        .stderr(log.into_file())
-        .spawn()
-        .context("starting docker-registry")?;
+    let mut child = files.serve(address, command("setsid", ["docker-registry", "serve"]))?;
     fs_err::write(&files.pid, format!("{}\n", child.id()))?;
     fs_err::write(&files.address, format!("{address}\n"))?;
     let registry = Registry { address };

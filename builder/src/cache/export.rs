@@ -9,6 +9,7 @@ use oci_spec::image::Descriptor;
 use registry::Reference;
 use snapshot::Layer;
 
+use crate::parallel::lock;
 use crate::solve::World;
 use crate::solve::cache::Record;
 use crate::solve::key::CacheKey;
@@ -16,7 +17,7 @@ use crate::solve::key::CacheKey;
 use super::entry::Document;
 use super::import::tag;
 use super::place::{Place, PlaceError};
-use super::{Caches, Origin, Target, entry, give_up, lock};
+use super::{Caches, Origin, Target, entry, give_up};
 
 /// A step that is to be kept.
 #[derive(Debug, Clone)]

@@ -2,19 +2,20 @@
 //! trip: the image that a cache's name may be of is asked for only when something is missing.
 
 use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
 use std::io::Write;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use oci_spec::image::Descriptor;
 use snapshot::{Layer, LayerIndex};
 
+use crate::parallel;
 use crate::solve::World;
 use crate::solve::cache::Record;
 use crate::solve::key::CacheKey;
 
 use super::place::{Place, PlaceError};
-use super::{Caches, Imported, Origin, Source, entry, give_up, lock};
+use super::{Caches, Imported, Origin, Source, entry, give_up};
 
 /// Look-ups in flight: each is one small request.
 const CONCURRENT_LOOKUPS: usize = 16;
@@ -43,19 +44,10 @@ impl Caches {
 impl Source {
     /// Looks keys up: each under its own tag, and what is missing then in the image that the cache's name is of.
     fn find(&self, world: &World<'_>, keys: &[&CacheKey]) -> HashMap<CacheKey, Imported> {
-        let (found, next) = (Mutex::new(HashMap::new()), AtomicUsize::new(0));
-        std::thread::scope(|scope| {
-            for _ in 0..CONCURRENT_LOOKUPS.min(keys.len()) {
-                scope.spawn(|| {
-                    while let Some(key) = keys.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if let Some(imported) = self.ask(world, |place| tagged(world, place, key)) {
-                            lock(&found).insert((*key).clone(), imported);
-                        }
-                    }
-                });
-            }
-        });
-        let mut found: HashMap<CacheKey, Imported> = found.into_inner().unwrap_or_default();
+        let look_up = |key: &&CacheKey| Ok::<_, Infallible>(self.ask(world, |place| tagged(world, place, key)));
+        let Ok(answers) = parallel::each(keys, CONCURRENT_LOOKUPS, look_up);
+        let answers = keys.iter().zip(answers);
+        let mut found: HashMap<_, _> = answers.filter_map(|(&key, found)| Some((key.clone(), found?))).collect();
         if found.len() < keys.len() {
             let records = self.inline.get_or_init(|| self.ask(world, |place| inline(world, place)).unwrap_or_default());
             for (key, record) in keys.iter().filter_map(|key| Some((*key, records.get(&key.hex())?))) {

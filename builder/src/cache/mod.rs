@@ -23,7 +23,7 @@ mod spec;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, OnceLock};
 
 use oci_spec::image::Descriptor;
 
@@ -128,8 +128,4 @@ fn give_up(world: &World<'_>, flag: &AtomicBool, action: &str, place: &Place, er
         let why = chain(error);
         world.reporter.warn(&format!("cannot {action} the cache `{place}`: {why}; the build goes on without it"));
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,11 +8,12 @@ use rustix::fs::Mode;
 use snapshot::path::remove_tree;
 use snapshot::{TreeWriter, View, diff, layer};
 
+use crate::parallel::lock;
 use crate::solve::{self, Cause, World};
 
 use super::import::fetch;
 use super::place::{Place, PlaceError};
-use super::{Caches, entry, export, give_up, lock};
+use super::{Caches, entry, export, give_up};
 
 /// The tag of a mount, by its name in the store.
 fn tag(name: &str) -> String {

@@ -31,6 +31,7 @@ pub(super) struct Stat {
     pub(super) file_type: FileType,
     pub(super) identity: Identity,
     mode: u32,
+    links: u64,
     device: (u32, u32),
 }
 
@@ -167,7 +168,18 @@ impl Stat {
             ctime: stamp(stat.st_ctime.into(), stat.st_ctime_nsec),
         };
         let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-        Self { file_type: FileType::from_raw_mode(raw_mode), identity, mode: raw_mode & 0o7777, device }
+        let file_type = FileType::from_raw_mode(raw_mode);
+        Self { file_type, identity, mode: raw_mode & 0o7777, links: stat.st_nlink.into(), device }
+    }
+
+    /// Whether it is a regular file with other names, wherever they are.
+    pub(super) fn has_links(&self) -> bool {
+        self.links > 1 && self.file_type == FileType::RegularFile
+    }
+
+    /// Which file it is: device and inode.
+    pub(super) fn inode(&self) -> (u64, u64) {
+        (self.identity.device, self.identity.inode)
     }
 
     pub(super) fn mtime(&self) -> Mtime {

@@ -14,6 +14,7 @@ use super::beneath::{self, Stat};
 use super::digest::{Digester, gone_or};
 use super::error::ContextError;
 use super::ignore::Ignore;
+use super::links::Links;
 use super::local::{Deliver, LocalContext, Selected};
 use super::memo::{Identity, Memo};
 use super::walk;
@@ -30,30 +31,35 @@ pub(super) fn copy<E: From<ContextError>>(
     visit: &mut Deliver<'_, E>,
 ) -> Result<blake3::Hash, E> {
     let mut digester = Digester::new();
-    for (index, at) in selected.iter().enumerate() {
+    for at in selected {
         digester.selected(at);
+        let mut links = Links::default();
         walk::walk(context, at, exclude, Some(memo), &mut |found| {
             if !matches!(found.entry.kind, Kind::File { .. }) {
                 digester.entry(found.relative, &found.entry, None);
                 let nothing: &mut dyn Read = &mut io::empty();
-                return visit(index, found.relative, &found.entry, nothing.into());
+                return visit(found.relative, None, &found.entry, nothing.into());
             }
-            if let Some(known) = found.content {
-                // Its stat is compared when it is read: what it is now does not matter.
-                let file = gone_or(beneath::open_unseen(found.directory, found.name), found.path)?;
-                let Some(file) = file else { return Ok(()) };
-                let mut delivery = Delivery::new(file, found.stat.identity, Some(known), found.path);
-                let bytes = Bytes { reader: &mut delivery, digest: Some(known) };
-                let visited = visit(index, found.relative, &found.entry, bytes);
-                digester.entry(found.relative, &found.entry, Some(delivery.finish(visited)?));
-                return Ok(());
-            }
-            let file = beneath::open_file(found.directory, found.name);
-            let Some((file, stat)) = gone_or(file, found.path)? else { return Ok(()) };
+            let opened = match found.content {
+                // Its stat is compared when its bytes were read: what it is before does not matter.
+                Some(_) => beneath::open_unseen(found.directory, found.name).map(|file| (file, found.stat)),
+                None => beneath::open_file(found.directory, found.name),
+            };
+            let Some((file, stat)) = gone_or(opened, found.path)? else { return Ok(()) };
             let entry = entry_now(context, &found, &file, &stat)?;
-            let mut delivery = Delivery::new(file, stat.identity, None, found.path);
-            let visited = visit(index, found.relative, &entry, Bytes { reader: &mut delivery, digest: None });
-            digester.entry(found.relative, &entry, Some(delivery.finish(visited)?));
+            let known = found.content.filter(|_| stat.identity == found.stat.identity);
+            let mut delivery = Delivery::new(file, stat.identity, known, found.path);
+            if let Some((first, content)) = links.first(&stat).filter(|_| context.keeps_links()) {
+                let bytes = Bytes { reader: &mut delivery, digest: known };
+                let visited = visit(found.relative, Some(first), &entry, bytes);
+                digester.link(found.relative, first);
+                return delivery.finish_link(visited, *content);
+            }
+            let first = (stat.has_links() && context.keeps_links()).then_some(found.relative);
+            let visited = visit(found.relative, first, &entry, Bytes { reader: &mut delivery, digest: known });
+            let content = delivery.finish(visited)?;
+            digester.entry(found.relative, &entry, Some(content));
+            links.note(&stat, found.relative, content);
             Ok(())
         })?;
     }
@@ -88,6 +94,19 @@ impl<'a> Delivery<'a> {
     fn new(file: File, identity: Identity, known: Option<Content>, path: &'a Path) -> Self {
         let left = identity.size;
         Self { file, path, left, identity, known, hasher: blake3::Hasher::new(), failure: None }
+    }
+
+    /// The bytes of another name of a file need not be asked for. Those that are must be `content`.
+    fn finish_link<E: From<ContextError>>(self, visited: Result<(), E>, content: Content) -> Result<(), E> {
+        let (path, unasked) = (self.path, self.left == self.identity.size && self.failure.is_none());
+        if unasked {
+            return visited;
+        }
+        if self.finish(visited)? == content {
+            Ok(())
+        } else {
+            Err(ContextError::Changed { path: path.to_owned() }.into())
+        }
     }
 
     /// Digests what nobody asked for, too. The reason of a failure to read goes before what came of it.

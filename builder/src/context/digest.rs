@@ -5,7 +5,8 @@
 //! | the order and names of the matches | the path of a match |
 //! | path relative to the match, type, mode | mtime, ctime |
 //! | size and bytes, link target, device number | owner and group on the host |
-//! | extended attributes that a layer can hold | labels, access lists, link count |
+//! | extended attributes that a layer can hold | labels, access lists |
+//! | which names of a match are links to one file | links from elsewhere |
 //!
 //! Every field is framed: a number of fixed width, or bytes after their length. A file's bytes enter as their own
 //! blake3, which is what [`Memo`] remembers.
@@ -27,6 +28,7 @@ use snapshot::{Content, Entry, Kind};
 use super::beneath::{self, Opener};
 use super::error::ContextError;
 use super::ignore::Ignore;
+use super::links::Links;
 use super::local::{LocalContext, Selected};
 use super::memo::{Identity, Memo};
 use super::walk;
@@ -101,6 +103,14 @@ impl Digester {
         self.flush();
     }
 
+    /// Another name of the file that came as `first`.
+    pub(super) fn link(&mut self, relative: &Path, first: &Path) {
+        self.frame.push(b'h');
+        self.bytes(relative.as_os_str().as_bytes());
+        self.bytes(first.as_os_str().as_bytes());
+        self.flush();
+    }
+
     fn number(&mut self, number: u64) {
         self.frame.extend_from_slice(&number.to_le_bytes());
     }
@@ -135,6 +145,10 @@ enum Item {
     },
     /// The file with this index in the batch.
     File(usize),
+    Link {
+        relative: PathBuf,
+        first: PathBuf,
+    },
 }
 
 /// A file that must be read.
@@ -179,6 +193,15 @@ impl Batch {
         self.files.push(Pending { path: found.path.to_owned(), prefix, entry, identity });
     }
 
+    /// Takes another name of a file.
+    fn link(&mut self, relative: &Path, first: &Path, digester: &mut Digester) {
+        if self.files.is_empty() {
+            digester.link(relative, first);
+        } else {
+            self.items.push(Item::Link { relative: relative.to_owned(), first: first.to_owned() });
+        }
+    }
+
     /// Reads the files and digests the items in their order; leaves the batch empty.
     fn settle(
         &mut self,
@@ -192,6 +215,7 @@ impl Batch {
             match item {
                 Item::Selected(index) => digester.selected(&selected[index]),
                 Item::Known { relative, entry, content } => digester.entry(&relative, &entry, content),
+                Item::Link { relative, first } => digester.link(&relative, &first),
                 Item::File(index) => {
                     if let Some((entry, content)) = &contents[index] {
                         digester.entry(self.files[index].relative(), entry, Some(*content));
@@ -219,8 +243,17 @@ pub(super) fn digest(
         } else {
             batch.items.push(Item::Selected(index));
         }
+        let mut links = Links::default();
         walk::walk(context, at, exclude, Some(memo), &mut |found| {
-            batch.add(found, &mut digester);
+            match links.first(&found.stat).filter(|_| context.keeps_links()) {
+                Some((first, ())) => {
+                    batch.link(found.relative, first, &mut digester);
+                }
+                None => {
+                    links.note(&found.stat, found.relative, ());
+                    batch.add(found, &mut digester);
+                }
+            }
             if batch.items.len() < BATCH { Ok(()) } else { batch.settle(context, selected, memo, &mut digester) }
         })?;
     }

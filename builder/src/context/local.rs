@@ -65,9 +65,9 @@ pub struct Selected {
     pub directory: bool,
 }
 
-/// Receives one entry of a copy: the index of its match, its path relative to that, and its bytes (none of anything
-/// but a file).
-pub type Deliver<'a, E> = dyn FnMut(usize, &Path, &Entry, Bytes<'_>) -> Result<(), E> + 'a;
+/// Receives one entry of a copy: its path relative to its match, the path under which the same file came first where it
+/// has several links (its own, then), and its bytes (none of anything but a file).
+pub type Deliver<'a, E> = dyn FnMut(&Path, Option<&Path>, &Entry, Bytes<'_>) -> Result<(), E> + 'a;
 
 impl LocalContext {
     /// Opens the directory `root` as a context in which `ignore` hides paths.
@@ -103,8 +103,7 @@ impl LocalContext {
         walk::walk(self, at, exclude, None, &mut |found| visit(found.relative, &found.entry))
     }
 
-    /// Walks each of `selected` (its index is the first argument of `visit`) and hands out the bytes too: of a file
-    /// exactly as many as its entry says. Returns the digest of what was handed out. Where it differs from an earlier
+    /// Walks each of `selected` and hands out the bytes too: of a file exactly as many as its entry says. Returns the digest of what was handed out. Where it differs from an earlier
     /// [`LocalContext::digest`], the context changed in between: the new digest is the true one.
     pub fn copy<E: From<ContextError>>(
         &self,
@@ -117,7 +116,7 @@ impl LocalContext {
     }
 
     /// Returns the content digest of `selected`: names relative to each match, types, modes, sizes, link targets,
-    /// bytes, extended attributes; neither times nor owners. Files that `memo` knows are not read.
+    /// bytes, extended attributes, which names are links to one file; neither times nor owners. Files that `memo` knows are not read.
     pub fn digest(&self, selected: &[Selected], exclude: &Ignore, memo: &Memo) -> Result<blake3::Hash, ContextError> {
         let digest = digest::digest(self, selected, exclude, memo)?;
         let asked = Digested { selected: selected.to_vec(), exclude: exclude.clone(), digest };
@@ -181,6 +180,11 @@ impl LocalContext {
             (Modes::Git, Kind::File { .. }) => *mode = if *mode & 0o100 == 0 { 0o644 } else { 0o755 },
             _ => {}
         }
+    }
+
+    /// Whether names of one file stay that. A check-out has a file for each name.
+    pub(super) fn keeps_links(&self) -> bool {
+        self.modes == Modes::Kept
     }
 
     pub(super) fn root(&self) -> BorrowedFd<'_> {

@@ -16,6 +16,7 @@ mod digest;
 mod error;
 pub mod glob;
 pub mod ignore;
+mod links;
 mod local;
 mod memo;
 mod pattern;

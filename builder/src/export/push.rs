@@ -1,11 +1,12 @@
 //! An image to registries: blobs first, several at once, the tag last.
 
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use oci_spec::image::{Descriptor, MediaType};
 use registry::{Pushed, Reference};
 
+use crate::parallel;
 use crate::progress::Step;
 use crate::solve::World;
 
@@ -64,22 +65,15 @@ fn push_layers(
     step: &Step<'_>,
 ) -> Result<(), ExportError> {
     let layers = &exported.image.layers;
-    let next = AtomicUsize::new(0);
-    let worker = || -> Result<(), ExportError> {
-        loop {
-            let position = next.fetch_add(1, Ordering::Relaxed);
-            let Some(layer) = layers.get(position) else { return Ok(()) };
-            if layers[..position].iter().any(|earlier| earlier.blob.digest() == layer.blob.digest()) {
-                continue;
-            }
-            let pushed = push_layer(world, exported, tag, mount, position)?;
-            step.note(format_args!("{} {}", short(&layer.blob), describe(pushed)));
-        }
-    };
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..CONCURRENT_BLOBS.min(layers.len())).map(|_| scope.spawn(worker)).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().expect("pushing does not panic"))
-    })
+    let digest = |position: usize| layers[position].blob.digest();
+    let first = |position: &usize| (0..*position).all(|earlier| digest(earlier) != digest(*position));
+    let positions: Vec<usize> = (0..layers.len()).filter(first).collect();
+    let pushed = parallel::each(&positions, CONCURRENT_BLOBS, |&position| {
+        let pushed = push_layer(world, exported, tag, mount, position)?;
+        step.note(format_args!("{} {}", short(&layers[position].blob), describe(pushed)));
+        Ok(())
+    });
+    pushed.map(drop)
 }
 
 fn push_layer(

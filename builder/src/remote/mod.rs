@@ -12,11 +12,12 @@ pub(crate) mod waiting;
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use snapshot::Store;
 
 use crate::grants::Grants;
+use crate::parallel::lock;
 use crate::sandbox::Cancel;
 
 use access::Access;
@@ -88,8 +89,4 @@ impl<K: Eq + Hash, V: Clone> Once<K, V> {
         }
         Ok(slot.insert(fetch()?).clone())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

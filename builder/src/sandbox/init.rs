@@ -1,6 +1,6 @@
 //! The init of a step: two processes of this same program.
 //!
-//! The *stub* is what rbuild spawns. It makes the namespaces and stays outside of the pid namespace: it is there to kill
+//! The *stub* is a copy of the [`zygote`] and a child of rbuild. It makes the namespaces and stays outside of the pid namespace: it is there to kill
 //! process 1 when rbuild asks for it or is gone, and to end after everything of the step is dead. *Process 1* makes the
 //! root, starts the step, and waits for it ([`process_one`]). When it ends, the kernel kills what is left in its pid
 //! namespace, and the stub's `wait` returns only after that.
@@ -9,17 +9,15 @@
 //! stub are subreapers that kill what is left.
 
 use std::fs::File;
-use std::io::{self, IoSliceMut, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use nix::cmsg_space;
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, set_parent_process_death_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::describe::Network;
 use super::network;
@@ -27,6 +25,7 @@ use super::process_one::process_one;
 use super::reap::{self, Subreaper};
 use super::spec::{Attempt, Failure, INIT, Processes, Report, Spec};
 use super::system;
+use super::zygote::{self, Order};
 
 /// The exit code of an init that could not even report (`EX_SOFTWARE`).
 pub(super) const BROKEN: u8 = 70;
@@ -43,34 +42,27 @@ pub fn init_if_child() -> Option<ExitCode> {
     if std::env::args_os().next()? != INIT {
         return None;
     }
-    let code = system::take_stdin().map(|channel| UnixStream::from(OwnedFd::from(channel))).and_then(|mut channel| {
-        let (spec, stdin) = receive(&channel)?;
-        stub(&spec, stdin.as_ref(), &mut channel).or_else(|failure| {
+    Some(ExitCode::from(zygote::live(begin).unwrap_or(BROKEN)))
+}
+
+/// The life of a step's init, which says its process id first; returns its exit code.
+fn begin(order: Order) -> u8 {
+    let mut channel = UnixStream::from(order.channel);
+    let ended = read(order.spec).and_then(|spec| {
+        channel.write_all(&std::process::id().to_ne_bytes())?;
+        stub(&spec, order.stdin.map(File::from).as_ref(), &mut channel).or_else(|failure| {
             send(&mut channel, &Report::Failed(failure))?;
             Ok(0)
         })
     });
-    Some(ExitCode::from(code.unwrap_or(BROKEN)))
+    ended.unwrap_or(BROKEN)
 }
 
-/// Takes the specification, and standard input if there is any, from the socket.
-fn receive(channel: &UnixStream) -> io::Result<(Spec, Option<File>)> {
-    let mut byte = [0];
-    let mut parts = [IoSliceMut::new(&mut byte)];
-    let mut space = cmsg_space!([i32; 2]);
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<UnixAddr>(channel.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
-    let mut files = Vec::new();
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(descriptors) = control {
-            files.extend(system::adopt(&descriptors));
-        }
-    }
-    let mut files = files.into_iter();
-    let spec = files.next().ok_or(io::ErrorKind::InvalidInput)?;
+fn read(spec: OwnedFd) -> io::Result<Spec> {
+    let spec = File::from(spec);
     let mut bytes = vec![0; usize::try_from(spec.metadata()?.len()).map_err(io::Error::other)?];
     spec.read_exact_at(&mut bytes, 0)?;
-    Ok((serde_json::from_slice(&bytes)?, files.next()))
+    Ok(serde_json::from_slice(&bytes)?)
 }
 
 /// Says something to rbuild.
@@ -82,11 +74,6 @@ pub(super) fn send(channel: &mut UnixStream, report: &Report) -> io::Result<()> 
 
 /// The life of the stub; returns its exit code.
 fn stub(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<u8, Failure> {
-    set_parent_process_death_signal(Some(Signal::KILL)).attempt(|| "ask to die with rbuild".to_owned())?;
-    let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
-    if u32::try_from(parent) != Ok(spec.parent) {
-        return Err(Failure::new("find rbuild alive", io::Error::from(io::ErrorKind::NotFound)));
-    }
     rustix::thread::set_name(NAME).attempt(|| "take a name".to_owned())?;
     rustix::process::setsid().attempt(|| "begin a session".to_owned())?;
     let subreaper = match spec.ground.processes {

@@ -2,7 +2,6 @@
 //!
 //! A rung is chosen because a rehearsal of a step worked in it, for no other reason.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,9 +13,10 @@ use super::emulate::RootEmulation;
 use super::error::SandboxError;
 use super::probe::{Place, rehearse, rehearse_any};
 use super::recall::Memory;
+use super::run;
 use super::spec::{Attempt, Failure, Ground, Processes, Spec};
 use super::userns::{Ids, Namespace, Refusal};
-use super::{program, run};
+use super::zygote::Zygote;
 
 /// A way to sandbox that this version has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,8 +136,8 @@ const CHROOT: [&str; 5] = [
 pub struct Sandbox {
     rung: Rung,
     ground: Ground,
-    /// Made for the first step: a build of cached steps needs none.
-    program: Mutex<Option<Arc<File>>>,
+    /// Started for the first step: a build of cached steps needs none.
+    zygote: Mutex<Option<Arc<Zygote>>>,
     /// Where the choice comes from, when nothing was tried for it.
     recalled: Option<Memory>,
 }
@@ -214,7 +214,7 @@ impl Sandbox {
         if let Some(namespace) = namespace {
             namespace.join()?;
         }
-        Ok(Self { rung, ground, program: Mutex::new(None), recalled: None })
+        Ok(Self { rung, ground, zygote: Mutex::new(None), recalled: None })
     }
 
     /// The rung that was chosen.
@@ -237,13 +237,12 @@ impl Sandbox {
         self.rung.guarantees(self.ground)
     }
 
-    fn program(&self) -> Result<Arc<File>, SandboxError> {
-        let mut program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(program) = &*program {
-            return Ok(Arc::clone(program));
+    fn zygote(&self) -> Result<Arc<Zygote>, SandboxError> {
+        let mut zygote = self.zygote.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(zygote) = &*zygote {
+            return Ok(Arc::clone(zygote));
         }
-        let copy = Arc::new(program::sealed_copy().map_err(|source| SandboxError::Program { source })?);
-        Ok(Arc::clone(program.insert(copy)))
+        Ok(Arc::clone(zygote.insert(Arc::new(Zygote::start()?))))
     }
 }
 
@@ -261,15 +260,15 @@ impl Executor for Sandbox {
         output: &mut dyn FnMut(Stream, &[u8]),
     ) -> Result<ExitStatus, SandboxError> {
         run::check(root, process, mounts)?;
-        let program = self.program()?;
+        let zygote = self.zygote()?;
         let ended = if self.ground.mounts {
             let spec = Spec::new(root, process, mounts, self.ground);
-            run::run(&program, &spec, process.stdin.as_deref(), cancel, output)
+            run::run(&zygote, &spec, process.stdin.as_deref(), cancel, output)
         } else {
             bare::check(root, process, mounts)?;
             let placed = Placed::new(root, &process.settings, mounts)?;
             let spec = Spec::new(root, process, &[], self.ground);
-            let ended = run::run(&program, &spec, process.stdin.as_deref(), cancel, output);
+            let ended = run::run(&zygote, &spec, process.stdin.as_deref(), cancel, output);
             placed.restore(root)?;
             ended
         };

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! main ── init_if_child ──▶ (this process was spawned as a step's init: be it, and end)
-//!   └──── enter ──▶ Sandbox ── run ──▶ spawns the same program as `rbuild-init`         run.rs, program.rs
+//!   └──── enter ──▶ Sandbox ── run ──▶ starts the same program once, as `rbuild-init`    run.rs, program.rs
+//!                                        ├─ zygote: becomes one more for every step      zygote.rs
 //!                                        └─ stub: new namespaces, forks process 1       init.rs
 //!                                             └─ root, /proc, /dev, …; forks the step   process_one.rs, rootfs.rs, furnish.rs
 //!                                                  └─ filters, ids, execve              supervise.rs, step.rs
@@ -65,6 +66,7 @@ mod supervise;
 mod system;
 mod target;
 mod userns;
+mod zygote;
 
 pub use cancel::Cancel;
 pub use describe::{Content, Executor, ExitStatus, Mount, Network, Process, Root, Stream, Writes};

@@ -1,25 +1,25 @@
-//! rbuild's side of a step: spawns its init, hands over output, cancels, and cleans up.
+//! rbuild's side of a step: has its init started, hands over output, cancels, and cleans up.
 
 use std::fs::File;
-use std::io::{self, IoSlice, Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::os::unix::process::ExitStatusExt;
+use std::time::{Duration, Instant};
 
-use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use super::cancel::Cancel;
 use super::describe::{ExitStatus, Mount, Process, Root, Stream};
 use super::error::SandboxError;
-use super::spec::{INIT, Made, Report, Spec};
+use super::spec::{Made, Report, Spec};
+use super::zygote::{Order, Zygote};
 use super::{program, settings, stubs};
 
 /// `OVL_MAX_STACK` of the kernel.
@@ -30,6 +30,8 @@ const CHUNK: usize = 64 * 1024;
 const MOST_REPORT: usize = 4 << 20;
 /// Seconds that the init has to kill the step before it is killed itself.
 const PATIENCE: i64 = 5;
+/// The most that an init may take to say its first word, which takes less than a millisecond.
+const BEGINNING: Duration = Duration::from_secs(60);
 
 /// Refuses what no init could run, so that nothing fails half-way for a reason that was plain before.
 pub(super) fn check(root: &Root, process: &Process, mounts: &[Mount]) -> Result<(), SandboxError> {
@@ -69,9 +71,9 @@ pub(super) fn check(root: &Root, process: &Process, mounts: &[Mount]) -> Result<
     Ok(())
 }
 
-/// Runs one step by the init in `program`.
+/// Runs one step by an init that `zygote` makes.
 pub(super) fn run(
-    program: &File,
+    zygote: &Zygote,
     spec: &Spec,
     stdin: Option<&[u8]>,
     cancel: &Cancel,
@@ -81,7 +83,7 @@ pub(super) fn run(
         return Err(SandboxError::Cancelled);
     }
     let kills = settings::memory_kills();
-    let mut running = Running::spawn(program, spec, stdin)?;
+    let mut running = Running::spawn(zygote, spec, stdin)?;
     let deadline = spec.settings.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let watched = running.watch(cancel, deadline, output);
     if cancel.is_cancelled() {
@@ -117,7 +119,7 @@ fn verdict(report: &[u8], status: Option<std::process::ExitStatus>) -> Result<(i
 
 /// A spawned init. Dropping it ends it, and with it everything of the step.
 struct Running {
-    child: Option<Child>,
+    init: Option<Pid>,
     channel: UnixStream,
     outputs: [Output; 2],
     /// Whether it was ended because of its deadline.
@@ -157,37 +159,32 @@ fn is_temporary(error: &io::Error) -> bool {
 }
 
 impl Running {
-    fn spawn(program: &File, spec: &Spec, stdin: Option<&[u8]>) -> Result<Self, SandboxError> {
+    fn spawn(zygote: &Zygote, spec: &Spec, stdin: Option<&[u8]>) -> Result<Self, SandboxError> {
         let make = |what| move |source: io::Error| SandboxError::Descriptor { what, source };
         let bytes = serde_json::to_vec(spec).map_err(|error| make("the specification of the step")(error.into()))?;
         let spec = sealed("spec", &bytes).map_err(make("a memfd for the specification"))?;
         let stdin =
             stdin.map(|bytes| sealed("stdin", bytes)).transpose().map_err(make("a memfd for standard input"))?;
-        let (channel, theirs) = UnixStream::pair().map_err(make("a socket pair"))?;
+        let (mut channel, theirs) = UnixStream::pair().map_err(make("a socket pair"))?;
         let (stdout, their_stdout) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| make("a pipe")(error.into()))?;
         let (stderr, their_stderr) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| make("a pipe")(error.into()))?;
-        for ours in [stdout.as_fd(), stderr.as_fd(), channel.as_fd()] {
+        let order = Order {
+            spec: spec.into(),
+            channel: theirs.into(),
+            outputs: [their_stdout, their_stderr],
+            stdin: stdin.map(OwnedFd::from),
+        };
+        let begin = |source| SandboxError::Watch { action: "begin the init", source };
+        zygote.send(&order).map_err(begin)?;
+        drop(order); // or the outputs and the channel would never end
+        let init = first_word(&mut channel).map_err(begin)?;
+        let outputs = [Output::new(Stream::Stdout, stdout), Output::new(Stream::Stderr, stderr)];
+        let running = Self { init: Some(init), channel, outputs, timed_out: false };
+        let ours = [running.outputs[0].pipe.as_fd(), running.outputs[1].pipe.as_fd(), running.channel.as_fd()];
+        for ours in ours {
             rustix::io::ioctl_fionbio(ours, true).map_err(|error| make("a pipe")(error.into()))?;
         }
-        let child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
-            .arg0(INIT)
-            .env_clear()
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::from(their_stdout))
-            .stderr(Stdio::from(their_stderr))
-            .spawn()
-            .map_err(|source| SandboxError::Program { source })?;
-        let outputs = [Output::new(Stream::Stdout, stdout), Output::new(Stream::Stderr, stderr)];
-        let running = Self { child: Some(child), channel, outputs, timed_out: false };
-        let mut descriptors = vec![spec.as_raw_fd()];
-        descriptors.extend(stdin.as_ref().map(AsRawFd::as_raw_fd));
-        let control = [ControlMessage::ScmRights(&descriptors)];
-        let flags = MsgFlags::MSG_NOSIGNAL;
-        match sendmsg::<UnixAddr>(running.channel.as_raw_fd(), &[IoSlice::new(&[0])], &control, flags, None) {
-            // An init that died already says why by its exit code.
-            Ok(_) | Err(nix::errno::Errno::EPIPE) => Ok(running),
-            Err(error) => Err(SandboxError::Watch { action: "describe the process", source: error.into() }),
-        }
+        Ok(running)
     }
 
     /// Hands over output until the init has closed the channel, which it does after everything of the step is dead.
@@ -271,24 +268,37 @@ impl Running {
         }
     }
 
-    fn kill(&mut self) -> io::Result<()> {
-        self.child.as_mut().map_or(Ok(()), Child::kill)
+    fn kill(&self) -> io::Result<()> {
+        self.init.map_or(Ok(()), |init| Ok(kill_process(init, Signal::KILL)?))
     }
 
     /// Waits for the init, which has been told to end or has ended.
     fn end(&mut self) -> Option<std::process::ExitStatus> {
-        self.child.take().and_then(|mut child| child.wait().ok())
+        let status = self
+            .init
+            .take()
+            .and_then(|init| rustix::io::retry_on_intr(|| waitpid(Some(init), WaitOptions::empty())).ok());
+        status.flatten().map(|(_, status)| std::process::ExitStatus::from_raw(status.as_raw()))
     }
 }
 
 impl Drop for Running {
     /// Ends the step when an error or a panic of the reader of its output leaves it alone.
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let killed = self.hang_up().and_then(|()| child.wait().map(drop));
-            debug_assert!(killed.is_ok(), "a child that was not waited for can be waited for");
+        if self.init.is_some() {
+            let hung_up = self.hang_up();
+            debug_assert!(hung_up.is_ok(), "a socket can be shut down");
+            self.end();
         }
     }
+}
+
+/// Waits for what an init says first: its process id.
+fn first_word(channel: &mut UnixStream) -> io::Result<Pid> {
+    let mut word = [0; 4];
+    channel.set_read_timeout(Some(BEGINNING))?;
+    channel.read_exact(&mut word)?;
+    Pid::from_raw(i32::from_ne_bytes(word)).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// The time until `deadline`.

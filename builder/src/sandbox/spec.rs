@@ -19,8 +19,6 @@ pub(super) const INIT: &str = "rbuild-init";
 /// Everything that the init must know. The bytes of standard input come on a descriptor of their own.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Spec {
-    /// The process id of rbuild: when it is not the parent any more, rbuild is dead.
-    pub(super) parent: u32,
     pub(super) lowers: Vec<OsString>,
     pub(super) upper: OsString,
     pub(super) work: OsString,
@@ -70,7 +68,6 @@ impl Spec {
     /// Puts together what `run` was given.
     pub(super) fn new(root: &Root, process: &Process, mounts: &[Mount], ground: Ground) -> Self {
         Self {
-            parent: std::process::id(),
             lowers: root.lowers.iter().map(|path| path.clone().into_os_string()).collect(),
             upper: root.upper.clone().into_os_string(),
             work: root.work.clone().into_os_string(),

@@ -22,6 +22,18 @@ pub(super) fn fork(child: impl FnOnce() -> u8) -> io::Result<Pid> {
     }
 }
 
+/// Makes a copy of this process, which must have one thread, as another child of its parent (`CLONE_PARENT`, clone(2)).
+/// Tells whether this is the copy.
+pub(super) fn fork_sibling() -> io::Result<bool> {
+    let flags = libc::c_long::from(libc::CLONE_PARENT | libc::SIGCHLD);
+    // SAFETY: without CLONE_VM, and with no stack given, the copy has its own memory and goes on from here as after
+    // fork(2); the process has one thread (the contract above), so no lock is held in the copy by a thread it lacks.
+    match unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) } {
+        -1 => Err(io::Error::last_os_error()),
+        pid => Ok(pid == 0),
+    }
+}
+
 /// Ends the process at once: no destructor, no exit handler and no flush of what the parent had buffered.
 fn leave(code: u8) -> ! {
     // SAFETY: `_exit` takes any number and does not return.

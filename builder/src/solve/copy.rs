@@ -231,11 +231,24 @@ impl Copying<'_> {
         }
         let before = context.first_digest(std::slice::from_ref(selected), rules, self.world.memo)?;
         let copied = std::slice::from_ref(selected);
-        let memo = self.world.memo;
-        let digest =
-            context.copy(copied, rules, memo, &mut |_, path: &Path, entry: &Entry, content: Bytes<'_>| {
-                self.selected(number, selected, path, entry.clone(), content)
-            })?;
+        // Where the bytes of a file with several names were placed, by its first name.
+        let mut placed: HashMap<PathBuf, PathBuf> = HashMap::new();
+        let digest = context.copy(copied, rules, self.world.memo, &mut |path, first, entry, content| {
+            let Some(target) = target(&self.destination, selected, path) else {
+                let directory = self.destination.path.clone();
+                return self.placement.directory(&directory);
+            };
+            if !self.wins(number, &target, &entry.kind) {
+                return Ok(());
+            }
+            if let Some(first) = first {
+                if let Some(bytes) = placed.get(first) {
+                    return self.placement.link(&target, bytes);
+                }
+                placed.insert(first.to_owned(), target.clone());
+            }
+            self.placement.place(&target, entry.clone(), content)
+        })?;
         if digest == before { Ok(()) } else { Err(Cause::ContextChanged) }
     }
 
@@ -300,22 +313,6 @@ impl Copying<'_> {
                 self.placement.place(target, entry, plain(&mut open()?))
             }
         }
-    }
-
-    /// Places what stands at `path` below a selected source.
-    fn selected(
-        &mut self,
-        number: usize,
-        selected: &Selected,
-        path: &Path,
-        entry: Entry,
-        content: Bytes<'_>,
-    ) -> Result<(), Cause> {
-        let Some(target) = target(&self.destination, selected, path) else {
-            let directory = self.destination.path.clone();
-            return self.placement.directory(&directory);
-        };
-        self.place(number, &target, entry, content)
     }
 
     fn place(&mut self, number: usize, target: &Path, entry: Entry, content: Bytes<'_>) -> Result<(), Cause> {

@@ -108,7 +108,17 @@ impl<'a> Placement<'a> {
             None
         };
         let now = Mtime { seconds: now(world), nanoseconds: 0 };
-        Ok(Self { view, layer, tree, owner: None, mode: None, made: HashMap::new(), last: None, now, needles: world.needles })
+        Ok(Self {
+            view,
+            layer,
+            tree,
+            owner: None,
+            mode: None,
+            made: HashMap::new(),
+            last: None,
+            now,
+            needles: world.needles,
+        })
     }
 
     /// Gives everything that is placed this owner and mode.

@@ -124,9 +124,12 @@ impl Prepared {
         let name = Path::new(&selected[0].name);
         let before = world.context.first_digest(selected, &Ignore::default(), world.memo)?;
         let after =
-            world.context.copy(selected, &Ignore::default(), world.memo, &mut |_, path: &Path, entry, content| {
+            world.context.copy(selected, &Ignore::default(), world.memo, &mut |path, first, entry, content| {
                 let path = if selected[0].directory { relative(path) } else { name };
-                Ok::<(), Cause>(writer.entry(path, entry, content.reader)?)
+                Ok::<(), Cause>(match first.map(relative).filter(|first| *first != path && selected[0].directory) {
+                    Some(first) => writer.hard_link(path, first)?,
+                    None => writer.entry(path, entry, content.reader)?,
+                })
             })?;
         writer.finish()?;
         if before != after {

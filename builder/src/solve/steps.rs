@@ -1,14 +1,15 @@
 //! One vertex after the other: found by now, or run.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use snapshot::NamedLock;
 
 use crate::cache::Job;
 use crate::graph::{Graph, Op, Vertex, VertexId};
+use crate::parallel::lock;
 use crate::progress::Step;
 
 use super::content::{self, Effort};
@@ -40,10 +41,6 @@ pub(super) struct Solver<'a> {
     ran: Vec<AtomicBool>,
     /// What was found when its turn came.
     found: Mutex<HashMap<usize, Found>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<'a> Solver<'a> {

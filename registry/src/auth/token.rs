@@ -1,7 +1,8 @@
 //! Tokens: asked of the service that a registry names, kept until shortly before they expire.
 //!
 //! With a password (or anonymously) this is a GET, with a stored identity token the `OAuth2` POST, both as the Docker
-//! Registry token protocol has them. The request never leaves the service's origin, because it holds a secret.
+//! Registry token protocol has them. Who signs in asks for an identity token too (`offline_token`), so that the password
+//! need not be kept. The request never leaves the service's origin, because it holds a secret.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -16,12 +17,14 @@ use super::{Access, Scopes, UNKNOWN, basic, header};
 use crate::credentials::Credential;
 use crate::origin::shown;
 use crate::transport::{Body, Request, Response, Transport};
-use crate::{Error, Exchange};
+use crate::{Action, Error, Exchange};
 
 /// Largest answer of a token service, in bytes.
 const ANSWER_LIMIT: u64 = 1024 * 1024;
 /// Lifetime of a token whose answer names none; the protocol's own value.
 const DEFAULT_LIFETIME: u64 = 60;
+/// What this client calls itself to token services.
+const CLIENT: &str = "rbuild";
 /// Longest lifetime that is believed; beyond it the clock could overflow.
 const LONGEST_LIFETIME: u64 = 30 * 24 * 3600;
 
@@ -29,6 +32,8 @@ const LONGEST_LIFETIME: u64 = 30 * 24 * 3600;
 #[derive(Clone)]
 pub(super) struct Token {
     pub(super) header: HeaderValue,
+    /// The identity token that came with it: in place of the password, or of the one before.
+    pub(super) identity: Option<String>,
     scopes: Scopes,
     until: Instant,
 }
@@ -46,6 +51,7 @@ struct Answer {
     token: Option<String>,
     access_token: Option<String>,
     expires_in: Option<u64>,
+    refresh_token: Option<String>,
 }
 
 impl Token {
@@ -90,6 +96,10 @@ pub(super) fn fetch(
         Some(Credential::Password { username, password }) => {
             authorization = Some(basic(access, &username, &password)?);
             add_query(&mut request.url, service, Some(&username));
+            if matches!(access.action, Action::SignIn(_)) {
+                let mut query = request.url.query_pairs_mut();
+                query.append_pair("offline_token", "true").append_pair("client_id", CLIENT);
+            }
         }
         Some(Credential::RegistryToken(_)) | None => add_query(&mut request.url, service, None),
     }
@@ -98,7 +108,7 @@ pub(super) fn fetch(
         request.body = Body::Bytes(&form);
     }
     let asked = Instant::now();
-    let mut backoff = transport.backoff();
+    let mut backoff = transport.backoff(&access.target.authority);
     loop {
         let result = transport.send(&request, authorization.clone());
         match result.and_then(|response| read(access, response, is_anonymous)) {
@@ -124,7 +134,7 @@ fn add_query(url: &mut Url, service: &Service, account: Option<&str>) {
 
 fn oauth_form(service: &Service, refresh_token: &str) -> Vec<u8> {
     let mut form = Serializer::new(String::new());
-    form.append_pair("grant_type", "refresh_token").append_pair("client_id", "rbuild");
+    form.append_pair("grant_type", "refresh_token").append_pair("client_id", CLIENT);
     form.append_pair("service", service.name.as_deref().unwrap_or_default());
     form.append_pair("scope", &service.scopes.texts().join(" ")).append_pair("refresh_token", refresh_token);
     form.finish().into_bytes()
@@ -161,5 +171,6 @@ fn token(access: &Access, answer: Answer, scopes: Scopes, asked: Instant) -> Res
     let lifetime = answer.expires_in.unwrap_or(DEFAULT_LIFETIME).min(LONGEST_LIFETIME);
     // A tenth is left for the request that the token is used in.
     let until = asked + Duration::from_secs(lifetime) * 9 / 10;
-    Ok(Token { header: header(access, &format!("Bearer {text}"))?, scopes, until })
+    let identity = filled(answer.refresh_token);
+    Ok(Token { header: header(access, &format!("Bearer {text}"))?, identity, scopes, until })
 }

@@ -9,6 +9,7 @@ use reqwest::{Method, StatusCode};
 use super::{Client, malformed};
 use crate::auth::Access;
 use crate::digest::Digester;
+use crate::retry::Backoff;
 use crate::transport::{Request, Response, unreachable};
 use crate::{Action, Error};
 
@@ -42,10 +43,10 @@ pub(super) fn pull(
     progress: &mut Progress<'_>,
 ) -> Result<(), Error> {
     progress.ranged = true;
-    let mut backoff = client.transport.backoff();
+    let mut backoff = client.backoff(access);
     loop {
         let before = (progress.done, progress.ranged);
-        match go_on(client, access, descriptor, progress) {
+        match go_on(client, access, descriptor, progress, &mut backoff) {
             Ok(()) => break,
             Err(error) => {
                 if progress.done > before.0 {
@@ -63,7 +64,13 @@ pub(super) fn pull(
 }
 
 /// Makes one request for what is missing, and writes what comes.
-fn go_on(client: &Client, access: &Access, descriptor: &Descriptor, progress: &mut Progress<'_>) -> Result<(), Error> {
+fn go_on(
+    client: &Client,
+    access: &Access,
+    descriptor: &Descriptor,
+    progress: &mut Progress<'_>,
+    backoff: &mut Backoff<'_>,
+) -> Result<(), Error> {
     if progress.done > 0 && progress.done == progress.size {
         return Ok(());
     }
@@ -72,7 +79,7 @@ fn go_on(client: &Client, access: &Access, descriptor: &Descriptor, progress: &m
     if is_range && let Ok(range) = HeaderValue::from_str(&format!("bytes={}-", progress.done)) {
         request.headers.insert(RANGE, range);
     }
-    client.attempt(access, &request, &mut |response| {
+    client.attempt(access, &request, backoff, &mut |response| {
         if response.header(CONTENT_ENCODING.as_str()).is_some_and(|encoding| encoding != "identity") {
             return Err(malformed(&access.action, "the blob comes in an encoding that was not asked for"));
         }

@@ -59,7 +59,7 @@ impl Session<'_> {
     ) -> Result<(), Error> {
         let mut sent = 0;
         while sent < chunk.len() {
-            let error = match self.patch(at, start + sent as u64, &chunk[sent..]) {
+            let error = match self.patch(at, start + sent as u64, &chunk[sent..], backoff) {
                 Ok((next, stated)) => {
                     *at = next;
                     // Fewer bytes than were sent: the rest follows.
@@ -82,7 +82,13 @@ impl Session<'_> {
     }
 
     /// PATCH of one part, which begins at `start`. Answers where to go on, and how much the registry says to have.
-    fn patch(&self, at: &Location, start: u64, part: &[u8]) -> Result<(Location, Option<u64>), Error> {
+    fn patch(
+        &self,
+        at: &Location,
+        start: u64,
+        part: &[u8],
+        backoff: &mut Backoff<'_>,
+    ) -> Result<(Location, Option<u64>), Error> {
         let access = self.access;
         let mut request = Request::new(&access.action, Method::PATCH, at.url.clone());
         request.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -91,7 +97,7 @@ impl Session<'_> {
             request.headers.insert(CONTENT_RANGE, range);
         }
         request.body = Body::Bytes(part);
-        self.client.attempt(access, &request, &mut |response| match response.status() {
+        self.client.attempt(access, &request, backoff, &mut |response| match response.status() {
             StatusCode::ACCEPTED | StatusCode::NO_CONTENT | StatusCode::CREATED => {
                 let next = location(self.client, access, &response)?;
                 Ok((Location { chunk: at.chunk, ..next }, offset(&response)))
@@ -119,14 +125,20 @@ impl Session<'_> {
     }
 
     /// PUT with the digest: makes the upload a blob.
-    pub(super) fn finish(&self, at: Location, digest: &Digest, body: Body<'_>) -> Result<(), Error> {
+    pub(super) fn finish(
+        &self,
+        at: Location,
+        digest: &Digest,
+        body: Body<'_>,
+        backoff: &mut Backoff<'_>,
+    ) -> Result<(), Error> {
         let access = self.access;
         let mut url = at.url;
         url.query_pairs_mut().append_pair("digest", digest.as_ref());
         let mut request = Request::new(&access.action, Method::PUT, url);
         request.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         request.body = body;
-        self.client.attempt(access, &request, &mut |response| match response.status() {
+        self.client.attempt(access, &request, backoff, &mut |response| match response.status() {
             StatusCode::CREATED | StatusCode::OK | StatusCode::NO_CONTENT => {
                 check_stated(&response, digest, &access.action)
             }
@@ -138,7 +150,8 @@ impl Session<'_> {
     pub(super) fn cancel(&self, at: Location) -> Result<(), Error> {
         let access = self.access;
         let request = Request::new(&access.action, Method::DELETE, at.url);
-        self.client.attempt(access, &request, &mut |response| match response.status() {
+        let mut backoff = self.client.backoff(access);
+        self.client.attempt(access, &request, &mut backoff, &mut |response| match response.status() {
             status if status.is_success() => Ok(()),
             _ => Err(response.refusal(&access.action)),
         })

@@ -69,7 +69,7 @@ impl<'a> Upload<'a> {
     fn send_pending(&mut self) {
         let Some(at) = &mut self.at else { return };
         let session = Session { client: self.client, access: &self.access };
-        let mut backoff = self.client.transport.backoff();
+        let mut backoff = self.client.backoff(&self.access);
         if session.send(at, self.sent, &self.pending, &mut backoff).is_ok() {
             self.sent += self.pending.len() as u64;
         } else {
@@ -99,8 +99,9 @@ impl<'a> Upload<'a> {
             self.send_pending();
         }
         let session = Session { client: self.client, access: &self.access };
+        let mut backoff = self.client.backoff(&self.access);
         if let Some(at) = self.at
-            && session.finish(at, descriptor.digest(), Body::Empty).is_ok()
+            && session.finish(at, descriptor.digest(), Body::Empty, &mut backoff).is_ok()
         {
             return Ok(Pushed::Uploaded);
         }

@@ -26,7 +26,7 @@ pub(super) struct Upload<'a> {
 
 impl<'a> Upload<'a> {
     pub(super) fn run(mut self) -> Result<(), Error> {
-        let mut backoff = self.session.client.transport.backoff();
+        let mut backoff = self.session.client.backoff(self.access());
         let mut in_chunks = false;
         loop {
             let Err(error) = self.try_once(in_chunks, &mut backoff) else { return Ok(()) };
@@ -56,7 +56,8 @@ impl<'a> Upload<'a> {
             None => self.session.begin()?,
         };
         let failure = Failure::default();
-        let result = if in_chunks { self.chunks(begun, &failure, backoff) } else { self.whole(begun, &failure) };
+        let result =
+            if in_chunks { self.chunks(begun, &failure, backoff) } else { self.whole(begun, &failure, backoff) };
         // What went wrong with the content explains what the registry made of it.
         match lock(&failure).take() {
             Some(error) => Err(error),
@@ -68,8 +69,8 @@ impl<'a> Upload<'a> {
         self.session.access
     }
 
-    fn finish(&self, at: Location, body: Body<'_>) -> Result<(), Error> {
-        self.session.finish(at, self.descriptor.digest(), body)
+    fn finish(&self, at: Location, body: Body<'_>, backoff: &mut Backoff<'_>) -> Result<(), Error> {
+        self.session.finish(at, self.descriptor.digest(), body, backoff)
     }
 
     fn content(&self, failure: &Failure) -> Result<Content, Error> {
@@ -81,15 +82,15 @@ impl<'a> Upload<'a> {
 
     /// PUT of everything. What is small is sent from memory: then a refusal that comes before the end of the body is
     /// heard, and not only that the connection broke.
-    fn whole(&self, begun: Location, failure: &Failure) -> Result<(), Error> {
+    fn whole(&self, begun: Location, failure: &Failure, backoff: &mut Backoff<'_>) -> Result<(), Error> {
         if self.descriptor.size() <= CHUNK {
             let mut bytes = Vec::new();
             let read = self.content(failure)?.read_to_end(&mut bytes);
             read.map_err(|source| Error::Read { action: Box::new(self.access().action.clone()), source })?;
-            return self.finish(begun, if bytes.is_empty() { Body::Empty } else { Body::Bytes(&bytes) });
+            return self.finish(begun, if bytes.is_empty() { Body::Empty } else { Body::Bytes(&bytes) }, backoff);
         }
         let open = || self.content(failure).map(|content| Box::new(content) as Box<dyn Read + Send>);
-        self.finish(begun, Body::Stream { size: self.descriptor.size(), open: &open })
+        self.finish(begun, Body::Stream { size: self.descriptor.size(), open: &open }, backoff)
     }
 
     /// PATCH for each chunk, then PUT of nothing.
@@ -103,7 +104,7 @@ impl<'a> Upload<'a> {
             self.session.send(&mut at, start, &chunk, backoff)?;
             start += chunk.len() as u64;
         }
-        self.finish(at, Body::Empty)
+        self.finish(at, Body::Empty, backoff)
     }
 }
 

@@ -12,8 +12,8 @@ use fs_err::os::unix::fs::OpenOptionsExt;
 use serde_json::{Map, Value, json};
 
 use super::file::CredentialFile;
-use super::helper::{self, Helper};
-use super::{normal_key, server_key};
+use super::helper::{self, Helper, TOKEN_USER};
+use super::{IdentityToken, normal_key, server_key};
 use crate::Error;
 use crate::reference::authority;
 
@@ -28,16 +28,28 @@ pub enum Kept {
 
 /// Keeps a user name and password for a registry (`host` or `host:port`), in the file or with the helper that it names.
 pub fn store(path: &Path, registry: &str, username: &str, password: &str) -> Result<Kept, Error> {
+    let entry = json!({"auth": STANDARD.encode(format!("{username}:{password}"))});
+    keep(path, registry, (username, password), entry)
+}
+
+/// Keeps an identity token, and no password, for a user of a registry, where [`store`] would keep the password.
+pub fn store_token(path: &Path, registry: &str, username: &str, token: &IdentityToken) -> Result<Kept, Error> {
+    let entry = json!({"auth": STANDARD.encode(format!("{username}:")), "identitytoken": token.0});
+    keep(path, registry, (TOKEN_USER, &token.0), entry)
+}
+
+/// Keeps a secret with the helper, or an entry in the file.
+fn keep(path: &Path, registry: &str, (username, secret): (&str, &str), entry: Value) -> Result<Kept, Error> {
     let registry = registry_key(registry)?;
     let (helper, mut config) = open(path, &registry)?;
     let entry = match &helper {
         Some(helper) => {
-            let secret = json!({"ServerURL": server_key(&registry), "Username": username, "Secret": password});
+            let secret = json!({"ServerURL": server_key(&registry), "Username": username, "Secret": secret});
             helper::tell(helper, "store", &registry, secret.to_string().as_bytes())?;
             // Docker writes an empty entry beside a helper: it says that there is something.
             json!({})
         }
-        None => json!({"auth": STANDARD.encode(format!("{username}:{password}"))}),
+        None => entry,
     };
     let auths = config.entry("auths").or_insert_with(|| json!({}));
     let Value::Object(auths) = auths else { return Err(syntax(path, "its `auths` is not a JSON object")) };

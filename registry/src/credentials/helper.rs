@@ -23,6 +23,9 @@ const TIME_LIMIT: Duration = Duration::from_secs(30);
 /// What a helper prints when it knows the registry not: `credentials.NewErrCredentialsNotFound`.
 const NOT_FOUND: &[u8] = b"credentials not found";
 
+/// The user name that stands for an identity token in place of a password.
+pub(super) const TOKEN_USER: &str = "<token>";
+
 /// The checked name of a helper.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Helper(String);
@@ -86,7 +89,7 @@ pub(super) fn run(command: Command, registry: &str) -> Result<Option<Credential>
     }
     let output: Output = serde_json::from_slice(&output).map_err(|_| "its output is not of the protocol".to_owned())?;
     Ok(Some(match output.username.as_str() {
-        "<token>" => Credential::IdentityToken(output.secret),
+        TOKEN_USER => Credential::IdentityToken(output.secret),
         _ => Credential::Password { username: output.username, password: output.secret },
     }))
 }

@@ -11,7 +11,7 @@ use super::http::{Head, Reply};
 use crate::auth::Scopes;
 use crate::transport::lock;
 
-/// The refresh token that stands for the user.
+/// The refresh token that stands for the user; given to whoever asks for one (`offline_token`) with the password.
 const REFRESH_TOKEN: &str = "refresh";
 
 /// What a registry asks of its clients. `Debug` is that of test data: nothing in it is secret.
@@ -46,7 +46,7 @@ pub enum Access {
 pub(super) struct Tokens(BTreeMap<String, (Scopes, u32)>);
 
 /// Says why a request may not be answered.
-pub(super) fn refusal(shared: &Shared, head: &Head) -> Option<Reply> {
+pub(super) fn refusal(shared: &Shared, host: &str, head: &Head) -> Option<Reply> {
     let sent = head.header("authorization");
     let unauthorized = |challenge: String| Some(Reply::error(401, "UNAUTHORIZED").with("www-authenticate", challenge));
     match &shared.access {
@@ -67,7 +67,7 @@ pub(super) fn refusal(shared: &Shared, head: &Head) -> Option<Reply> {
                 *used += 1;
                 return None;
             }
-            let realm = realm.clone().unwrap_or_else(|| format!("http://{}/token", shared.host));
+            let realm = realm.clone().unwrap_or_else(|| format!("http://{host}/token"));
             let scope = needed.texts().join(" ");
             unauthorized(format!(r#"Bearer realm="{realm}",service="test",scope="{scope}""#))
         }
@@ -96,6 +96,8 @@ pub(super) fn token(shared: &Shared, head: &Head, body: &[u8]) -> Reply {
         form_urlencoded::parse(head.query.as_bytes()).into_owned().collect()
     };
     let field = |name: &str| form.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    // Whoever asks for it with the password gets a refresh token to keep instead.
+    let is_offline = field("offline_token") == Some("true") && head.header("authorization").is_some();
     let is_user = match (head.header("authorization"), field("refresh_token")) {
         (Some(sent), _) if sent == basic(username, password) => true,
         (None, Some(REFRESH_TOKEN)) => field("grant_type") == Some("refresh_token"),
@@ -118,7 +120,10 @@ pub(super) fn token(shared: &Shared, head: &Head, body: &[u8]) -> Reply {
     let token = format!("token-{}", tokens.0.len());
     tokens.0.insert(token.clone(), (granted, 0));
     let key = if head.method == "POST" { "access_token" } else { "token" };
-    let body = serde_json::json!({key: token, "expires_in": 300});
+    let mut body = serde_json::json!({key: token, "expires_in": 300});
+    if is_offline {
+        body["refresh_token"] = REFRESH_TOKEN.into();
+    }
     Reply::new(200).with("content-type", "application/json").body(body.to_string().into_bytes())
 }
 

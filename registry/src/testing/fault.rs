@@ -85,28 +85,32 @@ pub enum Fault {
     DropHeader(&'static str),
     /// A header has this value.
     SetHeader(&'static str, String),
-    /// All uploads that were begun are forgotten first.
+    /// All uploads that were begun are forgotten first; a proxy cannot do that.
     ForgetUploads,
 }
 
 /// A scripted fault.
 #[derive(Debug)]
 pub(super) struct Rule {
-    pub(super) when: When,
+    when: When,
     pub(super) fault: Fault,
     /// Matching requests so far.
-    pub(super) seen: u32,
+    seen: u32,
 }
 
 /// Faults by chance.
 #[derive(Debug)]
 pub(super) struct Random {
-    pub(super) state: u64,
+    state: u64,
     /// Requests of a hundred that fail.
-    pub(super) percent: u64,
+    percent: u64,
 }
 
 impl Random {
+    pub(super) fn new(seed: u64, percent: u64) -> Self {
+        Self { state: seed, percent }
+    }
+
     /// What happens to the next request.
     pub(super) fn next(&mut self) -> Option<Fault> {
         // SplitMix64 (Steele, Lea, Flood 2014).
@@ -129,6 +133,10 @@ impl Random {
 }
 
 impl Rule {
+    pub(super) fn new(when: When, fault: Fault) -> Self {
+        Self { when, fault, seen: 0 }
+    }
+
     /// Counts a request, and says whether the fault happens to it.
     pub(super) fn strikes(&mut self, head: &Head) -> bool {
         let is_method = self.when.method.as_ref().is_none_or(|method| *method == head.method);
@@ -154,7 +162,7 @@ pub(super) fn spoil_reply(faults: &[Fault], reply: &mut Reply) {
             Fault::Status(status) => *reply = Reply::new(*status),
             Fault::Answer { status, headers, body } => {
                 let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-                *reply = Reply { status: *status, headers, body: body.clone() };
+                *reply = Reply { status: *status, headers, body: body.clone(), length: None };
             }
             Fault::Truncate(length) => reply.body.truncate(*length),
             Fault::Flip(at) => {

@@ -1,4 +1,4 @@
-//! As much of HTTP/1.1 as a test server needs: requests with a length or in chunks, answers with a length.
+//! As much of HTTP/1.1 as a test server needs: messages with a length or in chunks, answers with a length.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read, Write};
@@ -24,6 +24,8 @@ pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
+    /// The length that is stated, if it is not the body's: the answer to a HEAD has none.
+    pub(super) length: Option<usize>,
 }
 
 impl Head {

@@ -9,6 +9,7 @@ use reqwest::header::{CONTENT_LENGTH, HeaderMap, LOCATION};
 use serde::Deserialize;
 use url::Url;
 
+use super::slots::Slot;
 use super::unreachable;
 use crate::retry::retry_after;
 use crate::{Action, Answer, AnswerError, Error, Exchange, Timeouts};
@@ -27,6 +28,8 @@ pub(crate) struct Response {
     pub(crate) url: Url,
     /// Whether a redirect led to another origin than the request's.
     pub(crate) is_foreign: bool,
+    /// Held until the body is read.
+    pub(crate) slot: Option<Slot>,
     pace: Pace,
 }
 
@@ -56,7 +59,7 @@ impl Pace {
 
 impl Response {
     pub(crate) fn new(inner: HttpResponse, url: Url, pace: Pace) -> Self {
-        Self { inner, url, is_foreign: false, pace }
+        Self { inner, url, is_foreign: false, slot: None, pace }
     }
 
     pub(crate) fn status(&self) -> StatusCode {
@@ -79,7 +82,7 @@ impl Response {
 
     /// The body, which fails when it comes too slowly.
     pub(crate) fn body(self) -> impl Read {
-        BodyReader { inner: self.inner, pace: self.pace, bytes: 0 }
+        BodyReader { inner: self.inner, pace: self.pace, bytes: 0, _slot: self.slot }
     }
 
     /// Reads a whole body of at most `limit` bytes.
@@ -140,6 +143,7 @@ struct BodyReader {
     inner: HttpResponse,
     pace: Pace,
     bytes: u64,
+    _slot: Option<Slot>,
 }
 
 impl Read for BodyReader {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use oci_spec::image::MediaType;
+use registry::credentials::edit;
 use registry::testing::{Access, Fault, Logged, Registry, When};
 use registry::{Client, Credentials, Error, Options, Pushed};
 
@@ -290,4 +291,44 @@ fn debug_of_a_client_in_use_shows_no_secret() {
     client.manifest(&registry.reference("x:1")).unwrap();
     let text = format!("{client:?}");
     assert!(!text.contains("hunter2") && !text.contains("token-"), "{text}");
+}
+
+#[test]
+fn who_signs_in_may_keep_an_identity_token_instead_of_the_password() {
+    let registry = token_registry(None);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.json");
+    let token = client_of(&registry).sign_in(&registry.host()).unwrap().unwrap();
+    assert_eq!(format!("{token:?}"), "IdentityToken([redacted])");
+    edit::store_token(&path, &registry.host(), "user", &token).unwrap();
+    let text = fs_err::read_to_string(&path).unwrap();
+    assert!(!text.contains("hunter2") && !text.contains(&secret()), "{text}");
+    registry.take_log();
+    let credentials = Credentials::from_files([path]).unwrap();
+    let client = Client::new(Options { credentials, ..quick() }).unwrap();
+    assert!(client.sign_in(&registry.host()).is_ok());
+    client.push_blob(&registry.reference("x"), &descriptor(b"abc"), None, &opener(b"abc")).unwrap();
+    let log = registry.take_log();
+    let asked: Vec<&str> =
+        log.iter().filter(|entry| entry.path == "/token").map(|entry| entry.method.as_str()).collect();
+    assert_eq!(asked, ["POST", "POST"]);
+    assert!(!log.iter().any(|entry| entry.headers.values().any(|value| value.contains(&secret()))));
+    // A registry that has no tokens has none to keep.
+    let basic = basic_registry();
+    assert_eq!(client_of(&basic).sign_in(&basic.host()).unwrap(), None);
+}
+
+#[test]
+fn an_identity_token_that_is_replaced_is_used_from_then_on() {
+    let registry = token_registry(None);
+    // The service takes the first, gives a token that is not good, and another identity token, which is.
+    let body = br#"{"access_token": "stale", "refresh_token": "refresh"}"#.to_vec();
+    registry.fault(When::path("/token"), Fault::Answer { status: 200, headers: Vec::new(), body });
+    let text = serde_json::json!({"auths": {registry.host(): {"identitytoken": "first"}}}).to_string();
+    let credentials = Credentials::default().with_text("test", &text).unwrap();
+    let client = Client::new(Options { credentials, ..quick() }).unwrap();
+    let reference = registry.reference("x");
+    assert!(matches!(client.has_blob(&reference, &digest(b"")), Err(Error::Unauthorized { .. })));
+    assert!(!client.has_blob(&reference, &digest(b"")).unwrap());
+    assert_eq!(count(&registry.take_log(), "POST", "/token"), 2);
 }

@@ -15,7 +15,10 @@ mod stream;
 mod table;
 mod trust;
 
-use std::io::{self, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use oci_spec::image::{Descriptor, Digest, MediaType, Platform};
@@ -98,6 +101,53 @@ fn count(log: &[Logged], method: &str, part: &str) -> usize {
 fn pull(registry: &Registry, name: &str, bytes: &[u8]) -> Result<Vec<u8>, Error> {
     let mut out = Vec::new();
     client().pull_blob(&registry.reference(name), &descriptor(bytes), &mut out).map(|()| out)
+}
+
+/// A server that has no blob, and tells the most requests that it had at once.
+fn counting() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::<AtomicUsize>::default());
+    let told = Arc::clone(&most);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (stream, now, most) = (stream.unwrap(), Arc::clone(&now), Arc::clone(&most));
+            std::thread::spawn(move || {
+                let mut lines = BufReader::new(&stream).lines();
+                while let Some(Ok(line)) = lines.next() {
+                    // The question for the scheme comes before, and is no transfer.
+                    if line.starts_with("HEAD") {
+                        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        std::thread::sleep(Duration::from_millis(10));
+                        now.fetch_sub(1, Ordering::SeqCst);
+                    }
+                    if !line.is_empty() {
+                        continue;
+                    }
+                    (&stream).write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").unwrap();
+                }
+            });
+        }
+    });
+    (host, told)
+}
+
+#[test]
+fn a_host_gets_so_many_requests_at_once_from_all_threads() {
+    let hosts = [counting(), counting()];
+    let client = Client::new(Options { requests: 2, ..quick() }).unwrap();
+    std::thread::scope(|scope| {
+        for (host, _) in &hosts {
+            let (client, reference) = (&client, registry::reference::parse(&format!("{host}/x")).unwrap());
+            for number in 0..6_u8 {
+                let reference = reference.clone();
+                scope.spawn(move || assert!(!client.has_blob(&reference, &digest(&[number])).unwrap()));
+            }
+        }
+    });
+    for (_, most) in hosts {
+        assert!((1..=2).contains(&most.load(Ordering::SeqCst)));
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Images read from mirrors, and registries by other names.
 
+use std::io;
+use std::net::TcpListener;
 use std::path::Path;
 
 use oci_spec::image::MediaType;
@@ -85,4 +87,33 @@ fn an_error_names_the_mirrors_and_they_get_no_password() {
     assert!(error.to_string().ends_with(&expected), "{error}");
     assert!(mirror.take_log().iter().all(|entry| entry.header("authorization").is_none()));
     assert_eq!(count(&own.take_log(), "GET", "manifests"), 2);
+}
+
+#[test]
+fn a_mirror_that_is_not_there_is_asked_once() {
+    let own = Registry::start().unwrap();
+    let image = own.put_image("real/x", "1", &config("linux/amd64"), &[b"layer"]);
+    // An address that no other test uses, at which nobody listens at first.
+    let listener = TcpListener::bind("127.78.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let (client, name) = (client(&address.to_string(), &own), reference::parse("name.test/team/x:1").unwrap());
+    assert_eq!(client.manifest(&name).unwrap().descriptor, image);
+    let listener = TcpListener::bind(address).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    client.pull_blob(&name, &descriptor(b"layer"), &mut Vec::new()).unwrap();
+    let missing = client.manifest(&reference::parse("name.test/team/y:1").unwrap()).unwrap_err();
+    assert!(missing.to_string().ends_with(&format!("`{address}/copy/y`: gave no answer before)")), "{missing}");
+    assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn a_mirror_in_trouble_is_asked_twice_and_the_registry_often() {
+    let (mirror, own) = (Registry::start().unwrap(), Registry::start().unwrap());
+    for registry in [&mirror, &own] {
+        registry.fault(When::path("manifests/").always(), Fault::Status(503));
+    }
+    client(&mirror.host(), &own).manifest(&reference::parse("name.test/team/x:1").unwrap()).unwrap_err();
+    assert_eq!(count(&mirror.take_log(), "GET", "manifests"), 2);
+    assert_eq!(count(&own.take_log(), "GET", "manifests"), 4);
 }

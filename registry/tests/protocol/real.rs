@@ -41,7 +41,8 @@ impl Real {
         );
         fs_err::write(at("config.yml"), text.replace("DIR", directory.path().to_str().unwrap())).unwrap();
         let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(at("config.yml")).stdout(Stdio::null()).stderr(Stdio::null());
+        let log = fs_err::File::create(at("log")).unwrap().into_file();
+        command.arg("serve").arg(at("config.yml")).stdout(log).stderr(Stdio::null());
         let process = command.spawn().expect("this test needs a registry: apt-get install docker-registry");
         let mut real = Self { process, host, directory };
         let end = Instant::now() + Duration::from_secs(20);
@@ -51,6 +52,11 @@ impl Real {
             thread::sleep(Duration::from_millis(20));
         }
         real
+    }
+
+    /// The requests that it has answered, a line each.
+    pub(super) fn log(&self) -> String {
+        fs_err::read_to_string(self.directory.path().join("log")).unwrap()
     }
 
     pub(super) fn reference(&self, name: &str) -> Reference {

@@ -1,13 +1,14 @@
 //! Every fault that a registry, or what lies between, can have, on pull and on push: right or refused, never short, and
-//! never many requests. And a hundred layers through one that fails every fifth time.
+//! never many requests. And a hundred layers through a proxy that fails every fifth time.
 
 use std::time::Duration;
 
 use oci_spec::image::{Descriptor, MediaType};
-use registry::testing::{Access, Fault, Registry, When};
-use registry::{Client, Credentials, Error, Options, Retry, Timeouts};
+use registry::testing::{Access, Fault, Proxy, Registry, When};
+use registry::{Client, Credentials, Error, Options, Reference, Retry, Timeouts};
 use serde_json::json;
 
+use super::real::Real;
 use super::{config, content, descriptor, digest, opener, platform, quick};
 
 const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -55,24 +56,31 @@ fn client() -> Client {
 }
 
 fn push(client: &Client, registry: &Registry, layers: &[Vec<u8>]) -> Result<(), Error> {
-    let (reference, config) = (registry.reference("x:1"), config("linux/amd64"));
+    push_to(client, &registry.reference("x:1"), layers)
+}
+
+fn push_to(client: &Client, reference: &Reference, layers: &[Vec<u8>]) -> Result<(), Error> {
+    let config = config("linux/amd64");
     let mut config_descriptor = descriptor(&config);
     config_descriptor.set_media_type(MediaType::ImageConfig);
-    client.push_blob(&reference, &config_descriptor, None, &opener(&config))?;
+    client.push_blob(reference, &config_descriptor, None, &opener(&config))?;
     for layer in layers {
-        client.push_blob(&reference, &descriptor(layer), None, &opener(layer))?;
+        client.push_blob(reference, &descriptor(layer), None, &opener(layer))?;
     }
     let layers: Vec<Descriptor> = layers.iter().map(|layer| descriptor(layer)).collect();
     let manifest = json!({"schemaVersion": 2, "mediaType": OCI, "config": config_descriptor, "layers": layers});
-    client.push_manifest(&reference, OCI, manifest.to_string().as_bytes()).map(drop)
+    client.push_manifest(reference, OCI, manifest.to_string().as_bytes()).map(drop)
 }
 
 fn pull(client: &Client, registry: &Registry) -> Result<Vec<Vec<u8>>, Error> {
-    let reference = registry.reference("x:1");
-    let found = client.resolve(&reference, &platform("linux/amd64"))?;
+    pull_from(client, &registry.reference("x:1"))
+}
+
+fn pull_from(client: &Client, reference: &Reference) -> Result<Vec<Vec<u8>>, Error> {
+    let found = client.resolve(reference, &platform("linux/amd64"))?;
     let layer = |layer: &Descriptor| {
         let mut out = Vec::new();
-        client.pull_blob(&reference, layer, &mut out).map(|()| out)
+        client.pull_blob(reference, layer, &mut out).map(|()| out)
     };
     found.manifest.layers().iter().map(layer).collect()
 }
@@ -193,17 +201,18 @@ fn an_upload_that_nobody_reads_ends() {
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
 
-/// A hundred layers to and from a registry at which every fifth request fails, in one of many ways.
-fn survive(seed: u64) {
-    let registry = Registry::start().unwrap();
+/// A hundred layers to and from a registry, through a proxy at which every fifth request fails in one of many ways.
+fn survive(host: &str, seed: u64) {
+    let proxy = Proxy::start(host).unwrap();
+    proxy.fail_at_random(seed, 20);
+    let reference = proxy.reference(&format!("x{seed}:1"));
     let layers: Vec<Vec<u8>> = (0..100_usize).map(|number| content(2000 + number * 37)[number..].to_vec()).collect();
     let retry = Retry { attempts: 12, first_wait: Duration::from_millis(1), ..Retry::default() };
     let client = Client::new(Options { retry, ..quick() }).unwrap();
-    registry.fail_at_random(seed, 20);
-    push(&client, &registry, &layers).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-    let found = pull(&client, &registry).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    push_to(&client, &reference, &layers).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    let found = pull_from(&client, &reference).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     assert!(found == layers, "seed {seed}");
-    let log = registry.take_log();
+    let log = proxy.take_log();
     let failed = log.iter().filter(|entry| entry.status == 0 || entry.status >= 500 || entry.status == 429).count();
     let share = failed * 100 / log.len();
     assert!((12..=28).contains(&share), "seed {seed}: {share} of a hundred failed");
@@ -211,10 +220,24 @@ fn survive(seed: u64) {
 }
 
 #[test]
-fn a_hundred_layers_survive_a_registry_that_fails_at_random() {
+fn a_hundred_layers_survive_a_proxy_that_fails_at_random() {
+    let registry = Registry::start().unwrap();
+    let host = registry.host();
     std::thread::scope(|scope| {
         for first in 0..4 {
-            scope.spawn(move || (first..20).step_by(4).for_each(survive));
+            let host = &host;
+            scope.spawn(move || (first..20).step_by(4).for_each(|seed| survive(host, seed)));
+        }
+    });
+}
+
+#[test]
+fn a_hundred_layers_survive_it_before_the_real_registry() {
+    let real = Real::start("", &[]);
+    std::thread::scope(|scope| {
+        for seed in 20..23 {
+            let host = &real.host;
+            scope.spawn(move || survive(host, seed));
         }
     });
 }

@@ -101,6 +101,34 @@ fn a_client_shows_its_certificate_to_the_host_that_it_is_for() {
     assert!(matches!(error, Error::Certificate { .. }), "{error}");
 }
 
+#[test]
+fn what_speaks_http_2_is_spoken_to_in_it() {
+    let files = authority();
+    let real = behind_tls(files.path(), "");
+    let certificates = Certificates { authorities: vec![files.path().join("ca.crt")], ..Certificates::default() };
+    let client = Client::new(Options { certificates, ..quick() }).unwrap();
+    let reference = real.reference("x");
+    // Large ones side by side, each of several windows of the protocol, and a refusal before the end of the body.
+    thread::scope(|scope| {
+        for number in 0..4 {
+            let (client, reference) = (&client, &reference);
+            scope.spawn(move || {
+                let bytes = content(9_000_000 + number);
+                client.push_blob(reference, &descriptor(&bytes), None, &opener(&bytes)).unwrap();
+                let mut out = Vec::new();
+                client.pull_blob(reference, &descriptor(&bytes), &mut out).unwrap();
+                assert!(out == bytes);
+            });
+        }
+    });
+    let wrong = client.push_blob(&reference, &descriptor(b"right"), None, &opener(b"wrong")).unwrap_err();
+    assert!(matches!(wrong, Error::WrongDigest { .. }), "{wrong}");
+    let log = real.log();
+    let (new, old) = (log.matches(" HTTP/2.0\"").count(), log.matches(" HTTP/1.").count());
+    // One in plain http, which finds out that TLS is wanted.
+    assert!(new >= 16 && old <= 1, "{log}");
+}
+
 /// A token service: whoever has the password gets what is asked for, for some seconds.
 struct Tokens {
     host: String,

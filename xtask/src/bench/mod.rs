@@ -1,4 +1,5 @@
-//! rbuild against Debian's buildah: the same inputs on one machine in one run, samples taken in turn.
+//! rbuild against Debian's buildah: the same inputs on one machine in one run, samples taken in turn. Where images are
+//! moved and not built, it is against Debian's skopeo: [`transfer`].
 //!
 //! Stores, contexts and temporary files lie on tmpfs, so that a disk does not decide. A cold row begins each sample with a store
 //! that holds the base image alone; a warm row repeats a build that was made before; the row of the pull begins with nothing, and so do those whose steps are in a cache elsewhere ([`shared`]). Where a
@@ -10,6 +11,7 @@ mod builders;
 mod content;
 mod shared;
 mod table;
+mod transfer;
 mod workloads;
 
 use std::path::{Path, PathBuf};
@@ -46,7 +48,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     rbuild: Option<PathBuf>,
     /// Rows to run; all of them unless named
-    #[arg(long, value_name = "ROW", value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(WORKLOADS.iter().map(|row| row.name)))]
+    #[arg(long, value_name = "ROW", value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(WORKLOADS.iter().map(|row| row.name).chain([transfer::NAME])))]
     only: Vec<String>,
     /// Push the image to the registry in every row that builds one
     #[arg(long)]
@@ -64,11 +66,10 @@ struct Bench {
 /// Sets up, measures and prints the table.
 pub(crate) fn run(state: &State, arguments: &Arguments) -> Result<()> {
     ensure!(Uid::effective().is_root(), "the bench compares builds by root: run it as root");
-    let wanted =
-        |workload: &&Workload| arguments.only.is_empty() || arguments.only.iter().any(|row| row == workload.name);
+    let is_wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|row| row == name);
     let workloads: Vec<Workload> = WORKLOADS
         .iter()
-        .filter(wanted)
+        .filter(|workload| is_wanted(workload.name))
         .map(|workload| Workload {
             push: workload.push || arguments.push && workload.start != Start::Pull,
             ..*workload
@@ -79,7 +80,8 @@ pub(crate) fn run(state: &State, arguments: &Arguments) -> Result<()> {
         Some(path) => fs_err::canonicalize(path)?,
         None => rbuild::compile(state, Profile::Release)?.path,
     };
-    let most = workloads.iter().map(|workload| workload.scratch).max().unwrap_or(0);
+    let transfers = is_wanted(transfer::NAME).then_some(transfer::SCRATCH);
+    let most = workloads.iter().map(|workload| workload.scratch).chain(transfers).max().unwrap_or(0);
     let scratch = scratch(&arguments.scratch, most << 20)?;
     let conditions = builders::conditions(scratch.path(), arguments.samples)?;
     let bench = Bench { registry, scratch, rbuild, samples: arguments.samples };
@@ -88,7 +90,13 @@ pub(crate) fn run(state: &State, arguments: &Arguments) -> Result<()> {
         let name = workload.name;
         rows.push(bench.row(workload).with_context(|| format!("measuring the row {name}"))?);
     }
-    println!("{}", table::markdown(&rows));
+    if !rows.is_empty() {
+        println!("{}", table::markdown(&rows));
+    }
+    if transfers.is_some() {
+        let table = transfer::run(&bench.rbuild, bench.scratch.path(), bench.samples).context("measuring transfers")?;
+        println!("{table}");
+    }
     println!("{conditions}");
     Ok(())
 }

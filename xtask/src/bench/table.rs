@@ -57,6 +57,16 @@ impl Row {
     }
 }
 
+/// Two times in seconds, and the first as a part of the second.
+pub(super) fn seconds([rbuild, peer]: [Duration; 2]) -> String {
+    format!("{:.3} : {:.3} | {}", rbuild.as_secs_f64(), peer.as_secs_f64(), ratio(rbuild, peer))
+}
+
+/// Says whether a time is at most a peer's.
+pub(super) fn verdict(what: &str, rbuild: Duration, peer: Duration) -> String {
+    format!("{}: {what} at most skopeo's", if rbuild <= peer { "met" } else { "missed" })
+}
+
 fn part(part: Duration, whole: Duration) -> Option<f64> {
     (!whole.is_zero()).then(|| part.as_secs_f64() / whole.as_secs_f64())
 }

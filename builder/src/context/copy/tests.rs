@@ -42,7 +42,7 @@ fn exclusions_change_the_digest_as_they_change_the_copy() {
     let digest = context.digest(&selected, &exclude, &Memo::default()).unwrap();
     assert_ne!(digest, context.digest(&selected, &Ignore::default(), &Memo::default()).unwrap());
     let mut names = Vec::new();
-    let copied: Result<_, ContextError> = context.copy(&selected, &exclude, &Memo::default(), &mut |_, path, _, _| {
+    let copied: Result<_, ContextError> = context.copy(&selected, &exclude, &Memo::default(), &mut |path, _, _, _| {
         names.push(path.display().to_string());
         Ok(())
     });
@@ -58,18 +58,18 @@ fn a_copy_hands_out_the_bytes_of_each_match() {
     selected.extend(context.select("d/e").unwrap());
     let mut seen = Vec::new();
     let copied: Result<_, ContextError> =
-        context.copy(&selected, &Ignore::default(), &Memo::default(), &mut |index, path, entry, content| {
+        context.copy(&selected, &Ignore::default(), &Memo::default(), &mut |path, _, entry, content| {
             let mut bytes = Vec::new();
             content.reader.read_to_end(&mut bytes).unwrap();
             if let Kind::File { size } = entry.kind {
                 assert_eq!(size, bytes.len() as u64);
             }
-            seen.push((index, path.to_owned(), bytes.len()));
+            seen.push((path.to_owned(), bytes.len()));
             Ok(())
         });
     copied.unwrap();
-    let expected = [(0, "", LARGE), (1, "", 5), (2, "", 0), (2, "empty", 0)];
-    assert_eq!(seen, expected.map(|(index, path, length)| (index, PathBuf::from(path), length)));
+    let expected = [("", LARGE), ("", 5), ("", 0), ("empty", 0)];
+    assert_eq!(seen, expected.map(|(path, length)| (PathBuf::from(path), length)));
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_visitor_s_error_ends_the_copy() {
     let tree = Tree::new();
     let context = tree.context();
     let mut selected = context.select("d/file").unwrap();
-    let mut fail = |_, _: &Path, _: &Entry, _: Bytes<'_>| Err(Error::Visitor);
+    let mut fail = |_: &Path, _: Option<&Path>, _: &Entry, _: Bytes<'_>| Err(Error::Visitor);
     let copied = context.copy(&selected, &Ignore::default(), &Memo::default(), &mut fail);
     assert!(matches!(copied, Err(Error::Visitor)));
     selected[0].path = "gone".into();

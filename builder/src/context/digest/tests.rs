@@ -6,6 +6,7 @@ use std::time::Duration;
 use fs_err as fs;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
 
+use super::super::local::Modes;
 use super::*;
 
 /// Why a test cannot set an attribute.
@@ -99,7 +100,7 @@ fn labels_and_overlay_attributes_are_no_change() {
 }
 
 #[test]
-fn hard_links_and_files_that_are_not_selected_are_no_change() {
+fn links_and_files_that_are_not_selected_are_no_change() {
     same("d", |tree| {
         fs::write(tree.path("other"), "x").unwrap();
         fs::hard_link(tree.path("d/file"), tree.path("again")).unwrap();
@@ -113,6 +114,39 @@ fn an_equal_tree_of_another_name_has_the_same_digest() {
     fs::rename(tree.path("d"), tree.path("moved")).unwrap();
     assert_eq!(tree.digest("moved"), before);
     assert_eq!(Tree::new().digest("d"), before);
+}
+
+#[test]
+fn links_among_what_is_selected_count() {
+    let copied = |tree: &Tree| fs::copy(tree.path("d/file"), tree.path("d/z")).map(drop);
+    let linked = |tree: &Tree, to: &str| fs::hard_link(tree.path(to), tree.path("d/z"));
+    let digest = |make: &dyn Fn(&Tree) -> io::Result<()>| {
+        let tree = Tree::new();
+        fs::write(tree.path("d/same"), "bytes").unwrap();
+        make(&tree).unwrap();
+        [tree.digest("d"), tree.digest("d/*")]
+    };
+    let all = [digest(&copied), digest(&|tree| linked(tree, "d/file")), digest(&|tree| linked(tree, "d/same"))];
+    assert_ne!(all[0][0], all[1][0]);
+    assert_ne!(all[1][0], all[2][0]);
+    assert_ne!(all[0][0], all[2][0]);
+    // Each match is copied for itself.
+    assert!(all.iter().all(|digests| digests[1] == all[0][1]));
+}
+
+#[test]
+fn a_check_out_has_no_links() {
+    let tree = Tree::new();
+    let digest = || {
+        let context = LocalContext::open(tree.0.path(), Ignore::default()).unwrap().with_modes(Modes::Git);
+        let selected = context.select("d").unwrap();
+        context.digest(&selected, &Ignore::default(), &Memo::default()).unwrap()
+    };
+    fs::copy(tree.path("d/file"), tree.path("d/z")).unwrap();
+    let copied = digest();
+    fs::remove_file(tree.path("d/z")).unwrap();
+    fs::hard_link(tree.path("d/file"), tree.path("d/z")).unwrap();
+    assert_eq!(digest(), copied);
 }
 
 #[test]

@@ -187,7 +187,7 @@ fn a_match_that_becomes_a_link_is_not_followed() {
     symlink(secret.path(), tree.path("d")).unwrap();
     let mut seen = Vec::new();
     let copied: Result<_, ContextError> =
-        context.copy(&selected, &Ignore::default(), &Memo::default(), &mut |_, path, entry, content| {
+        context.copy(&selected, &Ignore::default(), &Memo::default(), &mut |path, _, entry, content| {
             seen.push((path.to_owned(), entry.kind.clone()));
             content.reader.read_to_string(&mut String::new()).unwrap();
             Ok(())

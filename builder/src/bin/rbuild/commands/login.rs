@@ -44,17 +44,21 @@ pub(crate) fn login(args: &LoginArgs) -> Result<(), Failure> {
     let credentials = Credentials::default().with_password(&args.registry, &args.username, &password);
     let client = Client::new(Options { credentials, ..registries::options(&args.registries)? });
     let client = client.map_err(|error| Failure::Other(error.into()))?;
-    client.sign_in(&args.registry).map_err(|error| Failure::Registry(error.into()))?;
+    let token = client.sign_in(&args.registry).map_err(|error| Failure::Registry(error.into()))?;
     let path = file()?;
-    let kept = edit::store(&path, &args.registry, &args.username, &password);
+    let kept = match &token {
+        Some(token) => edit::store_token(&path, &args.registry, &args.username, token),
+        None => edit::store(&path, &args.registry, &args.username, &password),
+    };
+    let what = if token.is_some() { "identity token, in place of the password," } else { "password" };
     match kept.map_err(|error| Failure::Other(error.into()))? {
         Kept::File => ui::note(&format!(
-            "logged in to {}; the password is in `{}`, which only you can read",
+            "logged in to {}; the {what} is in `{}`, which only you can read",
             args.registry,
             path.display()
         )),
         Kept::Helper(name) => {
-            ui::note(&format!("logged in to {}; docker-credential-{name} keeps the password", args.registry));
+            ui::note(&format!("logged in to {}; docker-credential-{name} keeps the {what}", args.registry));
         }
     }
     Ok(())
