@@ -119,9 +119,26 @@ impl Client {
     /// never gets a byte twice. What is in `out` may be used only after `Ok`: after [`Error::WrongDigest`] the caller
     /// has to begin again with a new writer. `urls` of the descriptor are not followed.
     pub fn pull_blob(&self, reference: &Reference, descriptor: &Descriptor, out: &mut dyn Write) -> Result<(), Error> {
-        let digest = descriptor.digest().clone();
-        let action = |repository| Action::PullBlob { repository, digest: digest.clone() };
-        let mut progress = pull::Progress::new(descriptor, out, &action(reference.repository().to_owned()))?;
+        self.pull(reference, descriptor, pull::Progress::verifying(reference, descriptor, out)?)
+    }
+
+    /// Does [`Client::pull_blob`] for an `out` that computes the digest itself: here the size alone is compared.
+    pub fn pull_blob_unverified(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        out: &mut dyn Write,
+    ) -> Result<(), Error> {
+        self.pull(reference, descriptor, pull::Progress::new(descriptor, out))
+    }
+
+    fn pull(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        mut progress: pull::Progress<'_>,
+    ) -> Result<(), Error> {
+        let action = |repository| Action::PullBlob { repository, digest: descriptor.digest().clone() };
         self.anywhere(reference, action, &mut |access| pull::pull(self, access, descriptor, &mut progress))
     }
 

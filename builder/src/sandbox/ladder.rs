@@ -247,6 +247,10 @@ impl Sandbox {
 }
 
 impl Executor for Sandbox {
+    fn warm(&self) {
+        self.zygote().ok();
+    }
+
     fn stacks_layers(&self) -> bool {
         self.ground.mounts
     }
