@@ -192,6 +192,19 @@ fn a_named_context_stands_in_for_an_image_and_a_stage() {
 }
 
 #[test]
+fn a_named_context_stands_in_for_the_target_itself() {
+    let bench = Bench::with("FROM no.such.host/base AS a\nRUN no-such-program\n");
+    fs_err::create_dir(bench.path("files")).unwrap();
+    fs_err::write(bench.path("files/f"), "x").unwrap();
+    let files = format!("a={}", bench.path("files").display());
+    assert_eq!(bench.image(&["--build-context", &files]).top(), "- 0644 0:0 f\n");
+    let busybox = format!("A=docker-image://{}", crate::common::base("busybox:latest"));
+    let image = bench.image(&["--target", "a", "--build-context", &busybox]);
+    assert_eq!(image.layers.len(), 1);
+    assert!(image.layers[0].contains_key("bin"), "{:?}", image.layers);
+}
+
+#[test]
 fn git_and_archives_can_be_named_contexts() {
     let bench = Bench::with("FROM scratch\nCOPY --from=git f /\nCOPY --from=web d/f /web\n");
     let server = Server::start(&repository(&bench.path("")));

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use oci_spec::image::{Descriptor, MediaType};
-use registry::testing::{Access, Fault, Registry, When};
+use registry::testing::{Access, Fault, Logged, Registry, When};
 use serde_json::{Value, json};
 use snapshot::digest::sha256;
 
@@ -115,6 +115,49 @@ fn an_index_of_three_platforms_keeps_its_digest_everywhere() {
             assert_eq!(source.manifest(&format!("{name}/back"), "1").unwrap().0, types[1]);
         }
     }
+}
+
+#[test]
+fn what_refers_to_an_image_goes_along_if_asked() {
+    let (source, target) = (Registry::start().unwrap(), Registry::start().unwrap());
+    target.enable_referrers();
+    let root = put_three(&source, "src", OCI);
+    let put = |subject: &Descriptor, text: &[u8]| {
+        let layer = source.put_blob("src", "text/plain".into(), text);
+        let empty = source.put_blob("src", "application/vnd.oci.empty.v1+json".into(), b"{}");
+        let kind = "application/vnd.test.note";
+        let manifest = json!({"schemaVersion": 2, "mediaType": OCI[0], "artifactType": kind, "config": empty,
+            "layers": [layer], "subject": subject});
+        let bytes = manifest.to_string().into_bytes();
+        // Without the API a client keeps the list.
+        let to = source.reference(&format!("src@{}", sha256(&bytes)));
+        let client = registry::Client::new(registry::Options::default()).unwrap();
+        client.push_manifest(&to, OCI[0], &bytes).unwrap();
+        Descriptor::new(OCI[0].into(), bytes.len() as u64, sha256(&bytes))
+    };
+    let index: oci_spec::image::ImageIndex = serde_json::from_slice(&source.manifest("src", "1").unwrap().1).unwrap();
+    let note = put(&root, b"of the index");
+    let notes = [note.clone(), put(&index.manifests()[1], b"of an image"), put(&note, b"of the note")];
+    let bench = Bench::new();
+    let [from, to, real] = [source.host(), target.host(), registry()].map(|host| format!("{host}/src:1"));
+    // A registry with the API, and one without.
+    for to in [to, real.replace("src", "interchange/referrers")] {
+        assert_eq!(copy(&bench, &["--referrers", &from, &to]), root.digest().to_string());
+        let client = registry::Client::new(registry::Options::default()).unwrap();
+        for (subject, note) in [&root, &index.manifests()[1], &notes[0]].into_iter().zip(&notes) {
+            let name = to.trim_end_matches(":1");
+            let subject = registry::reference::parse(&format!("{name}@{}", subject.digest())).unwrap();
+            let listed = client.referrers(&subject).unwrap();
+            assert_eq!(listed.iter().map(Descriptor::digest).collect::<Vec<_>>(), [note.digest()]);
+        }
+        let without = to.replace(":1", "/without:1");
+        copy(&bench, &[&from, &without]);
+        let without = registry::reference::parse(&without).unwrap();
+        assert!(client.referrers(&without).unwrap().is_empty());
+    }
+    let layout = format!("oci:{}", shown(&bench.path("l")));
+    let refused = Run::of(bench.rbuild().args(["copy", "--referrers", &from, &layout]));
+    assert!(refused.code == 1 && refused.stderr.contains("cannot go to `oci:"), "{}", refused.stderr);
 }
 
 #[test]
@@ -308,6 +351,40 @@ fn an_image_is_pushed_after_a_build_that_fetched_no_layer() {
     let target = Registry::start().unwrap();
     let pushed = Run::of(bench.rbuild().args(["push", "built:1", &format!("{}/x:1", target.host())]));
     assert_eq!(pushed.code, 0, "{}", pushed.stderr);
+}
+
+#[test]
+fn names_of_one_push_share_their_blobs_and_come_last() {
+    let (target, other) = (Registry::start().unwrap(), Registry::start().unwrap());
+    let bench = Bench::with("FROM scratch\nCOPY a /\nCOPY b /\n");
+    bench.file("a", "one");
+    bench.file("b", "another");
+    let names = [(&target, "one:1"), (&target, "one:2"), (&target, "two:1"), (&other, "one:1")];
+    let names = names.map(|(at, name)| format!("{}/{name}", at.host()));
+    let mut arguments: Vec<&str> = names.iter().flat_map(|name| ["-t", name.as_str()]).collect();
+    arguments.push("--push");
+    bench.build(&arguments);
+    let expected = target.manifest("one", "1").unwrap();
+    for (at, repository, tag) in [(&target, "one", "2"), (&target, "two", "1"), (&other, "one", "1")] {
+        assert_eq!(at.manifest(repository, tag).as_ref(), Some(&expected), "{repository}:{tag}");
+    }
+    for (at, is_mounted, tags) in [(target, true, 3), (other, false, 1)] {
+        let log = at.take_log();
+        let count = |method: &str, part: &str| {
+            let is_one = |entry: &&Logged| entry.method == method && entry.path.contains(part) && entry.status == 201;
+            log.iter().filter(is_one).count()
+        };
+        // Two layers and a config are sent once to each registry.
+        assert_eq!((count("PUT", "uploads/"), count("PUT", "manifests/")), (3, tags), "{log:#?}");
+        assert_eq!(count("POST", "uploads/") > 0, is_mounted, "{log:#?}");
+        for name in ["one", "two"] {
+            let of = |part: &str| {
+                let is_one = |entry: &Logged| entry.path.contains(&format!("/{name}/{part}"));
+                (log.iter().position(is_one), log.iter().rposition(is_one))
+            };
+            assert!(of("manifests/").0.is_none_or(|first| Some(first) > of("blobs/").1), "{log:#?}");
+        }
+    }
 }
 
 #[test]

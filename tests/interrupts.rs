@@ -7,17 +7,18 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::common::Bench;
+use crate::sandbox::bench::is_root;
 
 /// How long a killed build may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A build that is in the middle of a RUN whose processes can be told from all others.
-fn start(bench: &Bench, marker: &str) -> Child {
+fn start(bench: &Bench, rung: &str, marker: &str) -> Child {
     bench.dockerfile(&format!(
         "FROM {{busybox}}\nRUN echo first >/first\nRUN (trap '' TERM; setsid sleep {marker}) & touch /{marker} & sleep {marker}\n"
     ));
     let mut command = bench.rbuild();
-    let child = command.args(["--progress", "plain", "."]).stderr(Stdio::null()).spawn().unwrap();
+    let child = command.args(["--progress", "plain", "--isolation", rung, "."]).stderr(Stdio::null()).spawn().unwrap();
     wait_for("the step to run", || processes(marker) >= 2);
     child
 }
@@ -50,33 +51,35 @@ fn mounts(bench: &Bench) -> usize {
     fs_err::read_to_string("/proc/self/mountinfo").unwrap().lines().filter(|line| line.contains(&path)).count()
 }
 
-fn killed_by(signal: Signal, marker: &str) -> Option<i32> {
-    let bench = Bench::new();
-    let mut child = start(&bench, marker);
-    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
-    let status = child.wait().unwrap();
-    wait_for("every process to be gone", || processes(marker) == 0);
-    assert_eq!(mounts(&bench), 0);
-    bench.dockerfile("FROM {busybox}\nRUN echo first >/first\nRUN echo second >/second\n");
-    let run = bench.build(&[]);
-    assert_eq!(run.cached(), 1, "the first step ended before the kill: {}", run.stderr);
-    bench.assert_clean();
-    status.code()
+/// Kills a build on every rung that root can have; `code` is how it ends.
+fn killed_by(signal: Signal, marker: &str, code: Option<i32>) {
+    for rung in if is_root() { &["root", "range", "single", "chroot"][..] } else { &["range", "single"] } {
+        let bench = Bench::new();
+        let mut child = start(&bench, rung, marker);
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), code, "{rung}");
+        wait_for("every process to be gone", || processes(marker) == 0);
+        assert_eq!(mounts(&bench), 0, "{rung}");
+        bench.dockerfile("FROM {busybox}\nRUN echo first >/first\nRUN echo second >/second\n");
+        let run = bench.build(&["--isolation", rung]);
+        assert_eq!(run.cached(), 1, "the first step ended before the kill on {rung}: {}", run.stderr);
+        bench.assert_clean();
+    }
 }
 
 #[test]
 fn sigkill_leaves_nothing() {
-    assert_eq!(killed_by(Signal::SIGKILL, &marker(1)), None);
+    killed_by(Signal::SIGKILL, &marker(1), None);
 }
 
 #[test]
 fn ctrl_c_ends_the_build() {
-    assert_eq!(killed_by(Signal::SIGINT, &marker(2)), Some(130));
+    killed_by(Signal::SIGINT, &marker(2), Some(130));
 }
 
 #[test]
 fn sigterm_ends_the_build() {
-    assert_eq!(killed_by(Signal::SIGTERM, &marker(3)), Some(130));
+    killed_by(Signal::SIGTERM, &marker(3), Some(130));
 }
 
 #[test]

@@ -102,6 +102,12 @@ fn a_full_hit_fetches_no_layer_and_mounts_them_instead() {
     assert!(run.stderr.contains("0 steps run, 4 cached"), "{}", run.stderr);
     let digest = |name: &str| shared.registry.manifest(name, "1").unwrap();
     assert_eq!(digest("app"), digest("other"));
+
+    // What was found in a cache is not kept there again.
+    shared.machine(THREE).build(&["--cache-from", &from, "--cache-to", &to]);
+    let (log, _) = shared.traffic();
+    let asked = log.iter().filter(|entry| entry.path.starts_with("/v2/cache/")).count();
+    assert_eq!(asked, 6, "{log:#?}");
 }
 
 #[test]

@@ -245,6 +245,9 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
     if machine.sandbox.rung() == Rung::Chroot {
         reporter.warn("steps are confined by this container alone: see `rbuild doctor`");
     }
+    if let Some(reason) = machine.sandbox.limit(&build.settings) {
+        reporter.warn(&format!("the memory and processors of steps are not limited: {reason}; `systemd-run --user --scope -p Delegate=yes rbuild …` gives it a cgroup"));
+    }
     notes.into_iter().chain(frontend_args::without_effect(&build.request)).for_each(|note| reporter.warn(&note));
 
     let lease = store.lease(&format!("building `{name}`"))?;
@@ -254,7 +257,7 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
     let memo = Memo::load(&store.path().join(CONTEXT_DIGESTS));
     let options = solve::Options {
         secrets_in_layers: build.grants.secrets_in_layers && !needles.is_empty(),
-        ..options(build, machine.sandbox.emulation())
+        ..options(build, &graph, machine.sandbox.emulation())
     };
     let caches = Caches::new(&build.caching.from, &build.caching.to);
     let wholes = Wholes::default();
@@ -323,7 +326,7 @@ fn make(build: &Build, graph: &Graph, world: &World<'_>) -> Result<Image, BuildE
     let made: Vec<Option<&str>> = tree.layers().iter().map(|layer| layer.created()).collect();
     let export_layers = world.options.export_layers;
     let layers = if export_layers { tree.blobs(world).map_err(ExportError::from)? } else { Vec::new() };
-    let mut image = assemble(graph.config.clone(), layers, &made, build.epoch.as_deref());
+    let mut image = assemble(graph.config.clone(), layers, &made, world.options.epoch.as_deref());
     if world.caches.is_inline() {
         cache::annotate(&mut image, &tree.records(world));
     }
@@ -355,7 +358,7 @@ fn named_contexts(
     Ok(opened)
 }
 
-fn options(build: &Build, emulation: Option<RootEmulation>) -> solve::Options {
+fn options(build: &Build, graph: &Graph, emulation: Option<RootEmulation>) -> solve::Options {
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     solve::Options {
         jobs: build.jobs.unwrap_or(processors),
@@ -370,7 +373,7 @@ fn options(build: &Build, emulation: Option<RootEmulation>) -> solve::Options {
         emulation,
         compression: build.compression.compression,
         force_compression: build.compression.force,
-        epoch: build.epoch.clone(),
+        epoch: build.epoch.clone().or_else(|| graph.epoch.clone()),
         export_layers: build.outputs.is_empty()
             || build.outputs.iter().any(Output::wants_layers)
             || !build.tags.is_empty(),

@@ -1,7 +1,7 @@
 //! Images in OCI image layouts (OCI image spec, `image-layout.md`), as directories or archives: found by tag, digest and
 //! platform, every document held against its digest. Archives of `docker save` are read as if they were layouts.
 
-mod docker;
+pub(crate) mod docker;
 mod files;
 #[cfg(test)]
 mod tests;

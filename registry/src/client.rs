@@ -15,6 +15,7 @@ mod upload;
 pub use manifest::{Kind, media_type};
 pub use stream::Upload;
 
+use std::fmt;
 use std::io::{self, Read, Write};
 
 use oci_spec::image::{Descriptor, Digest, ImageManifest, Platform};
@@ -75,6 +76,16 @@ pub enum Pushed {
     Mounted,
     /// It was uploaded.
     Uploaded,
+}
+
+impl fmt::Display for Pushed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Existed => "exists",
+            Self::Mounted => "mounted",
+            Self::Uploaded => "uploaded",
+        })
+    }
 }
 
 impl Client {
@@ -192,8 +203,8 @@ impl Client {
     /// Puts a manifest or index under the reference's tag, or under its digest; at most 4 MiB.
     ///
     /// Everything that the manifest names has to be in the repository already. A manifest with a `subject` is listed
-    /// among its referrers, by the registry or, where it does not do so, by this client. A digest in the reference must be that
-    /// of the bytes.
+    /// among its referrers, by the registry or, where it does not do so, by this client. A digest in the reference must
+    /// be that of the bytes.
     pub fn push_manifest(&self, reference: &Reference, media_type: &str, bytes: &[u8]) -> Result<Digest, Error> {
         let access = self.access(reference, Scopes::push, |_| Action::PushManifest(reference.whole()))?;
         self.put_manifest(&access, media_type, bytes)

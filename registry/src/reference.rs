@@ -2,8 +2,8 @@
 //!
 //! [`Reference`] itself is `oci_spec`'s. Its parser lets through what no registry accepts (tags in other alphabets,
 //! digests in upper case, `Name/x` as a repository of Docker Hub), refuses IPv6 hosts, and compiles a regular expression
-//! first, which takes longer than a cached build; [`parse`] is the gate that does none of it. A `Reference` can also be put together without any parser, so the client checks each part again
-//! before it becomes part of a URL (`Target`).
+//! first, which takes longer than a cached build; [`parse`] is the gate that does none of it. A `Reference` can also be
+//! put together without any parser, so the client checks each part again before it becomes part of a URL (`Target`).
 
 use std::net::Ipv6Addr;
 

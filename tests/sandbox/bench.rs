@@ -31,6 +31,11 @@ impl Rung {
     pub(crate) fn mounts(self) -> bool {
         self != CHROOT
     }
+
+    /// Whether ids are emulated, by a process 1 which nobody may look into.
+    pub(crate) fn emulates(self) -> bool {
+        self.name == "single"
+    }
 }
 
 /// A directory with a root of busybox, for one rung.
@@ -58,6 +63,7 @@ pub(crate) fn on_every_rung(test: impl Fn(&mut Bench)) {
             Rung { name: "range", as_user: true, masked: false },
             Rung { name: "range", as_user: false, masked: true },
             Rung { name: "range", as_user: true, masked: true },
+            Rung { name: "single", as_user: true, masked: false },
             CHROOT,
         ]
     } else {

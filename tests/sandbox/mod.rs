@@ -1,5 +1,5 @@
 //! Steps in real namespaces, on every rung that this version has: as root on `root` and `range`, and as a plain user
-//! with subordinate ids on `range`. Run as root they cover all three; run as a plain user, that user alone.
+//! on `range` and `single`. Run as root they cover all of them; run as a plain user, that user alone.
 #![expect(clippy::unwrap_used, reason = "a test that cannot prepare itself fails")]
 
 pub(crate) mod bench;
@@ -7,5 +7,6 @@ mod container;
 mod isolation;
 mod life;
 mod matrix;
+mod packages;
 mod process;
 mod root;

@@ -1,4 +1,4 @@
-//! Chores of the project: `cargo xtask setup|demo|test|bench|compare|stop`.
+//! Chores of the project: `cargo xtask setup|demo|test|bench|steps|compare|stop`.
 //!
 //! Here live the arguments alone. Everything that is set up goes below one state directory ([`state`]), nothing below the
 //! user's home, and a piece that is finished is not made again.
@@ -16,6 +16,7 @@ mod rbuild;
 mod registry;
 mod setup;
 mod state;
+mod steps;
 mod test;
 mod users;
 
@@ -54,6 +55,8 @@ enum Chore {
     },
     /// Compare rbuild with Debian's buildah: wall time, CPU time and peak memory
     Bench(bench::Arguments),
+    /// Measure what a step costs on every rung, beside crun and Debian's buildah
+    Steps(steps::Arguments),
     /// Compare what rbuild and Debian's buildah make of cases of fixtures/builds
     Compare(compare::Arguments),
     /// Stop the registry that the set-up started
@@ -86,6 +89,7 @@ fn run(chore: Chore) -> anyhow::Result<ExitCode> {
         Chore::Demo { app: true } => demo_app::run(&state)?,
         Chore::Test { arguments } => return test::run(&state, &arguments),
         Chore::Bench(arguments) => bench::run(&state, &arguments)?,
+        Chore::Steps(arguments) => steps::run(&state, &arguments)?,
         Chore::Compare(arguments) => compare::run(&state, &arguments)?,
         Chore::Stop => registry::stop(&state)?,
         Chore::Measure { task } => bench::measure::child(&task)?,

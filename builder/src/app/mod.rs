@@ -1,7 +1,7 @@
 //! Apps: the services of a `convox.yml`, built together, and what is remembered of their builds.
 //!
 //! [`manifest`], [`interpolate`], [`environment`], [`arguments`], [`targets`], [`words`] and the record types are data
-//! in, data out. [`records`] and [`rack`] keep files below the state directory; [`archive`] reads and writes what
+//! in, data out. [`records`] and [`rack`] keep files below the state directory; [`steps`] watches a build for its record; [`archive`] reads and writes what
 //! `builds export` makes; [`transfer`] moves images that are not built.
 //!
 //! A *rack* is a profile on this machine: a registry to push to, credentials, settings. An *app* is a name in a rack. A
@@ -19,6 +19,7 @@ pub mod rack;
 pub mod record;
 pub mod records;
 pub mod run;
+pub mod steps;
 pub mod targets;
 pub mod transfer;
 pub mod words;

@@ -8,6 +8,7 @@
 //!     builds/<ID>/build.json         one directory a build, made with O_EXCL
 //!                /log                what the user saw
 //!                /images.json        one image a service
+//!                /steps.json         what each step did: its time, and why the cache did not have it
 //!                /lock               flock of the process that builds
 //!     releases/<ID>.json             0600, for it has the environment
 //! ```
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::{self, is_id};
 use super::record::{Build, Release, ServiceImage, Status, go_json};
+use super::steps::StepRecord;
 
 /// What a build says that ended with the process that ran it.
 pub const INTERRUPTED: &str = "interrupted";
@@ -156,6 +158,12 @@ impl Records {
         Ok(read(&path)?.unwrap_or_default())
     }
 
+    /// The steps of a build; none before it has ended.
+    pub fn steps(&self, id: &str) -> Result<Vec<StepRecord>, RecordError> {
+        let path = self.directory.join("builds").join(self.build(id)?.id).join("steps.json");
+        Ok(read(&path)?.unwrap_or_default())
+    }
+
     /// Forgets a build.
     pub fn remove_build(&self, id: &str) -> Result<(), RecordError> {
         let directory = self.directory.join("builds").join(self.build(id)?.id);
@@ -231,6 +239,11 @@ impl Running {
     /// Writes the images.
     pub fn save_images(&self, images: &[ServiceImage]) -> Result<(), RecordError> {
         Ok(write(&self.directory.join("images.json"), go_json(&images).as_bytes())?)
+    }
+
+    /// Writes the steps.
+    pub fn save_steps(&self, steps: &[StepRecord]) -> Result<(), RecordError> {
+        Ok(write(&self.directory.join("steps.json"), go_json(&steps).as_bytes())?)
     }
 
     /// Opens the log, which grows.

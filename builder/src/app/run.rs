@@ -115,7 +115,7 @@ pub fn run(
     };
     let platform = Platform::host();
     let config = ImageConfig::scratch(&platform);
-    let graph = Graph { vertices: vec![vertex], target: VertexId(0), config, platform };
+    let graph = Graph { vertices: vec![vertex], target: VertexId(0), config, platform, epoch: None };
     let options = solve::Options {
         jobs: 1,
         no_cache: false,

@@ -2,20 +2,18 @@
 
 use std::collections::HashSet;
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
-use registry::Reference;
+use registry::{Kind, Reference};
 use snapshot::Store;
 
 use crate::progress::Step;
+use crate::transfer::{by_digest, each};
 
 /// The largest manifest, index or config, in bytes; containerd's limit for metadata.
 const DOCUMENT_LIMIT: u64 = 8 << 20;
 /// Most manifests of one image: platforms and what is attested of them.
 const MANIFEST_LIMIT: usize = 1000;
-/// Blobs in flight to one registry.
-const CONCURRENT_BLOBS: usize = 4;
 
 /// Why an image cannot be moved.
 #[derive(Debug, thiserror::Error)]
@@ -72,15 +70,9 @@ impl WholeImage {
     }
 }
 
-/// What a document is, by its media type.
+/// Whether a document is an index, by its media type.
 pub fn is_index(media_type: &MediaType) -> bool {
-    matches!(media_type, MediaType::ImageIndex)
-        || media_type.as_ref() == "application/vnd.docker.distribution.manifest.list.v2+json"
-}
-
-fn is_manifest(media_type: &MediaType) -> bool {
-    matches!(media_type, MediaType::ImageManifest)
-        || media_type.as_ref() == "application/vnd.docker.distribution.manifest.v2+json"
+    Kind::of(media_type) == Some(Kind::Index)
 }
 
 /// Walks an image from its root; `read` gives the bytes of a document, which it has verified.
@@ -96,15 +88,19 @@ pub fn walk<E: From<TransferError>>(
         }
         let bytes = read(&document)?;
         let malformed = |source| TransferError::Document { digest: document.digest().to_string(), source };
-        let (mut inner, target) = if is_index(document.media_type()) {
-            let index: ImageIndex = serde_json::from_slice(&bytes).map_err(malformed)?;
-            (index.manifests().clone(), &mut open)
-        } else if is_manifest(document.media_type()) {
-            let manifest: ImageManifest = serde_json::from_slice(&bytes).map_err(malformed)?;
-            (std::iter::once(manifest.config()).chain(manifest.layers()).cloned().collect(), &mut blobs)
-        } else {
-            let (digest, media_type) = (document.digest().to_string(), document.media_type().to_string());
-            return Err(TransferError::NoImage { digest, media_type }.into());
+        let (mut inner, target) = match Kind::of(document.media_type()) {
+            Some(Kind::Index) => {
+                let index: ImageIndex = serde_json::from_slice(&bytes).map_err(malformed)?;
+                (index.manifests().clone(), &mut open)
+            }
+            Some(Kind::Image) => {
+                let manifest: ImageManifest = serde_json::from_slice(&bytes).map_err(malformed)?;
+                (std::iter::once(manifest.config()).chain(manifest.layers()).cloned().collect(), &mut blobs)
+            }
+            None => {
+                let (digest, media_type) = (document.digest().to_string(), document.media_type().to_string());
+                return Err(TransferError::NoImage { digest, media_type }.into());
+            }
         };
         inner.retain(|descriptor| seen.insert(descriptor.digest().clone()));
         target.extend(inner);
@@ -125,7 +121,7 @@ pub fn describe(client: &registry::Client, store: &Store, from: &Reference) -> R
         if document.digest() == root.descriptor.digest() {
             return Ok(root.bytes.clone());
         }
-        let found = client.manifest(&with_digest(from, document)).map_err(failed)?;
+        let found = client.manifest(&by_digest(from, document.digest())).map_err(failed)?;
         keep(&found.bytes)?;
         Ok(found.bytes)
     })
@@ -169,11 +165,11 @@ pub fn fetch_any(
     from: &Reference,
     part: &Descriptor,
 ) -> Result<(), TransferError> {
-    if !is_index(part.media_type()) && !is_manifest(part.media_type()) {
+    if Kind::of(part.media_type()).is_none() {
         return fetch(client, store, from, part);
     }
     let failed = |source| TransferError::Registry { action: "read", reference: from.whole(), source: Box::new(source) };
-    let document = client.manifest(&with_digest(from, part)).map_err(failed)?;
+    let document = client.manifest(&by_digest(from, part.digest())).map_err(failed)?;
     store.blobs().ingest(Some((part.digest(), part.size())), &mut document.bytes.as_slice())?;
     Ok(())
 }
@@ -185,7 +181,7 @@ pub fn fetch_all(
     from: &Reference,
     image: &WholeImage,
 ) -> Result<(), TransferError> {
-    each(&image.blobs, &|blob| fetch(client, store, from, blob))
+    each(&image.blobs, |blob| fetch(client, store, from, blob))
 }
 
 /// Pushes an image whose documents are in the store under a tag. Blobs come from the store, or from `from`: mounted when
@@ -199,7 +195,7 @@ pub fn push(
 ) -> Result<(), TransferError> {
     let failed = |source| TransferError::Registry { action: "push", reference: to.whole(), source: Box::new(source) };
     let mount = from.filter(|from| from.registry() == to.registry()).map(Reference::repository);
-    each(&image.blobs, &|blob| {
+    each(&image.blobs, |blob| {
         let open = || -> io::Result<Box<dyn Read + Send>> {
             if let Some(from) = from {
                 fetch(client, store, from, blob).map_err(io::Error::other)?;
@@ -210,32 +206,9 @@ pub fn push(
     })?;
     for document in &image.documents {
         let bytes = document_of(store, document)?;
-        let target = if *document == image.root { to.clone() } else { with_digest(to, document) };
+        let target = if *document == image.root { to.clone() } else { by_digest(to, document.digest()) };
         client.push_manifest(&target, document.media_type().as_ref(), &bytes).map_err(failed)?;
     }
     step.note(format_args!("{} {}", to.whole(), image.root.digest()));
     Ok(())
-}
-
-fn with_digest(reference: &Reference, document: &Descriptor) -> Reference {
-    let (registry, repository) = (reference.registry().to_owned(), reference.repository().to_owned());
-    Reference::with_digest(registry, repository, document.digest().to_string())
-}
-
-/// Does something with every blob, several at a time.
-fn each(
-    blobs: &[Descriptor],
-    work: &(dyn Fn(&Descriptor) -> Result<(), TransferError> + Sync),
-) -> Result<(), TransferError> {
-    let next = AtomicUsize::new(0);
-    let worker = || -> Result<(), TransferError> {
-        while let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            work(blob)?;
-        }
-        Ok(())
-    };
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..CONCURRENT_BLOBS.min(blobs.len())).map(|_| scope.spawn(worker)).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().expect("moving a blob does not panic"))
-    })
 }

@@ -113,7 +113,9 @@ impl Caches {
 fn keep(world: &World<'_>, place: &Place, job: &Job) -> Result<(), PlaceError> {
     let Some(layer) = &job.record.layer else { return Ok(()) };
     let tags: Vec<String> = [Some(&job.definition), job.content.as_ref()].into_iter().flatten().map(tag).collect();
-    if is_kept(world, place, job, &tags)? {
+    // Whoever wrote the step under its definition has written it under its content too.
+    let found_here = |origin: &Origin| origin.place == *place && origin.tag.as_ref() == tags.first();
+    if job.origin.as_ref().is_some_and(found_here) || is_kept(world, place, job, &tags)? {
         return Ok(());
     }
     let open = || {

@@ -51,7 +51,7 @@ impl Source {
         if found.len() < keys.len() {
             let records = self.inline.get_or_init(|| self.ask(world, |place| inline(world, place)).unwrap_or_default());
             for (key, record) in keys.iter().filter_map(|key| Some((*key, records.get(&key.hex())?))) {
-                let origin = || Origin { place: self.place.clone(), index: None };
+                let origin = || Origin { place: self.place.clone(), index: None, tag: None };
                 found.entry(key.clone()).or_insert_with(|| Imported { record: record.clone(), origin: origin() });
             }
         }
@@ -72,9 +72,13 @@ impl Source {
 
 /// What a place has under the tag of a key.
 fn tagged(world: &World<'_>, place: &Place, key: &CacheKey) -> Result<Option<Imported>, PlaceError> {
-    let manifest = place.manifest(world.client, &tag(key))?;
+    let tag = tag(key);
+    let manifest = place.manifest(world.client, &tag)?;
     let told = manifest.map(|bytes| counted(world, bytes)).and_then(|bytes| entry::read(&bytes));
-    Ok(told.map(|told| Imported { record: told.record, origin: Origin { place: place.clone(), index: told.index } }))
+    Ok(told.map(|told| {
+        let origin = Origin { place: place.clone(), index: told.index, tag: Some(tag) };
+        Imported { record: told.record, origin }
+    }))
 }
 
 /// The records in the manifest that a place itself names.

@@ -13,6 +13,7 @@
 //! Every blob is held against its digest. That a record is true cannot be checked: whoever can write to a cache decides
 //! what builds get from it.
 
+mod directory;
 mod entry;
 mod export;
 mod import;
@@ -71,6 +72,8 @@ pub struct Origin {
     pub place: Place,
     /// The layer that holds the index of the step's layer.
     index: Option<Descriptor>,
+    /// The tag that it was found under; none in an image that holds the records of its own layers.
+    tag: Option<String>,
 }
 
 /// A step that a cache has.

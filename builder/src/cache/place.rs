@@ -1,23 +1,14 @@
-//! Where a cache is: a repository of a registry, or an OCI layout in a directory. Both know manifests by tags, and blobs.
-//!
-//! In a directory, `index.json` names the manifests by `org.opencontainers.image.ref.name`, like any layout's; whoever
-//! changes it holds the lock (flock) of `.lock`, and everything is written whole and then renamed.
+//! Where a cache is: a repository of a registry, or an OCI layout in a directory ([`directory`]). Both know manifests by
+//! tags, and blobs.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use oci_spec::image::{Descriptor, Digest, MediaType};
 use registry::{Client, Reference};
-use rustix::fs::FlockOperation;
-use serde_json::{Value, json};
-use snapshot::digest::sha256;
 
-/// Largest document of a layout, in bytes: an index of some hundred thousand steps.
-const DOCUMENT_LIMIT: u64 = 64 << 20;
-/// The annotation that names a manifest of a layout (OCI image spec, annotations.md).
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+use super::directory;
 
 /// Where a cache is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,15 +79,7 @@ impl Place {
     pub(super) fn manifest(&self, client: &Client, tag: &str) -> Result<Option<Vec<u8>>, PlaceError> {
         match self {
             Self::Registry(reference) => found(client.manifest(&Self::tagged(reference, tag))),
-            Self::Directory(path) => {
-                let index = index(path)?;
-                let Some(digest) = index.get(tag) else { return Ok(None) };
-                let bytes = limited(fs_err::File::open(blob_path(path, digest))?)?;
-                if sha256(&bytes) != *digest {
-                    return Err(PlaceError::Damaged { digest: digest.clone() });
-                }
-                Ok(Some(bytes))
-            }
+            Self::Directory(path) => directory::manifest(path, tag),
         }
     }
 
@@ -112,11 +95,7 @@ impl Place {
     pub(super) fn read_blob(&self, client: &Client, blob: &Descriptor, out: &mut dyn Write) -> Result<(), PlaceError> {
         match self {
             Self::Registry(reference) => Ok(client.pull_blob(reference, blob, out)?),
-            Self::Directory(path) => {
-                let file = fs_err::File::open(blob_path(path, blob.digest()))?;
-                io::copy(&mut file.take(blob.size().saturating_add(1)), out)?;
-                Ok(())
-            }
+            Self::Directory(path) => directory::read_blob(path, blob, out),
         }
     }
 
@@ -134,15 +113,7 @@ impl Place {
                 let pushed = client.push_blob(reference, blob, mount.map(Reference::repository), open)?;
                 Ok(if pushed == registry::Pushed::Uploaded { blob.size() } else { 0 })
             }
-            Self::Directory(path) => {
-                let target = blob_path(path, blob.digest());
-                if target.exists() {
-                    return Ok(0);
-                }
-                fs_err::create_dir_all(path.join("blobs/sha256"))?;
-                replace(&target, &mut open()?)?;
-                Ok(blob.size())
-            }
+            Self::Directory(path) => directory::write_blob(path, blob, open),
         }
     }
 
@@ -168,11 +139,7 @@ impl Place {
                 }
                 Ok(())
             }
-            Self::Directory(path) => {
-                fs_err::create_dir_all(path.join("blobs/sha256"))?;
-                replace(&blob_path(path, &sha256(bytes)), &mut &*bytes)?;
-                add_to_index(path, tags, bytes)
-            }
+            Self::Directory(path) => directory::write_manifest(path, tags, bytes),
         }
     }
 }
@@ -188,65 +155,4 @@ fn found(manifest: Result<registry::Manifest, registry::Error>) -> Result<Option
         Err(registry::Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-fn blob_path(layout: &Path, digest: &Digest) -> PathBuf {
-    layout.join("blobs").join(digest.algorithm().as_ref()).join(digest.digest())
-}
-
-fn limited(file: impl Read) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let read = file.take(DOCUMENT_LIMIT + 1).read_to_end(&mut bytes)?;
-    if read as u64 > DOCUMENT_LIMIT { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
-}
-
-/// Tag → digest of the manifest. A layout that is not there is empty.
-fn index(layout: &Path) -> Result<BTreeMap<String, Digest>, PlaceError> {
-    let value = index_document(layout)?;
-    let manifests = value["manifests"].as_array().cloned().unwrap_or_default();
-    let named = manifests.iter().filter_map(|manifest| {
-        let name = manifest["annotations"][REF_NAME].as_str()?;
-        Some((name.to_owned(), manifest["digest"].as_str()?.parse().ok()?))
-    });
-    Ok(named.collect())
-}
-
-fn index_document(layout: &Path) -> Result<Value, PlaceError> {
-    let path = layout.join("index.json");
-    let file = match fs_err::File::open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(json!({})),
-        file => file?,
-    };
-    serde_json::from_slice(&limited(file)?).map_err(|source| PlaceError::Index { path, source })
-}
-
-fn add_to_index(layout: &Path, tags: &[String], manifest: &[u8]) -> Result<(), PlaceError> {
-    let mut options = fs_err::OpenOptions::new();
-    let lock = options.write(true).create(true).truncate(false).open(layout.join(".lock"))?;
-    rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(io::Error::from)?;
-    let index = index_document(layout)?;
-    let mut manifests = index["manifests"].as_array().cloned().unwrap_or_default();
-    manifests
-        .retain(|known| known["annotations"][REF_NAME].as_str().is_none_or(|name| !tags.iter().any(|tag| tag == name)));
-    manifests.extend(tags.iter().map(|tag| {
-        json!({
-            "mediaType": MediaType::ImageManifest,
-            "digest": sha256(manifest),
-            "size": manifest.len(),
-            "annotations": { REF_NAME: tag },
-        })
-    }));
-    let index = json!({"schemaVersion": 2, "mediaType": MediaType::ImageIndex, "manifests": manifests});
-    replace(&layout.join("index.json"), &mut index.to_string().as_bytes())?;
-    replace(&layout.join("oci-layout"), &mut br#"{"imageLayoutVersion":"1.0.0"}"#.as_slice())?;
-    Ok(())
-}
-
-/// Writes a file whole or not at all.
-fn replace(path: &Path, content: &mut dyn Read) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
-    io::copy(content, &mut file)?;
-    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
 }

@@ -57,9 +57,9 @@ pub(super) fn copy<E: From<ContextError>>(
             }
             let first = (stat.has_links() && context.keeps_links()).then_some(found.relative);
             let visited = visit(found.relative, first, &entry, Bytes { reader: &mut delivery, digest: known });
-            let content = delivery.finish(visited)?;
-            digester.entry(found.relative, &entry, Some(content));
-            links.note(&stat, found.relative, content);
+            let digest = delivery.finish(visited)?;
+            digester.entry(found.relative, &entry, Some(digest));
+            links.note(&stat, found.relative, digest);
             Ok(())
         })?;
     }

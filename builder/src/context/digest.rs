@@ -245,14 +245,11 @@ pub(super) fn digest(
         }
         let mut links = Links::default();
         walk::walk(context, at, exclude, Some(memo), &mut |found| {
-            match links.first(&found.stat).filter(|_| context.keeps_links()) {
-                Some((first, ())) => {
-                    batch.link(found.relative, first, &mut digester);
-                }
-                None => {
-                    links.note(&found.stat, found.relative, ());
-                    batch.add(found, &mut digester);
-                }
+            if let Some((first, ())) = links.first(&found.stat).filter(|_| context.keeps_links()) {
+                batch.link(found.relative, first, &mut digester);
+            } else {
+                links.note(&found.stat, found.relative, ());
+                batch.add(found, &mut digester);
             }
             if batch.items.len() < BATCH { Ok(()) } else { batch.settle(context, selected, memo, &mut digester) }
         })?;

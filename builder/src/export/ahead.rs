@@ -54,8 +54,12 @@ fn push(world: &World<'_>, tree: &Tree, tags: &[Reference]) -> Result<(), Failed
         Ok(Box::new(file) as Box<dyn Read + Send>)
     };
     let wanted = tags.iter().filter(|tag| world.caches.repository_at(tag.registry()).is_none());
+    let mut done: Vec<&Reference> = Vec::new();
     for tag in wanted {
-        let pushed = world.client.push_blob(tag, &layer.blob, None, &open).map_err(|_| Failed)?;
+        // The first repository of a registry gets it, the others mount it from there.
+        let mount = done.iter().find(|done| done.registry() == tag.registry()).map(|done| done.repository());
+        let pushed = world.client.push_blob(tag, &layer.blob, mount, &open).map_err(|_| Failed)?;
+        done.push(tag);
         if pushed == Pushed::Uploaded {
             world.reporter.totals().up.fetch_add(layer.blob.size(), Ordering::Relaxed);
         }

@@ -109,7 +109,8 @@ fn json(value: &Value) -> Vec<u8> {
     serde_json::to_vec(value).expect("a document is plain data")
 }
 
-fn blob_path(digest: &Digest) -> String {
+/// Where a layout has a blob.
+pub(crate) fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm(), digest.digest())
 }
 
@@ -167,15 +168,22 @@ fn write_archive(
     })
 }
 
-/// Appends a file, or a directory when the name ends with `/`; the same bytes for the same content.
 fn append(archive: &mut tar::Builder<&mut dyn Write>, name: &str, size: u64, content: &mut dyn Read) -> io::Result<()> {
+    archive.append(&member(name, size)?, content)
+}
+
+/// The header of a file in an archive of a layout, or of a directory when the name ends with `/`; the same for the same
+/// name and size. Names that ustar cannot hold are an error: digests longer than SHA-384's are none that it could.
+pub(crate) fn member(name: &str, size: u64) -> io::Result<tar::Header> {
     let mut header = tar::Header::new_ustar();
     let directory = name.ends_with('/');
     header.set_entry_type(if directory { tar::EntryType::Directory } else { tar::EntryType::Regular });
     header.set_mode(if directory { 0o755 } else { 0o644 });
     header.set_size(size);
     header.set_mtime(0);
-    archive.append_data(&mut header, name, content)
+    header.set_path(name)?;
+    header.set_cksum();
+    Ok(header)
 }
 
 /// Gives `write` the destination: standard output, or a file that appears whole or not at all.

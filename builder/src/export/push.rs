@@ -3,12 +3,13 @@
 use std::io::{self, Read};
 use std::sync::atomic::Ordering;
 
-use oci_spec::image::{Descriptor, MediaType};
+use oci_spec::image::MediaType;
 use registry::{Pushed, Reference};
 
 use crate::parallel;
 use crate::progress::Step;
 use crate::solve::World;
+use crate::transfer::short;
 
 use super::{ExportError, Exported, open_layer};
 
@@ -70,7 +71,7 @@ fn push_layers(
     let positions: Vec<usize> = (0..layers.len()).filter(first).collect();
     let pushed = parallel::each(&positions, CONCURRENT_BLOBS, |&position| {
         let pushed = push_layer(world, exported, tag, mount, position)?;
-        step.note(format_args!("{} {}", short(&layers[position].blob), describe(pushed)));
+        step.note(format_args!("{} {}", short(&layers[position].blob), pushed));
         Ok(())
     });
     pushed.map(drop)
@@ -99,16 +100,4 @@ fn push_layer(
         world.reporter.totals().up.fetch_add(layer.blob.size(), Ordering::Relaxed);
     }
     Ok(pushed)
-}
-
-fn describe(pushed: Pushed) -> &'static str {
-    match pushed {
-        Pushed::Existed => "exists",
-        Pushed::Mounted => "mounted",
-        Pushed::Uploaded => "uploaded",
-    }
-}
-
-fn short(blob: &Descriptor) -> String {
-    format!("{:.12} ({} bytes)", blob.digest().digest(), blob.size())
 }

@@ -1,8 +1,11 @@
 //! Build args that are settings of the frontend itself, by their names in BuildKit (Dockerfile reference, "BuildKit
 //! built-in build args"). They need no `ARG`, so what they cannot do here is said.
 
-use crate::graph::Problem;
-use crate::graph::references::Request;
+use jiff::Timestamp;
+
+use crate::dockerfile::{Command, Instruction};
+use crate::graph::references::{Request, Selection};
+use crate::graph::{GraphError, Problem};
 
 /// Stands for the `# check=` of the file.
 pub const CHECK: &str = "BUILDKIT_DOCKERFILE_CHECK";
@@ -40,6 +43,23 @@ pub(super) fn hostname(request: &Request) -> Result<String, Problem> {
     }
     let reason = "a host name has up to 64 letters, digits, `-` and `.`";
     Err(Problem::BadValue { what: HOSTNAME, value: name.clone(), reason })
+}
+
+/// The time that a number of seconds since 1970 means, as RFC 3339.
+pub fn epoch_time(seconds: &str) -> Option<String> {
+    let time = seconds.trim().parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    time.map(|time| time.to_string())
+}
+
+/// The time that the Dockerfile itself gives the build: the default of an `ARG SOURCE_DATE_EPOCH` before the first
+/// `FROM`.
+pub(super) fn default_epoch(selection: &Selection<'_>) -> Result<Option<String>, GraphError> {
+    let declares = |argument: &&Instruction| matches!(&argument.command, Command::Arg(declared) if declared.iter().any(|arg| arg.name == EPOCH));
+    let Some(argument) = selection.dockerfile.global_args.iter().rfind(declares) else { return Ok(None) };
+    let Some(value) = selection.globals.get(EPOCH).filter(|value| !value.is_empty()) else { return Ok(None) };
+    let reason = "it is a number of seconds since 1970";
+    let wrong = || Problem::BadValue { what: EPOCH, value: value.to_owned(), reason }.at(argument.span);
+    epoch_time(value).map(Some).ok_or_else(wrong)
 }
 
 /// What is to be said of the build args that rbuild does not act upon, in order.

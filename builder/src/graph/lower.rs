@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::dockerfile::parse_trigger;
 use crate::dockerfile::{Instruction, Span};
 use crate::graph::config::{DEFAULT_PATH, History, ImageConfig};
+use crate::graph::frontend_args;
 use crate::graph::instructions::makes_layer;
 use crate::graph::platform::Platform;
 use crate::graph::references::{Base, ImageName, Selection};
@@ -28,7 +29,8 @@ pub fn lower(selection: &Selection<'_>, images: &BTreeMap<ImageName, Arc<PinnedI
     for (name, value) in &selection.request.labels {
         config.config.labels.insert(name.clone(), value.clone());
     }
-    Ok(Graph { vertices: lowering.vertices, target: target.tip, config, platform: target.platform })
+    let epoch = frontend_args::default_epoch(selection)?;
+    Ok(Graph { vertices: lowering.vertices, target: target.tip, config, platform: target.platform, epoch })
 }
 
 /// A lowered stage: what a later `FROM` or `COPY --from` starts from.
@@ -71,8 +73,9 @@ impl Lowering<'_> {
             Base::Scratch | Base::Context(_) => ImageConfig::scratch(&platform),
             Base::Image(image) => self.images[image].config.clone(),
         };
-        let triggers = triggers(&mut config, stage.span)?;
-        let instructions = || triggers.iter().chain(&stage.instructions);
+        let replaced = self.selection.is_replaced(stage);
+        let triggers = if replaced { Vec::new() } else { triggers(&mut config, stage.span)? };
+        let instructions = || triggers.iter().chain(self.selection.instructions(stage));
         let steps = 1 + instructions().filter(|instruction| makes_layer(&instruction.command)).count();
         let name = stage.name.clone().unwrap_or_else(|| format!("stage-{index}"));
         let tip = match base {

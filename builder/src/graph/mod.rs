@@ -53,6 +53,9 @@ pub struct Graph {
     pub config: ImageConfig,
     /// The platform of the target.
     pub platform: Platform,
+    /// The time of everything that the build makes, RFC 3339, where the Dockerfile says it (`ARG SOURCE_DATE_EPOCH=`
+    /// before the first `FROM`).
+    pub epoch: Option<String>,
 }
 
 impl Graph {

@@ -114,9 +114,10 @@ pub fn select<'a>(
             Base::Image(name) => _ = selection.images.entry(name.clone()).or_insert(stage.span),
             Base::Context(name) => _ = selection.contexts.insert(name.clone()),
         }
-        let triggers = triggers(dockerfile, &base, pinned, stage.span);
+        let replaced = selection.is_replaced(stage);
+        let triggers = if replaced { Vec::new() } else { triggers(dockerfile, &base, pinned, stage.span) };
         selection.bases.insert(index, base);
-        for (word, span) in triggers.iter().chain(&stage.instructions).flat_map(read_by) {
+        for (word, span) in triggers.iter().chain(selection.instructions(stage)).flat_map(read_by) {
             match selection.from(index, word).map_err(|problem| problem.at(span))? {
                 Base::Stage(earlier) => _ = open.insert(earlier),
                 Base::Image(name) => _ = selection.images.entry(name).or_insert(span),
@@ -156,6 +157,10 @@ fn read_by(instruction: &Instruction) -> Vec<(&str, Span)> {
 impl Selection<'_> {
     fn base_of(&self, index: usize, stage: &Stage) -> Result<Base, GraphError> {
         let at = |problem: Problem| problem.at(stage.span);
+        let platform = self.stage_platform(stage).map_err(at)?;
+        if let Some(context) = stage.name.as_ref().and_then(|name| self.named(name, &platform).transpose()) {
+            return context.map_err(at);
+        }
         let name = self.globals.expand(&stage.base).map_err(at)?;
         if name.is_empty() {
             return Err(at(Problem::EmptyBase { word: stage.base.0.clone() }));
@@ -163,7 +168,6 @@ impl Selection<'_> {
         if name == "scratch" {
             return Ok(Base::Scratch);
         }
-        let platform = self.stage_platform(stage).map_err(at)?;
         if let Some(context) = self.named(&name, &platform).map_err(at)? {
             return Ok(context);
         }
@@ -188,6 +192,17 @@ impl Selection<'_> {
                 Some(Base::Image(ImageName { reference: name, layout, platform }))
             }
         })
+    }
+
+    /// Whether a named context stands in for a stage: nothing of what is written there happens then.
+    pub fn is_replaced(&self, stage: &Stage) -> bool {
+        let names = &self.request.contexts;
+        stage.name.as_ref().is_some_and(|name| !names.is_empty() && names.contains_key(&canonical(name)))
+    }
+
+    /// The instructions of a stage that count.
+    pub fn instructions<'s>(&self, stage: &'s Stage) -> &'s [Instruction] {
+        if self.is_replaced(stage) { &[] } else { &stage.instructions }
     }
 
     /// The platform of a stage: `FROM --platform=`, else the build's.

@@ -16,11 +16,11 @@ use super::{Blob, DOCUMENT_LIMIT, LayoutError, REF_NAME, limited, parse};
 /// An entry of `manifest.json`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Saved {
-    config: String,
+pub(crate) struct Saved {
+    pub(crate) config: String,
     #[serde(default)]
-    repo_tags: Option<Vec<String>>,
-    layers: Vec<String>,
+    pub(crate) repo_tags: Option<Vec<String>>,
+    pub(crate) layers: Vec<String>,
 }
 
 /// Reads the images of an archive: a descriptor for each of their names, and the blobs that they are made of.
@@ -39,11 +39,8 @@ pub(super) fn read(path: &Path, files: &Files) -> Result<(Vec<Descriptor>, HashM
             blobs.insert(layer.digest().clone(), Blob::Named(name));
             layers.push(layer);
         }
-        let media_type = MediaType::ImageManifest;
-        let manifest =
-            json!({"schemaVersion": 2, "mediaType": media_type, "config": config_descriptor, "layers": layers});
-        let manifest = manifest.to_string().into_bytes();
-        let descriptor = Descriptor::new(media_type, manifest.len() as u64, sha256(&manifest));
+        let manifest = manifest(&config_descriptor, &layers);
+        let descriptor = Descriptor::new(MediaType::ImageManifest, manifest.len() as u64, sha256(&manifest));
         blobs.insert(descriptor.digest().clone(), Blob::Made(manifest));
         let names = saved.repo_tags.unwrap_or_default();
         if names.is_empty() {
@@ -57,6 +54,13 @@ pub(super) fn read(path: &Path, files: &Files) -> Result<(Vec<Descriptor>, HashM
         }
     }
     Ok((images, blobs))
+}
+
+/// The manifest of an image that has none.
+pub(crate) fn manifest(config: &Descriptor, layers: &[Descriptor]) -> Vec<u8> {
+    let media_type = MediaType::ImageManifest;
+    let manifest = json!({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers});
+    manifest.to_string().into_bytes()
 }
 
 /// Digests a layer and sees how it is compressed.

@@ -13,12 +13,14 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
 
 use nix::sched::{CloneFlags, unshare};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::cgroup;
 use super::describe::Network;
 use super::network;
 use super::process_one::process_one;
@@ -76,6 +78,7 @@ pub(super) fn send(channel: &mut UnixStream, report: &Report) -> io::Result<()> 
 fn stub(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<u8, Failure> {
     rustix::thread::set_name(NAME).attempt(|| "take a name".to_owned())?;
     rustix::process::setsid().attempt(|| "begin a session".to_owned())?;
+    spec.group.as_ref().map_or(Ok(()), |group| cgroup::enter(Path::new(group)))?;
     let subreaper = match spec.ground.processes {
         Processes::Own => None,
         Processes::Shared => Some(Subreaper::new().attempt(|| "become a subreaper".to_owned())?),

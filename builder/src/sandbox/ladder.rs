@@ -3,10 +3,11 @@
 //! A rung is chosen because a rehearsal of a step worked in it, for no other reason.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::bare::{self, Placed};
 use super::cancel::Cancel;
+use super::cgroup::{Group, Groups};
 use super::describe::{Executor, ExitStatus, Mount, Process, Root, Stream};
 use super::doctor::{Obstacle, explain};
 use super::emulate::RootEmulation;
@@ -14,6 +15,7 @@ use super::error::SandboxError;
 use super::probe::{Place, rehearse, rehearse_any};
 use super::recall::Memory;
 use super::run;
+use super::settings::Settings;
 use super::spec::{Attempt, Failure, Ground, Processes, Spec};
 use super::userns::{Ids, Namespace, Refusal};
 use super::zygote::Zygote;
@@ -138,6 +140,8 @@ pub struct Sandbox {
     ground: Ground,
     /// Started for the first step: a build of cached steps needs none.
     zygote: Mutex<Option<Arc<Zygote>>>,
+    /// Where steps get cgroups of their own, once somebody wanted limits that need them.
+    groups: OnceLock<Result<Groups, Failure>>,
     /// Where the choice comes from, when nothing was tried for it.
     recalled: Option<Memory>,
 }
@@ -214,7 +218,7 @@ impl Sandbox {
         if let Some(namespace) = namespace {
             namespace.join()?;
         }
-        Ok(Self { rung, ground, zygote: Mutex::new(None), recalled: None })
+        Ok(Self { rung, ground, zygote: Mutex::new(None), groups: OnceLock::new(), recalled: None })
     }
 
     /// The rung that was chosen.
@@ -235,6 +239,19 @@ impl Sandbox {
     /// What it guarantees on this machine, one sentence each.
     pub fn guarantees(&self) -> Vec<&'static str> {
         self.rung.guarantees(self.ground)
+    }
+
+    /// Makes ready for steps with the limits of `settings`, before the first of them. Where that cannot be steps run without
+    /// those of memory and processors, and the answer says why.
+    pub fn limit(&self, settings: &Settings) -> Option<String> {
+        let groups = settings.need_group().then(|| self.groups.get_or_init(|| Groups::open(settings)))?;
+        groups.as_ref().err().map(|failure| format!("cannot {}: {}", failure.action, failure.source()))
+    }
+
+    /// The cgroup of a step.
+    fn group(&self, settings: &Settings) -> Result<Option<Group>, Failure> {
+        let groups = self.groups.get().filter(|_| settings.need_group());
+        groups.and_then(|groups| groups.as_ref().ok()).map(|groups| groups.make(settings)).transpose()
     }
 
     fn zygote(&self) -> Result<Arc<Zygote>, SandboxError> {
@@ -265,17 +282,23 @@ impl Executor for Sandbox {
     ) -> Result<ExitStatus, SandboxError> {
         run::check(root, process, mounts)?;
         let zygote = self.zygote()?;
-        let ended = if self.ground.mounts {
-            let spec = Spec::new(root, process, mounts, self.ground);
+        let group = self.group(&process.settings)?;
+        let mut run = |mounts: &[Mount]| {
+            let spec = Spec::new(root, process, mounts, self.ground, group.as_ref());
             run::run(&zygote, &spec, process.stdin.as_deref(), cancel, output)
+        };
+        let mut ended = if self.ground.mounts {
+            run(mounts)
         } else {
             bare::check(root, process, mounts)?;
             let placed = Placed::new(root, &process.settings, mounts)?;
-            let spec = Spec::new(root, process, &[], self.ground);
-            let ended = run::run(&zygote, &spec, process.stdin.as_deref(), cancel, output);
+            let ended = run(&[]);
             placed.restore(root)?;
             ended
         };
+        if let (Ok(status), Some(kills)) = (&mut ended, group.and_then(|group| group.memory_kills())) {
+            status.out_of_memory = status.code != 0 && kills > 0;
+        }
         if let (Err(SandboxError::Setup { .. }), Some(memory)) = (&ended, &self.recalled) {
             memory.forget();
         }

@@ -28,7 +28,7 @@
 //! - device nodes that a step makes cannot be opened: the root and every mount but `/dev`'s own devices are `nodev`;
 //! - a step that changes nothing leaves an empty upper directory.
 //!
-//! What this version does not do: limit memory or processes. On the rung `root` a step that shares the host's network
+//! Memory and processors are limited where rbuild may make cgroups (`cgroup.rs`), and the number of processes never. On the rung `root` a step that shares the host's network
 //! holds `CAP_NET_RAW` and `CAP_NET_BIND_SERVICE` over it.
 #![expect(
     unsafe_code,
@@ -38,6 +38,7 @@
 mod bare;
 mod cancel;
 mod capabilities;
+mod cgroup;
 mod describe;
 mod devices;
 mod doctor;

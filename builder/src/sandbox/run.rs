@@ -31,7 +31,7 @@ const MOST_REPORT: usize = 4 << 20;
 /// Seconds that the init has to kill the step before it is killed itself.
 const PATIENCE: i64 = 5;
 /// The most that an init may take to say its first word, which takes less than a millisecond.
-const BEGINNING: Duration = Duration::from_secs(60);
+const BEGINNING: Duration = Duration::from_mins(1);
 
 /// Refuses what no init could run, so that nothing fails half-way for a reason that was plain before.
 pub(super) fn check(root: &Root, process: &Process, mounts: &[Mount]) -> Result<(), SandboxError> {

@@ -21,6 +21,10 @@ pub struct Settings {
     pub limits: Vec<ResourceLimit>,
     /// How long a step may take.
     pub timeout: Option<Duration>,
+    /// The most memory that a step may have, in bytes.
+    pub memory: Option<u64>,
+    /// The most processors that a step may keep busy, in thousandths.
+    pub cpus: Option<u32>,
 }
 
 /// One limit of `setrlimit(2)`.
@@ -94,6 +98,13 @@ impl std::str::FromStr for ResourceLimit {
             return Err(LimitError::Order(name.to_owned()));
         }
         Ok(Self { name: name.to_owned(), soft, hard })
+    }
+}
+
+impl Settings {
+    /// Whether they need a cgroup.
+    pub(super) fn need_group(&self) -> bool {
+        self.memory.is_some() || self.cpus.is_some()
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Statx, StatxTimestamp};
 use serde::{Deserialize, Serialize};
 
+use super::cgroup::Group;
 use super::describe::{Content, Mount, Network, Process, Root};
 use super::emulate::RootEmulation;
 use super::error::SandboxError;
@@ -29,6 +30,8 @@ pub(super) struct Spec {
     pub(super) hostname: String,
     pub(super) network: Network,
     pub(super) settings: Settings,
+    /// The cgroup that the step is in, if it has one of its own.
+    pub(super) group: Option<OsString>,
     pub(super) mounts: Vec<ExtraMount>,
     pub(super) ground: Ground,
 }
@@ -66,7 +69,7 @@ pub(super) enum ExtraMount {
 
 impl Spec {
     /// Puts together what `run` was given.
-    pub(super) fn new(root: &Root, process: &Process, mounts: &[Mount], ground: Ground) -> Self {
+    pub(super) fn new(root: &Root, process: &Process, mounts: &[Mount], ground: Ground, group: Option<&Group>) -> Self {
         Self {
             lowers: root.lowers.iter().map(|path| path.clone().into_os_string()).collect(),
             upper: root.upper.clone().into_os_string(),
@@ -78,6 +81,7 @@ impl Spec {
             hostname: process.hostname.clone(),
             network: process.network,
             settings: process.settings.clone(),
+            group: group.map(|group| group.path().into()),
             mounts: mounts.iter().map(ExtraMount::from).collect(),
             ground,
         }

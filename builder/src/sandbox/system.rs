@@ -112,7 +112,7 @@ pub(super) fn loopback_up() -> io::Result<()> {
     // SAFETY: an all-zero `ifreq` is a valid value of that plain C struct.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (slot, byte) in request.ifr_name.iter_mut().zip(b"lo") {
-        *slot = byte.cast_signed();
+        *slot = libc::c_char::try_from(*byte).map_err(io::Error::other)?;
     }
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).map_err(io::Error::other)?;
     // SAFETY: SIOCSIFFLAGS reads an `ifreq` with a terminated name and flags, which `request` is over the whole call.

@@ -126,10 +126,11 @@ impl Prepared {
         let after =
             world.context.copy(selected, &Ignore::default(), world.memo, &mut |path, first, entry, content| {
                 let path = if selected[0].directory { relative(path) } else { name };
-                Ok::<(), Cause>(match first.map(relative).filter(|first| *first != path && selected[0].directory) {
-                    Some(first) => writer.hard_link(path, first)?,
-                    None => writer.entry(path, entry, content.reader)?,
-                })
+                let placed = match first.map(relative).filter(|first| *first != path && selected[0].directory) {
+                    Some(first) => writer.hard_link(path, first),
+                    None => writer.entry(path, entry, content.reader),
+                };
+                placed.map_err(Cause::from)
             })?;
         writer.finish()?;
         if before != after {

@@ -220,6 +220,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(ran.into_inner(), 10_000);
-        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        // A hundredth of it on an idle machine; what is quadratic takes longer on any.
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     }
 }

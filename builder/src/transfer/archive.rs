@@ -5,8 +5,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::directory::{blob_path, index_of, marker, replace};
+use super::directory::{index_of, marker, replace};
 use super::{Parts, Source, TransferError};
+use crate::export::archive::{blob_path, member};
 
 /// The size of a block (POSIX.1-2017, pax, "ustar Interchange Format").
 const BLOCK: usize = 512;
@@ -45,16 +46,16 @@ fn write(source: &Source<'_>, parts: &Parts, path: &Path, last: &[(&str, Vec<u8>
     let failed = |source| TransferError::Write { path: path.to_owned(), source };
     replace(path, |out| {
         for directory in ["blobs/", "blobs/sha256/"] {
-            out.write_all(&header(directory, 0)).map_err(failed)?;
+            begin(out, directory, 0).map_err(failed)?;
         }
         for blob in &parts.blobs {
-            out.write_all(&header(&blob_path(blob.digest()), blob.size())).map_err(failed)?;
+            begin(out, &blob_path(blob.digest()), blob.size()).map_err(failed)?;
             source.write(blob, out)?;
             pad(out, blob.size()).map_err(failed)?;
         }
         let mut file = |name: &str, bytes: &[u8]| {
             let size = bytes.len() as u64;
-            out.write_all(&header(name, size)).and_then(|()| out.write_all(bytes)).and_then(|()| pad(out, size))
+            begin(out, name, size).and_then(|()| out.write_all(bytes)).and_then(|()| pad(out, size))
         };
         for (descriptor, bytes) in &parts.documents {
             file(&blob_path(descriptor.digest()), bytes).map_err(failed)?;
@@ -67,17 +68,8 @@ fn write(source: &Source<'_>, parts: &Parts, path: &Path, last: &[(&str, Vec<u8>
     })
 }
 
-/// The header of a file, or of a directory when the name ends with `/`.
-fn header(name: &str, size: u64) -> [u8; BLOCK] {
-    let mut header = tar::Header::new_ustar();
-    let directory = name.ends_with('/');
-    header.set_entry_type(if directory { tar::EntryType::Directory } else { tar::EntryType::Regular });
-    header.set_mode(if directory { 0o755 } else { 0o644 });
-    header.set_size(size);
-    header.set_mtime(0);
-    header.set_path(name).expect("the names of a layout are short");
-    header.set_cksum();
-    *header.as_bytes()
+fn begin(out: &mut dyn Write, name: &str, size: u64) -> std::io::Result<()> {
+    out.write_all(member(name, size)?.as_bytes())
 }
 
 fn pad(out: &mut dyn Write, size: u64) -> std::io::Result<()> {

@@ -3,12 +3,12 @@
 use std::io::Write;
 use std::path::Path;
 
-use oci_spec::image::{Descriptor, Digest};
+use oci_spec::image::Descriptor;
 use serde_json::{Value, json};
 use snapshot::digest::HashingReader;
 
 use super::{Machine, Parts, Source, TransferError, each, short};
-use crate::export::archive::merged_index;
+use crate::export::archive::{blob_path, merged_index};
 
 /// The annotation that holds a tag (OCI image spec, `annotations.md`).
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -22,7 +22,11 @@ pub(super) fn write(
 ) -> Result<(), TransferError> {
     let failed = |source| TransferError::Write { path: path.to_owned(), source };
     fs_err::create_dir_all(path.join("blobs/sha256")).map_err(failed)?;
-    each(&parts.blobs, |blob| {
+    for descriptor in parts.blobs.iter().chain(parts.documents.iter().map(|(descriptor, _)| descriptor)) {
+        let directory = path.join("blobs").join(descriptor.digest().algorithm().as_ref());
+        fs_err::create_dir_all(directory).map_err(failed)?;
+    }
+    each(&parts.blobs, |blob| -> Result<(), TransferError> {
         let target = path.join(blob_path(blob.digest()));
         if has(&target, blob) {
             return Ok(());
@@ -48,11 +52,6 @@ pub(super) fn write(
 /// The file that says what the directory is.
 pub(super) fn marker() -> Vec<u8> {
     json!({ "imageLayoutVersion": "1.0.0" }).to_string().into_bytes()
-}
-
-/// Where a layout has a blob.
-pub(super) fn blob_path(digest: &Digest) -> String {
-    format!("blobs/{}/{}", digest.algorithm(), digest.digest())
 }
 
 /// An index with one image.

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use oci_spec::image::{Descriptor, Digest, Platform};
+use registry::Reference;
 use snapshot::Store;
 
 use crate::layout::LayoutError;
@@ -48,6 +49,8 @@ pub struct Machine<'a> {
 pub enum Choice {
     /// All, and the index itself.
     All,
+    /// All, and what refers to any of them. From registries to registries only: elsewhere nothing would list it.
+    AllWithReferrers,
     /// The one for a platform, without the index.
     One(Platform),
 }
@@ -119,12 +122,18 @@ pub fn copy(machine: &Machine<'_>, from: &Place, to: &[Place], choice: &Choice) 
     // Where one image is meant, the index is not: archives for docker and the store hold images.
     let one = to.iter().any(|place| matches!(place, Place::DockerArchive { .. } | Place::Store(_)));
     let host = Choice::One(host());
-    let parts = Parts::collect(&source, if one && *choice == Choice::All { &host } else { choice })?;
+    let mut parts = Parts::collect(&source, if one && *choice == Choice::All { &host } else { choice })?;
+    if *choice == Choice::AllWithReferrers {
+        if let Some(other) = to.iter().find(|place| !matches!(place, Place::Registry(_))) {
+            return Err(source.wrong(format!("what refers to it cannot go to `{other}` in this version")));
+        }
+        parts.add_referrers(&source)?;
+    }
     for layer in &parts.foreign {
         let (layer, kind) = (short(layer), layer.media_type());
         machine.step.note(format_args!("{layer} is left where it is: a `{kind}` may not be distributed"));
     }
-    let mut done: Vec<&registry::Reference> = Vec::new();
+    let mut done: Vec<&Reference> = Vec::new();
     for place in to {
         match place {
             Place::Registry(reference) => {
@@ -146,8 +155,14 @@ pub fn host() -> Platform {
     (&crate::graph::platform::Platform::host()).into()
 }
 
+/// The same repository, and a digest in it.
+pub(crate) fn by_digest(reference: &Reference, digest: &Digest) -> Reference {
+    let (registry, repository) = (reference.registry().to_owned(), reference.repository().to_owned());
+    Reference::with_digest(registry, repository, digest.to_string())
+}
+
 /// Does something with every item, several at a time; after the first failure nothing more is begun.
-fn each<T: Sync>(items: &[T], work: impl Fn(&T) -> Result<(), TransferError> + Sync) -> Result<(), TransferError> {
+pub(crate) fn each<T: Sync, E: Send>(items: &[T], work: impl Fn(&T) -> Result<(), E> + Sync) -> Result<(), E> {
     let next = AtomicUsize::new(0);
     let worker = || {
         while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -162,6 +177,6 @@ fn each<T: Sync>(items: &[T], work: impl Fn(&T) -> Result<(), TransferError> + S
 }
 
 /// A blob as logs name it.
-fn short(blob: &Descriptor) -> String {
+pub(crate) fn short(blob: &Descriptor) -> String {
     format!("{:.12} ({} bytes)", blob.digest().digest(), blob.size())
 }

@@ -36,13 +36,43 @@ impl Parts {
     /// Reads all documents of an image.
     pub fn collect(source: &Source<'_>, choice: &Choice) -> Result<Self, TransferError> {
         let (root, bytes) = match choice {
-            Choice::All => source.root()?,
+            Choice::All | Choice::AllWithReferrers => source.root()?,
             Choice::One(platform) => source.image(platform)?,
         };
         let mut parts =
             Self { documents: Vec::new(), blobs: Vec::new(), foreign: Vec::new(), seen: HashSet::new(), bytes: 0 };
         parts.add(source, root, bytes, 0)?;
         Ok(parts)
+    }
+
+    /// Adds what refers to the image, or to an image of the index: signatures, attestations, and what refers to those.
+    pub(super) fn add_referrers(&mut self, source: &Source<'_>) -> Result<(), TransferError> {
+        // They are written before the root, which gets the name.
+        let (root, bytes) = self.documents.pop().expect("there is a root");
+        let mut open: Vec<Digest> = self.documents.iter().map(|(document, _)| document.digest().clone()).collect();
+        open.push(root.digest().clone());
+        self.seen.insert(root.digest().clone());
+        while let Some(subject) = open.pop() {
+            for referrer in source.referrers(&subject)? {
+                if self.seen.insert(referrer.digest().clone()) {
+                    self.check_count(source)?;
+                    open.push(referrer.digest().clone());
+                    let bytes = source.document(&referrer)?;
+                    self.add(source, referrer, bytes, 0)?;
+                }
+            }
+        }
+        self.documents.push((root, bytes));
+        Ok(())
+    }
+
+    fn check_count(&self, source: &Source<'_>) -> Result<(), TransferError> {
+        if self.documents.len() >= MANIFEST_LIMIT || self.bytes > BYTES_LIMIT {
+            return Err(source.wrong(format!(
+                "it has more than {MANIFEST_LIMIT} manifests, or more than {BYTES_LIMIT} bytes of them"
+            )));
+        }
+        Ok(())
     }
 
     /// Describes the image or index as a whole.
@@ -109,11 +139,7 @@ impl Parts {
                             media_type.escape_default()
                         )));
                     }
-                    if self.documents.len() >= MANIFEST_LIMIT || self.bytes > BYTES_LIMIT {
-                        return Err(source.wrong(format!(
-                            "it has more than {MANIFEST_LIMIT} manifests, or more than {BYTES_LIMIT} bytes of them"
-                        )));
-                    }
+                    self.check_count(source)?;
                     self.add(source, child.clone(), source.document(child)?, depth + 1)?;
                 }
             }

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use oci_spec::image::Descriptor;
 use registry::{Pushed, Reference};
 
-use super::{Machine, Parts, Source, TransferError, each, short};
+use super::{Machine, Parts, Source, TransferError, by_digest, each, short};
 
 /// Larger blobs are streamed from one registry to another; smaller ones pass through memory.
 const STREAM_FROM: u64 = 8 << 20;
@@ -21,21 +21,15 @@ pub(super) fn write(
     let is_same = |other: &&&Reference| other.registry() == to.registry();
     if !done.iter().any(|other| is_same(&other) && other.repository() == to.repository()) {
         let mount = done.iter().find(is_same).copied();
-        each(&parts.blobs, |blob| {
+        each(&parts.blobs, |blob| -> Result<(), TransferError> {
             let pushed = push(machine, source, blob, to, mount)?;
-            machine.step.note(format_args!("{} {}", short(blob), describe(pushed)));
+            machine.step.note(format_args!("{} {}", short(blob), pushed));
             Ok(())
         })?;
     }
     let (root, children) = parts.documents.split_last().expect("there is a root");
     for (descriptor, bytes) in children {
-        let by_digest = to.clone_with_digest(descriptor.digest().to_string());
-        let by_digest = Reference::with_digest(
-            by_digest.registry().to_owned(),
-            by_digest.repository().to_owned(),
-            descriptor.digest().to_string(),
-        );
-        machine.client.push_manifest(&by_digest, descriptor.media_type().as_ref(), bytes)?;
+        machine.client.push_manifest(&by_digest(to, descriptor.digest()), descriptor.media_type().as_ref(), bytes)?;
     }
     let (descriptor, bytes) = root;
     machine.client.push_manifest(to, descriptor.media_type().as_ref(), bytes)?;
@@ -82,13 +76,5 @@ fn push(
             upload.cancel();
             Err(error.into())
         }
-    }
-}
-
-fn describe(pushed: Pushed) -> &'static str {
-    match pushed {
-        Pushed::Existed => "exists",
-        Pushed::Mounted => "mounted",
-        Pushed::Uploaded => "uploaded",
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 
-use oci_spec::image::{Descriptor, Platform};
+use oci_spec::image::{Descriptor, Digest, Platform};
 use registry::Reference;
 use snapshot::digest::HashingReader;
 
@@ -110,6 +110,18 @@ impl<'a> Source<'a> {
                 let mut bytes = Vec::new();
                 self.write(descriptor, &mut bytes)?;
                 Ok(bytes)
+            }
+        }
+    }
+
+    /// Lists what refers to a manifest of the image.
+    pub(super) fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, TransferError> {
+        match &self.kind {
+            Kind::Registry(reference) => {
+                Ok(self.machine.client.referrers(&reference.clone_with_digest(subject.to_string()))?)
+            }
+            Kind::Layout { .. } | Kind::Store(_) => {
+                Err(self.wrong("what refers to it is read from registries alone in this version".into()))
             }
         }
     }

@@ -30,7 +30,7 @@ pub(super) fn write(
 ) -> Result<(), TransferError> {
     let store = machine.store.ok_or_else(|| TransferError::NoStore { place: format!("store:{}", name.whole()) })?;
     let image = image(source, parts)?;
-    each(&parts.blobs, |blob| {
+    each(&parts.blobs, |blob| -> Result<(), TransferError> {
         if store.blobs().has(blob.digest()) == Some(blob.size()) {
             return Ok(());
         }

@@ -6,7 +6,6 @@ use std::path::{Component, Path};
 
 use flate2::read::MultiGzDecoder;
 use oci_spec::image::{Descriptor, Digest, MediaType};
-use serde::Deserialize;
 use snapshot::Store;
 use snapshot::digest::HashingReader;
 
@@ -14,6 +13,7 @@ use super::ArchiveError;
 use super::import::parse;
 use crate::app::transfer::{self, WholeImage};
 use crate::graph::config::ImageConfig;
+use crate::layout::docker::{Saved, manifest};
 
 /// The largest config, in bytes.
 const CONFIG_LIMIT: u64 = 8 << 20;
@@ -55,24 +55,14 @@ pub(super) fn normal(path: &Path) -> String {
     parts.join("/")
 }
 
-/// An entry of `manifest.json`.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Saved {
-    config: String,
-    #[serde(default)]
-    repo_tags: Option<Vec<String>>,
-    layers: Vec<String>,
-}
-
 /// The images by service: a tag is `<service>.<build>`.
 pub(super) fn images(
     store: &Store,
     path: &Path,
-    manifest: &[u8],
+    document: &[u8],
     files: &Files,
 ) -> Result<Vec<(String, WholeImage)>, ArchiveError> {
-    let saved: Vec<Saved> = parse("manifest.json", manifest)?;
+    let saved: Vec<Saved> = parse("manifest.json", document)?;
     let mut images = Vec::new();
     for saved in &saved {
         let image = image(store, path, saved, files)?;
@@ -114,13 +104,7 @@ fn image(store: &Store, path: &Path, saved: &Saved, files: &Files) -> Result<Who
         layers.push(Descriptor::new(media_type, size, digest));
     }
     let config = Descriptor::new(MediaType::ImageConfig, config_size, config);
-    let manifest = serde_json::json!({
-        "schemaVersion": 2,
-        "mediaType": MediaType::ImageManifest,
-        "config": config,
-        "layers": layers,
-    });
-    let bytes = serde_json::to_vec(&manifest).expect("a manifest is plain data");
+    let bytes = manifest(&config, &layers);
     let (digest, size) = store.blobs().ingest(None, &mut bytes.as_slice())?;
     Ok(transfer::stored(store, Descriptor::new(MediaType::ImageManifest, size, digest))?)
 }

@@ -12,6 +12,7 @@ use snapshot::digest::HashingReader;
 use super::{ArchiveError, Extra};
 use crate::app::record::{Build, ServiceImage, go_json};
 use crate::app::transfer;
+use crate::export::archive::{blob_path, member};
 
 /// Bytes of a tar block.
 const BLOCK: u64 = 512;
@@ -79,9 +80,7 @@ impl Exporter<'_> {
         for blob in &image.blobs {
             self.ensure(from.as_ref(), blob)
                 .map_err(|source| ArchiveError::Image { service: image.service.clone(), source: Box::new(source) })?;
-            let digest = blob.digest();
-            let name = format!("blobs/{}/{}", digest.algorithm(), digest.digest());
-            parts.push(Part::Blob(name, Box::new(blob.clone())));
+            parts.push(Part::Blob(blob_path(blob.digest()), Box::new(blob.clone())));
         }
         let root = serde_json::json!({
             "mediaType": image.descriptor.media_type(),
@@ -128,15 +127,7 @@ impl Part {
 
     fn header(&self) -> io::Result<Vec<u8>> {
         let (Self::Bytes(name, _) | Self::Blob(name, _)) = self;
-        let mut header = tar::Header::new_ustar();
-        let directory = name.ends_with('/');
-        header.set_entry_type(if directory { tar::EntryType::Directory } else { tar::EntryType::Regular });
-        header.set_mode(if directory { 0o755 } else { 0o644 });
-        header.set_size(self.content_size());
-        header.set_mtime(0);
-        header.set_path(name)?;
-        header.set_cksum();
-        Ok(header.as_bytes().to_vec())
+        Ok(member(name, self.content_size())?.as_bytes().to_vec())
     }
 }
 

@@ -78,14 +78,14 @@ impl Fields {
     }
 
     /// The lower 32 bits.
-    fn word(mut self, value: u64) -> Self {
-        self.0.extend(&value.to_le_bytes()[..4]);
+    fn word(mut self, value: impl Into<u64>) -> Self {
+        self.0.extend(&value.into().to_le_bytes()[..4]);
         self
     }
 
     /// The lower 16 bits.
-    fn half(mut self, value: u64) -> Self {
-        self.0.extend(&value.to_le_bytes()[..2]);
+    fn half(mut self, value: impl Into<u64>) -> Self {
+        self.0.extend(&value.into().to_le_bytes()[..2]);
         self
     }
 
@@ -98,14 +98,14 @@ impl Fields {
 fn of_i386(found: &Stat) -> Vec<u8> {
     Fields::default()
         .long(found.st_dev)
-        .word(0)
+        .word(0_u32)
         .word(found.st_ino)
-        .word(found.st_mode.into())
+        .word(found.st_mode)
         .word(found.st_nlink)
-        .word(found.st_uid.into())
-        .word(found.st_gid.into())
+        .word(found.st_uid)
+        .word(found.st_gid)
         .long(found.st_rdev)
-        .word(0)
+        .word(0_u32)
         .long(found.st_size.cast_unsigned())
         .word(found.st_blksize.cast_unsigned())
         .long(found.st_blocks.cast_unsigned())
@@ -125,7 +125,7 @@ fn old_of_i386(found: &Stat) -> Result<Vec<u8>, Errno> {
     let fields = Fields::default()
         .word(found.st_dev)
         .word(found.st_ino)
-        .half(found.st_mode.into())
+        .half(found.st_mode)
         .half(found.st_nlink)
         .half(id(found.st_uid))
         .half(id(found.st_gid))

@@ -18,7 +18,6 @@ use builder::paths;
 use builder::remote::Remotes;
 use builder::remote::location::Location;
 use builder::sandbox::{Cancel, Sandbox};
-use jiff::Timestamp;
 use serde_json::json;
 
 use crate::args::{BuildArgs, Mode};
@@ -181,8 +180,7 @@ fn labels(labels: &[String]) -> Result<BTreeMap<String, String>, Failure> {
 
 /// `SOURCE_DATE_EPOCH` (reproducible-builds.org), seconds since the epoch, as RFC 3339.
 fn epoch_time(seconds: &str) -> Result<String, Failure> {
-    let time = seconds.trim().parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
-    time.map(|time| time.to_string())
+    frontend_args::epoch_time(seconds)
         .ok_or_else(|| Failure::Usage(format!("SOURCE_DATE_EPOCH=`{seconds}` is not a number of seconds")))
 }
 

@@ -28,6 +28,9 @@ pub(crate) struct CopyArgs {
     /// Where it shall be
     #[arg(value_name = "DESTINATION", required = true)]
     to: Vec<Place>,
+    /// Copy what refers to the image too (signatures, attestations), from registry to registry
+    #[arg(long, conflicts_with = "platform")]
+    referrers: bool,
     #[command(flatten)]
     how: How,
 }
@@ -72,7 +75,11 @@ struct How {
 }
 
 pub(crate) fn copy(args: &CopyArgs) -> Result<(), Failure> {
-    let choice = args.how.platform.as_ref().map_or(Choice::All, |platform| Choice::One(platform.into()));
+    let choice = match &args.how.platform {
+        Some(platform) => Choice::One(platform.into()),
+        None if args.referrers => Choice::AllWithReferrers,
+        None => Choice::All,
+    };
     transfer(&args.from, &args.to, &choice, args.how.progress, &args.how.registries)
 }
 

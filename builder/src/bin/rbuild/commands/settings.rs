@@ -1,4 +1,4 @@
-//! What the flags say of every step of a build: `--add-host`, `--shm-size`, `--ulimit`, `--timeout`.
+//! What the flags say of every step of a build: `--add-host`, `--shm-size`, `--ulimit`, `--timeout`, `--memory`, `--cpus`.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -28,14 +28,21 @@ pub(crate) struct SettingsArgs {
     /// The most that a step may take, as `90s`, `10m` or `1h`; one that takes longer fails
     #[arg(long, value_name = "TIME", value_parser = duration)]
     timeout: Option<Duration>,
+    /// The most memory that a step may have, as `512m` or `2g`; needs a delegated cgroup, else there is a warning
+    #[arg(long, value_name = "SIZE", value_parser = read_size)]
+    memory: Option<u64>,
+    /// The most processors that a step may keep busy, as `2` or `1.5`; needs a delegated cgroup, else there is a warning
+    #[arg(long, value_name = "NUMBER", value_parser = thousandths)]
+    cpus: Option<u32>,
 }
 
 impl SettingsArgs {
     /// The settings; `network` says what `host-gateway` is.
     pub(crate) fn read(&self, network: NetworkMode) -> Result<Settings, Failure> {
         let hosts: Result<_, Failure> = self.hosts.iter().map(|text| host(text, network)).collect();
-        let (shm_size, limits, timeout) = (self.shm_size, self.limits.clone(), self.timeout);
-        Ok(Settings { hosts: hosts?, shm_size, limits, timeout })
+        let (limits, timeout) = (self.limits.clone(), self.timeout);
+        let Self { shm_size, memory, cpus, .. } = *self;
+        Ok(Settings { hosts: hosts?, shm_size, limits, timeout, memory, cpus })
     }
 }
 
@@ -73,6 +80,15 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     time.map(Duration::from_secs).ok_or_else(|| "the time is too short or too long".to_owned())
 }
 
+/// A positive number with at most three decimals, in thousandths.
+fn thousandths(text: &str) -> Result<u32, String> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| text.chars().all(|digit| digit.is_ascii_digit());
+    let number = (digits(whole) && digits(part) && part.len() <= 3).then(|| format!("{whole}{part:0<3}"));
+    let number = number.and_then(|number| number.parse().ok()).filter(|&number| number >= 10);
+    number.ok_or_else(|| "write a number of processors from 0.01 on, as `2` or `1.5`".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +114,15 @@ mod tests {
         assert_eq!([seconds("5"), seconds("90s"), seconds("2m"), seconds("1h")], [Ok(5), Ok(90), Ok(120), Ok(3600)]);
         for wrong in ["", "s", "-1s", "1d", "0s", "1.5m", "99999999999999999999h", "9999999999999h"] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn parts_of_processors_have_three_decimals() {
+        let known = ["2", "1.5", "0.01", ".125"].map(thousandths);
+        assert_eq!(known, [Ok(2000), Ok(1500), Ok(10), Ok(125)]);
+        for wrong in ["", ".", "0", "0.001", "-1", "+1", "1.2345", "1e3", "x", "99999999999"] {
+            assert!(thousandths(wrong).is_err(), "{wrong}");
         }
     }
 }

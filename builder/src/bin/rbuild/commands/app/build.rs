@@ -14,7 +14,8 @@ use builder::app::manifest::{self, Manifest};
 use builder::app::rack::Rack;
 use builder::app::record::{Build, Status};
 use builder::app::records::{Records, Running};
-use builder::build::Machine;
+use builder::app::steps::Noted;
+use builder::build::{Caching, Machine};
 use builder::graph::platform::Platform;
 use builder::paths;
 use builder::sandbox::Cancel;
@@ -204,10 +205,13 @@ fn build(args: &BuildArgs, voice: Voice) -> Result<(Rack, Records, String), Fail
     let log = Mutex::new(running.log().map_err(app_failure)?);
     let display = ui::with_log(if args.quiet { Mode::Quiet } else { args.progress }, voice.aside, &log);
     warn(args, &source, &environment, display.as_ref());
-    let result = build::build(&app_build, &machine, display.as_ref());
+    let noted = Noted::new(display.as_ref(), args.caching.caching().explain);
+    let result = build::build(&app_build, &machine, &noted);
+    let kept = running.save_steps(&noted.steps());
     display.finish(result.is_ok());
     drop(display);
     let release = end(&records, &mut running, &log, voice, result)?;
+    kept.map_err(app_failure)?;
     voice.say(&format!("Build:   {}\nRelease: {release}\n", running.record.id));
     Ok((rack, records, release))
 }
@@ -236,7 +240,8 @@ fn options(args: &BuildArgs, records: &Records) -> Result<Options, Failure> {
         network: common.request.network,
         settings: common.settings,
         no_cache: args.no_cache,
-        caching: common.caching,
+        // The record has the reasons, whether they are shown or not.
+        caching: Caching { explain: true, ..common.caching },
         jobs: common.jobs,
         compression: common.compression,
         epoch: common.epoch,

@@ -118,6 +118,8 @@ fn info(args: &BuildsArgs, id: &str, verbose: bool) -> Outcome {
         let mut document = serde_json::to_value(&build).context("cannot print the build").map_err(app_failure)?;
         let images = records.images(id).map_err(app_failure)?;
         document["images"] = serde_json::to_value(&images).context("cannot print the images").map_err(app_failure)?;
+        let steps = records.steps(id).map_err(app_failure)?;
+        document["steps"] = serde_json::to_value(&steps).context("cannot print the steps").map_err(app_failure)?;
         print_json(&document);
         return Ok(());
     }
