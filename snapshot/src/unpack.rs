@@ -36,37 +36,6 @@ pub fn unpack_limited(tar: &mut dyn Read, active: Active, flavour: Flavour, limi
     Ok(Unpacked { active, tree: sink.tree, index: Arc::new(sink.index.finish()) })
 }
 
-/// Reads an uncompressed layer for its index alone: the one that [`unpack`] gives.
-pub fn index_of(tar: &mut dyn Read) -> Result<LayerIndex, Error> {
-    let mut sink = Unpacker { tree: Nowhere, index: IndexWriter::default(), parent: None, whiteouts: false };
-    read_limited(tar, Limits::default(), &mut sink)?;
-    Ok(sink.index.finish())
-}
-
-/// A tree that is not written.
-struct Nowhere;
-
-impl ChangeSink for Nowhere {
-    type Error = Error;
-
-    fn entry(&mut self, path: &Path, _: &Entry, content: &mut dyn Read) -> Result<(), Error> {
-        let read = io::copy(content, &mut io::sink());
-        read.map(drop).map_err(|source| Error::Content { path: path.to_owned(), source })
-    }
-
-    fn hard_link(&mut self, _: &Path, _: &Path) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn whiteout(&mut self, _: &Path) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn opaque(&mut self, _: &Path) -> Result<(), Error> {
-        Ok(())
-    }
-}
-
 impl Unpacked {
     /// Returns the layer's index, which does not depend on the layers below.
     pub fn index(&self) -> &Arc<LayerIndex> {
@@ -163,8 +132,8 @@ impl Unpacked {
 }
 
 /// Writes tree and index together; where order and repetition matter the index decides and the tree follows.
-struct Unpacker<T> {
-    tree: T,
+struct Unpacker {
+    tree: TreeWriter,
     index: IndexWriter,
     /// The directory of the last change, as the archive names it, and where it leads.
     parent: Option<(PathBuf, PathBuf)>,
@@ -172,7 +141,7 @@ struct Unpacker<T> {
     whiteouts: bool,
 }
 
-impl<T: ChangeSink<Error = Error>> Unpacker<T> {
+impl Unpacker {
     fn node(&self, path: &Path) -> Option<&Node> {
         self.index.node(path)
     }
@@ -231,7 +200,7 @@ impl<T: ChangeSink<Error = Error>> Unpacker<T> {
     }
 }
 
-impl<T: ChangeSink<Error = Error>> ChangeSink for Unpacker<T> {
+impl ChangeSink for Unpacker {
     type Error = Error;
 
     fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn Read) -> Result<(), Error> {

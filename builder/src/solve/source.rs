@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use oci_spec::image::{Digest, MediaType};
 use registry::Action;
 use snapshot::digest::{HashingReader, sha256};
-use snapshot::{BlobWriter, Compression, Layer, NamedLock, View, layer};
+use snapshot::{BlobWriter, Compression, Layer, Unpacked, View, layer};
 
 use crate::graph::PinnedImage;
 use crate::layout;
@@ -28,14 +28,31 @@ const COPY_BUFFER: usize = 64 * 1024;
 
 /// Makes sure that every layer of an image has its directory and its index. The caller holds the image's lock.
 pub(super) fn unpack(world: &World<'_>, image: &PinnedImage, layers: &[Arc<TreeLayer>]) -> Result<(), Cause> {
-    let Some(_lock) = lock(world, layers)? else { return Ok(()) };
-    let is_missing = |layer: &TreeLayer| layer.snapshot(world).is_none() || layer.stored_index(world).is_none();
-    let snapshots = world.store.snapshots();
-    let consume = |tar: &mut dyn Read| Ok(snapshot::unpack(tar, snapshots.prepare()?, snapshots.flavour())?);
-    let unpacked = read_missing(&Reading { world, image, consume: &consume }, layers, &is_missing);
+    let Some(top) = layers.last() else { return Ok(()) };
+    // Another process may be at it: it is pulled once.
+    let lock = world.store.lock(&format!("image-{}", top.id().0.digest()), &|| world.cancel.is_cancelled())?;
+    let _lock = lock.ok_or(Cause::Cancelled)?;
+    let present: Vec<bool> =
+        layers.iter().map(|layer| layer.snapshot(world).is_some() && layer.stored_index(world).is_some()).collect();
+    let next = AtomicUsize::new(0);
+    let unpacked: Vec<Mutex<Option<Result<Unpacked, Cause>>>> = layers.iter().map(|_| Mutex::new(None)).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..CONCURRENT_LAYERS.min(layers.len()) {
+            scope.spawn(|| {
+                loop {
+                    let position = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(slot) = unpacked.get(position) else { return };
+                    if !present[position] {
+                        let result = unpack_one(world, image, &image.layers[position]);
+                        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+                    }
+                }
+            });
+        }
+    });
     let (mut view, mut dirs) = (View::default(), Vec::new());
-    for (layer, result) in layers.iter().zip(unpacked) {
-        if let Some(result) = result {
+    for (layer, slot) in layers.iter().zip(unpacked) {
+        if let Some(result) = slot.into_inner().unwrap_or_else(PoisonError::into_inner) {
             let unpacked = result?;
             layer.keep_index(world, Arc::clone(unpacked.index()))?;
             layer.keep_snapshot(unpacked.settle(&view, &dirs, layer.id())?);
@@ -46,85 +63,34 @@ pub(super) fn unpack(world: &World<'_>, image: &PinnedImage, layers: &[Arc<TreeL
     Ok(())
 }
 
-/// Makes sure that every layer of an image has its index, and nothing more. The caller holds the image's lock.
-pub(super) fn index(world: &World<'_>, image: &PinnedImage, layers: &[Arc<TreeLayer>]) -> Result<(), Cause> {
-    let Some(_lock) = lock(world, layers)? else { return Ok(()) };
-    let is_missing = |layer: &TreeLayer| layer.stored_index(world).is_none();
-    let consume = |tar: &mut dyn Read| Ok(snapshot::index_of(tar)?);
-    let indexes = read_missing(&Reading { world, image, consume: &consume }, layers, &is_missing);
-    for (layer, index) in layers.iter().zip(indexes) {
-        if let Some(index) = index {
-            layer.keep_index(world, Arc::new(index?))?;
-        }
+/// Unpacks one layer; one that the store lacks is unpacked while it is fetched.
+fn unpack_one(world: &World<'_>, image: &PinnedImage, layer: &Layer) -> Result<Unpacked, Cause> {
+    if world.store.blobs().has_verified(layer.blob.digest(), layer.blob.size()) {
+        return unpack_stream(world, image, layer, world.store.blobs().open(layer.blob.digest())?);
     }
-    Ok(())
-}
-
-/// Waits until no other process is at the image: it is pulled once. None of an image without layers.
-fn lock(world: &World<'_>, layers: &[Arc<TreeLayer>]) -> Result<Option<NamedLock>, Cause> {
-    let Some(top) = layers.last() else { return Ok(None) };
-    let lock = world.store.lock(&format!("image-{}", top.id().0.digest()), &|| world.cancel.is_cancelled())?;
-    lock.ok_or(Cause::Cancelled).map(Some)
-}
-
-/// What is made of the tar streams of an image's layers.
-struct Reading<'a, T> {
-    world: &'a World<'a>,
-    image: &'a PinnedImage,
-    consume: &'a (dyn Fn(&mut dyn Read) -> Result<T, Cause> + Sync),
-}
-
-/// Reads the layers that lack something, several at once; none for the others.
-fn read_missing<T: Send>(
-    reading: &Reading<'_, T>,
-    layers: &[Arc<TreeLayer>],
-    is_missing: &dyn Fn(&TreeLayer) -> bool,
-) -> Vec<Option<Result<T, Cause>>> {
-    let wanted: Vec<bool> = layers.iter().map(|layer| is_missing(layer)).collect();
-    let next = AtomicUsize::new(0);
-    let made: Vec<Mutex<Option<Result<T, Cause>>>> = layers.iter().map(|_| Mutex::new(None)).collect();
+    let (arriving, copy) = io::pipe()?;
     std::thread::scope(|scope| {
-        for _ in 0..CONCURRENT_LAYERS.min(layers.len()) {
-            scope.spawn(|| {
-                loop {
-                    let position = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(slot) = made.get(position) else { return };
-                    if wanted[position] {
-                        let result = reading.read(&reading.image.layers[position]);
-                        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
-                    }
-                }
-            });
-        }
-    });
-    made.into_iter().map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
+        let unpacking = scope.spawn(|| unpack_stream(world, image, layer, arriving));
+        let fetched = fetch_blob(world, image, layer, Some(copy));
+        let unpacked = unpacking.join().unwrap_or_else(|panic| resume_unwind(panic));
+        // What was cut short unpacks badly too: the fetch knows why.
+        fetched.and(unpacked)
+    })
 }
 
-impl<T: Send> Reading<'_, T> {
-    /// Reads one layer; one that the store lacks is read while it is fetched.
-    fn read(&self, layer: &Layer) -> Result<T, Cause> {
-        let Self { world, image, .. } = *self;
-        if world.store.blobs().has_verified(layer.blob.digest(), layer.blob.size()) {
-            return self.stream(layer, world.store.blobs().open(layer.blob.digest())?);
-        }
-        let (arriving, copy) = io::pipe()?;
-        std::thread::scope(|scope| {
-            let reading = scope.spawn(|| self.stream(layer, arriving));
-            let fetched = fetch_blob(world, image, layer, Some(copy));
-            let read = reading.join().unwrap_or_else(|panic| resume_unwind(panic));
-            // What was cut short reads badly too: the fetch knows why.
-            fetched.and(read)
-        })
-    }
-
-    fn stream(&self, layer: &Layer, blob: impl Read + Send) -> Result<T, Cause> {
-        let mut tar = HashingReader::new(layer::decompress(blob, layer::Limits::default().bytes)?);
-        let made = (self.consume)(&mut tar)?;
-        // The digest is of the whole stream, and tar ends before it does.
-        io::copy(&mut tar.by_ref(), &mut io::sink())?;
-        same(self.image, &layer.diff_id, &tar.finish())?;
-        Ok(made)
-    }
+fn unpack_stream(
+    world: &World<'_>,
+    image: &PinnedImage,
+    layer: &Layer,
+    blob: impl Read + Send,
+) -> Result<Unpacked, Cause> {
+    let mut tar = HashingReader::new(layer::decompress(blob, layer::Limits::default().bytes)?);
+    let snapshots = world.store.snapshots();
+    let unpacked = snapshot::unpack(&mut tar, snapshots.prepare()?, snapshots.flavour())?;
+    // The digest is of the whole stream, and tar ends before it does.
+    io::copy(&mut tar.by_ref(), &mut io::sink())?;
+    same(image, &layer.diff_id, &tar.finish())?;
+    Ok(unpacked)
 }
 
 fn same(image: &PinnedImage, expected: &Digest, found: &Digest) -> Result<(), Cause> {

@@ -238,8 +238,6 @@ impl Tree {
                 diff::changes(&snapshot.dir, world.store.snapshots().flavour(), &below, &mut writer)?;
                 layer.keep_index(world, Arc::new(writer.finish()))?;
             }
-            // What is copied onto an image needs no file of it.
-            None if layer.image().is_some() => self.read_image(position, world, source::index)?,
             _ => self.unpack(position, world)?,
         }
         Ok(layer.stored_index(world).expect("it was just made"))
@@ -248,8 +246,9 @@ impl Tree {
     /// Unpacks a layer's blob; for a layer of an image, all the image's layers at once.
     fn unpack(&self, position: usize, world: &World<'_>) -> Result<(), Cause> {
         let layer = &self.layers[position];
-        if layer.image().is_some() {
-            return self.read_image(position, world, source::unpack);
+        if let Origin::Image { image, unpacking, .. } = &layer.origin {
+            let _making = unpacking.lock().unwrap_or_else(PoisonError::into_inner);
+            return source::unpack(world, image, &self.layers[..image.layers.len()]);
         }
         let below = self.below(position);
         let (view, dirs) = (below.view(world)?, below.dirs(world)?);
@@ -279,18 +278,6 @@ impl Tree {
         layer.keep_index(world, Arc::clone(unpacked.index()))?;
         layer.keep_snapshot(unpacked.settle(&view, &dirs, layer.id())?);
         Ok(())
-    }
-
-    /// Makes something of all layers of the image that the layer at `position` is of.
-    fn read_image(
-        &self,
-        position: usize,
-        world: &World<'_>,
-        make: fn(&World<'_>, &PinnedImage, &[Arc<TreeLayer>]) -> Result<(), Cause>,
-    ) -> Result<(), Cause> {
-        let Origin::Image { image, unpacking, .. } = &self.layers[position].origin else { return Ok(()) };
-        let _making = unpacking.lock().unwrap_or_else(PoisonError::into_inner);
-        make(world, image, &self.layers[..image.layers.len()])
     }
 
     /// The blobs of all layers, bottom first: compressed from their directories where that has not been done.
