@@ -17,13 +17,13 @@ mod stored;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use oci_spec::image::{Descriptor, Digest, Platform};
 use registry::Reference;
 use snapshot::Store;
 
 use crate::layout::LayoutError;
+use crate::parallel;
 use crate::progress::Step;
 
 pub use parts::Parts;
@@ -163,17 +163,7 @@ pub(crate) fn by_digest(reference: &Reference, digest: &Digest) -> Reference {
 
 /// Does something with every item, several at a time; after the first failure nothing more is begun.
 pub(crate) fn each<T: Sync, E: Send>(items: &[T], work: impl Fn(&T) -> Result<(), E> + Sync) -> Result<(), E> {
-    let next = AtomicUsize::new(0);
-    let worker = || {
-        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-            work(item).inspect_err(|_| next.store(items.len(), Ordering::Relaxed))?;
-        }
-        Ok(())
-    };
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..CONCURRENT_BLOBS.min(items.len())).map(|_| scope.spawn(worker)).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().expect("a transfer does not panic"))
-    })
+    parallel::each(items, CONCURRENT_BLOBS, work).map(drop)
 }
 
 /// A blob as logs name it.
