@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use crate::common::{Bench, registry};
+use registry::testing::{Logged, Registry};
+
+use crate::common::{Bench, base, peer, registry};
 
 /// More layers than an overlay is given: what the lowest of them have, and removed, is seen at the top.
 #[test]
@@ -38,4 +40,23 @@ fn layers_are_pushed_while_steps_run() {
     // Of the three layers the base's is mounted or was here before, and those of the steps were there when the push began.
     assert!(!run.stderr.lines().any(layer), "{}", run.stderr);
     assert!(run.stderr.matches(" exists").count() >= 2, "{}", run.stderr);
+}
+
+/// What is known of the base image is not asked for again.
+#[test]
+fn a_second_build_asks_for_the_base_s_manifest_alone() {
+    let registry = Registry::start().unwrap();
+    let image = format!("{}/library/busybox:latest", registry.host());
+    let (from, to) = (format!("docker://{}", base("busybox:latest")), format!("docker://{image}"));
+    peer("skopeo", &["copy", "-q", "--src-tls-verify=false", "--dest-tls-verify=false", &from, &to]);
+    let bench = Bench::with(&format!("FROM {image}\nCOPY a /bin/\n"));
+    bench.file("a", "aaaa");
+    bench.build(&["-t", "first"]);
+    registry.take_log();
+    bench.file("a", "bbbb");
+    bench.build(&["-t", "second"]);
+    let asked = |entry: &Logged| format!("{} {}", entry.method, entry.path);
+    let log: Vec<String> = registry.take_log().iter().map(asked).collect();
+    // The first request finds out whether the registry, which is on loopback, speaks TLS.
+    assert_eq!(log, ["GET /v2/", "GET /v2/library/busybox/manifests/latest"]);
 }

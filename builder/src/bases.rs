@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use oci_spec::image::{Descriptor, Digest};
+use oci_spec::image::{Descriptor, Digest, DigestAlgorithm};
+use snapshot::BlobStore;
 
 use crate::dockerfile::Span;
 use crate::graph::PinnedImage;
@@ -58,6 +59,9 @@ pub enum BaseError {
         /// diff_ids of the config.
         diff_ids: usize,
     },
+    /// The store.
+    #[error("cannot use the store")]
+    Store(#[from] snapshot::Error),
     /// A name that changed between selection and resolution; cannot happen for names that the graph selected.
     #[error(transparent)]
     Platform(#[from] PlatformError),
@@ -71,14 +75,23 @@ impl BaseError {
             | Self::Layout { span, .. }
             | Self::Config { span, .. }
             | Self::LayerCount { span, .. } => Some(*span),
-            Self::Platform(_) => None,
+            Self::Store(_) | Self::Platform(_) => None,
         }
     }
 }
 
+/// Where images are looked up.
+#[derive(Debug, Clone, Copy)]
+pub struct Places<'a> {
+    /// The registries.
+    pub client: &'a registry::Client,
+    /// Where configs are kept, so that none is fetched twice.
+    pub configs: Option<&'a BlobStore>,
+}
+
 /// Pins every image, all at once; the first error ends it.
 pub fn resolve(
-    client: &registry::Client,
+    places: Places<'_>,
     images: &BTreeMap<ImageName, Span>,
     reporter: &Reporter<'_>,
 ) -> Result<BTreeMap<ImageName, Arc<PinnedImage>>, BaseError> {
@@ -88,7 +101,7 @@ pub fn resolve(
             .map(|(name, &span)| {
                 scope.spawn(move || {
                     let step = reporter.start(&format!("resolve {}", name.reference), None);
-                    step.finish(pin(client, name, span)).map(|image| (name.clone(), Arc::new(image)))
+                    step.finish(pin(places, name, span)).map(|image| (name.clone(), Arc::new(image)))
                 })
             })
             .collect();
@@ -96,7 +109,7 @@ pub fn resolve(
     })
 }
 
-fn pin(client: &registry::Client, name: &ImageName, span: Span) -> Result<PinnedImage, BaseError> {
+fn pin(places: Places<'_>, name: &ImageName, span: Span) -> Result<PinnedImage, BaseError> {
     let shown = || name.reference.clone();
     let reference = match registry::reference::parse(&name.reference) {
         // A context may have a name that no image has.
@@ -111,9 +124,11 @@ fn pin(client: &registry::Client, name: &ImageName, span: Span) -> Result<Pinned
         let found = found.map_err(|source| BaseError::Layout { name: shown(), span, source: Box::new(source) })?;
         (found.descriptor.digest().clone(), found.manifest, found.config)
     } else {
-        let found = client.resolve(&reference, &wanted);
+        let known = |config: &Descriptor| places.configs?.read(config.digest(), config.size()).ok();
+        let found = places.client.resolve_knowing(&reference, &wanted, &known);
         let found =
             found.map_err(|source| BaseError::Resolve { reference: shown(), span, source: Box::new(source) })?;
+        keep(places, &found)?;
         (found.descriptor.digest().clone(), found.manifest, found.config)
     };
     let config: ImageConfig =
@@ -126,6 +141,18 @@ fn pin(client: &registry::Client, name: &ImageName, span: Span) -> Result<Pinned
     let layers = layers.iter().zip(&config.rootfs.diff_ids).map(|(blob, diff_id)| layer(blob, diff_id)).collect();
     let layout = name.layout.as_ref().map(|layout| layout.path.clone());
     Ok(PinnedImage { reference, layout, manifest: digest, config, layers })
+}
+
+/// Keeps a config for the next build.
+fn keep(places: Places<'_>, found: &registry::Resolved) -> Result<(), BaseError> {
+    let config = found.manifest.config();
+    let Some(configs) = places.configs else { return Ok(()) };
+    // To look it up counts as a use of it. The store takes no other digests than those of SHA-256.
+    let is_kept = configs.has(config.digest()) == Some(config.size());
+    if !is_kept && *config.digest().algorithm() == DigestAlgorithm::Sha256 {
+        configs.ingest(Some((config.digest(), config.size())), &mut found.config.as_slice())?;
+    }
+    Ok(())
 }
 
 fn layer(blob: &Descriptor, diff_id: &Digest) -> snapshot::Layer {

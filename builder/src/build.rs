@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use snapshot::{Flavour, Store};
 
-use crate::bases::{self, BaseError};
+use crate::bases::{self, BaseError, Places};
 use crate::cache::{self, CacheFrom, CacheTo, Caches};
 use crate::checks::{self, Subject};
 use crate::context::{ContextError, Ignore, LocalContext, Memo, Modes};
@@ -31,6 +31,9 @@ use crate::solve::{self, SolveError, World};
 
 /// How often a build begins again because it found a damaged file in the store: each time there is one less.
 const RETRIES: usize = 8;
+
+/// The store's file of what files of build contexts contain.
+const CONTEXT_DIGESTS: &str = "context-digests";
 
 /// What to build.
 #[derive(Debug, Clone)]
@@ -173,7 +176,7 @@ struct Prepared {
 /// Parses, selects what the target needs and pins its images.
 fn with_selection<T>(
     build: &Build,
-    client: &registry::Client,
+    places: Places<'_>,
     reporter: &Reporter<'_>,
     then: impl FnOnce(&Parsed, Selection<'_>, &Pinned) -> Result<T, BuildError>,
 ) -> Result<T, BuildError> {
@@ -187,14 +190,14 @@ fn with_selection<T>(
         if more.is_empty() {
             break selection;
         }
-        images.append(&mut bases::resolve(client, &more, reporter)?);
+        images.append(&mut bases::resolve(places, &more, reporter)?);
     };
     then(&parsed, selection, &images)
 }
 
 /// Parses, pins, lowers and makes the checks; where the checks' options say so, what they found is an error.
-fn prepare(build: &Build, client: &registry::Client, reporter: &Reporter<'_>) -> Result<Prepared, BuildError> {
-    with_selection(build, client, reporter, |parsed, selection, images| {
+fn prepare(build: &Build, places: Places<'_>, reporter: &Reporter<'_>) -> Result<Prepared, BuildError> {
+    with_selection(build, places, reporter, |parsed, selection, images| {
         let graph = lower(&selection, images)?;
         let ignore = &build.ignore;
         let findings = checks::check(&Subject { parsed, selection: &selection, images, graph: &graph, ignore });
@@ -213,14 +216,16 @@ pub fn client(options: &registry::Options) -> Result<registry::Client, BuildErro
 
 /// Makes the checks and builds nothing. The base images are pinned, for what they set is known to some checks.
 pub fn check(build: &Build, registry: &registry::Options, progress: &dyn Progress) -> Result<Vec<Finding>, BuildError> {
-    Ok(prepare(build, &client(registry)?, &Reporter::new(progress))?.findings)
+    let places = Places { client: &client(registry)?, configs: None };
+    Ok(prepare(build, places, &Reporter::new(progress))?.findings)
 }
 
 /// Says what the target may be given, and builds nothing. The base images are pinned, for their variables have a say in
 /// the defaults of build args.
 pub fn outline(build: &Build, registry: &registry::Options, progress: &dyn Progress) -> Result<Outline, BuildError> {
     let reporter = Reporter::new(progress);
-    with_selection(build, &client(registry)?, &reporter, |_, selection, images| Ok(Outline::of(&selection, images)?))
+    let places = Places { client: &client(registry)?, configs: None };
+    with_selection(build, places, &reporter, |_, selection, images| Ok(Outline::of(&selection, images)?))
 }
 
 /// What the builds of one command share.
@@ -249,7 +254,8 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
 /// Builds with what other builds use too.
 pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildError> {
     let Shared { machine, client, store, reporter } = *shared;
-    let Prepared { graph, contexts, findings, notes } = prepare(build, client, reporter)?;
+    let Prepared { graph, contexts, findings, notes } =
+        prepare(build, Places { client, configs: Some(store.blobs()) }, reporter)?;
     let needles = build.grants.needles(&graph.secrets());
     let reporter = &reporter.hiding(&needles);
     let name = &build.dockerfile_name;
@@ -268,8 +274,7 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
     let context = LocalContext::open(&build.context, build.ignore.clone())?.with_modes(build.caching.modes);
     let remotes = Remotes::new(&build.grants, machine.cancel);
     let contexts = named_contexts(&contexts, &build.request, store, &remotes)?;
-    let memo_path = store.path().join("context-digests");
-    let memo = Memo::load(&memo_path);
+    let memo = Memo::load(&store.path().join(CONTEXT_DIGESTS));
     let options = solve::Options {
         secrets_in_layers: build.grants.secrets_in_layers && !needles.is_empty(),
         ..options(build, &graph, machine.sandbox.emulation())
@@ -309,7 +314,7 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
         caches.close();
         made
     });
-    memo.save(&memo_path)?;
+    memo.save(|bytes| store.put_file(CONTEXT_DIGESTS, bytes))?;
     drop(lease);
     tidy(store, machine.keep_storage, reporter);
     let image = made?;

@@ -64,6 +64,9 @@ pub struct Resolved {
     pub config: Vec<u8>,
 }
 
+/// Gives a small blob that somebody has already.
+pub type Known<'a> = dyn Fn(&Descriptor) -> Option<Vec<u8>> + 'a;
+
 /// How a blob came to be in a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushed {
@@ -105,8 +108,20 @@ impl Client {
     /// OCI and Docker schema 2 types are understood. An image that is in no index is taken whatever its platform: the
     /// config tells. In an index the best match wins ([`Error::NoPlatform`] if there is none).
     pub fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<Resolved, Error> {
+        self.resolve_knowing(reference, platform, &|_| None)
+    }
+
+    /// Does [`Client::resolve`]; a config that `known` gives is not fetched. Other bytes than the descriptor's count as
+    /// none.
+    pub fn resolve_knowing(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        known: &Known<'_>,
+    ) -> Result<Resolved, Error> {
         let action = |_| Action::PullManifest(reference.whole());
-        self.anywhere(reference, action, &mut |access| resolve::resolve(self, access, reference, platform))
+        let wanted = resolve::Wanted { reference, platform, known };
+        self.anywhere(reference, action, &mut |access| resolve::resolve(self, access, wanted))
     }
 
     /// Streams a blob into `out`, once and in order, and fails unless size and digest are the descriptor's.
@@ -115,9 +130,26 @@ impl Client {
     /// never gets a byte twice. What is in `out` may be used only after `Ok`: after [`Error::WrongDigest`] the caller
     /// has to begin again with a new writer. `urls` of the descriptor are not followed.
     pub fn pull_blob(&self, reference: &Reference, descriptor: &Descriptor, out: &mut dyn Write) -> Result<(), Error> {
-        let digest = descriptor.digest().clone();
-        let action = |repository| Action::PullBlob { repository, digest: digest.clone() };
-        let mut progress = pull::Progress::new(descriptor, out, &action(reference.repository().to_owned()))?;
+        self.pull(reference, descriptor, pull::Progress::verifying(reference, descriptor, out)?)
+    }
+
+    /// Does [`Client::pull_blob`] for an `out` that computes the digest itself: here the size alone is compared.
+    pub fn pull_blob_unverified(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        out: &mut dyn Write,
+    ) -> Result<(), Error> {
+        self.pull(reference, descriptor, pull::Progress::new(descriptor, out))
+    }
+
+    fn pull(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        mut progress: pull::Progress<'_>,
+    ) -> Result<(), Error> {
+        let action = |repository| Action::PullBlob { repository, digest: descriptor.digest().clone() };
         self.anywhere(reference, action, &mut |access| pull::pull(self, access, descriptor, &mut progress))
     }
 

@@ -52,7 +52,7 @@ mod registries;
 mod retry;
 mod transport;
 
-pub use client::{Client, Kind, Manifest, Pushed, Resolved, Upload, media_type};
+pub use client::{Client, Kind, Known, Manifest, Pushed, Resolved, Upload, media_type};
 pub use credentials::Credentials;
 pub use error::{Action, Answer, AnswerError, Error, Exchange};
 pub use oci_spec::distribution::Reference;

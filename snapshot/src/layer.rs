@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::blob::BlobStore;
 use crate::entry::{Content, Entry, Kind};
 use crate::index::{IndexWriter, LayerIndex};
-use crate::{ChangeSink, Error};
+use crate::{Bytes, ChangeSink, Error};
 
 mod codec;
 mod decompress;
@@ -138,6 +138,15 @@ impl LayerWriter {
         Ok((self.output.finish()?, self.index.finish()))
     }
 
+    /// Adds or replaces `path` as [`ChangeSink::entry`] does; bytes whose digest is known are not digested again.
+    pub fn put(&mut self, path: &Path, entry: &Entry, content: Bytes<'_>) -> Result<(), Error> {
+        let mut headers = Vec::with_capacity(header::BLOCK);
+        header::entry(&mut headers, path, entry)?;
+        let file = if let Kind::File { size } = entry.kind { Some((size, content)) } else { None };
+        let content = self.append(path, &headers, file)?;
+        self.index.put(path, entry, content)
+    }
+
     /// Ends the bundle.
     fn cut(&mut self) -> Result<(), Error> {
         if self.bundle.is_empty() { Ok(()) } else { self.output.take(&mut self.bundle) }
@@ -148,7 +157,7 @@ impl LayerWriter {
         &mut self,
         path: &Path,
         headers: &[u8],
-        file: Option<(u64, &mut dyn Read)>,
+        file: Option<(u64, Bytes<'_>)>,
     ) -> Result<Option<Content>, Error> {
         let size = file.as_ref().map_or(0, |(size, _)| *size);
         let bytes = headers.len() as u64 + size + header::padding(size) as u64;
@@ -157,8 +166,8 @@ impl LayerWriter {
         }
         self.bundle.extend(headers);
         let mut content = None;
-        if let Some((size, reader)) = file {
-            content = Some(self.append_content(path, size, reader)?);
+        if let Some((size, bytes)) = file {
+            content = Some(self.append_content(path, size, bytes)?);
             self.bundle.resize(self.bundle.len() + header::padding(size), 0);
         }
         let length = self.bundle.len() as u64;
@@ -169,7 +178,7 @@ impl LayerWriter {
     }
 
     /// Adds the bytes of a file, splitting it where the bundle is full.
-    fn append_content(&mut self, path: &Path, size: u64, content: &mut dyn Read) -> Result<Content, Error> {
+    fn append_content(&mut self, path: &Path, size: u64, content: Bytes<'_>) -> Result<Content, Error> {
         let most = usize::try_from(segment::MOST).expect("4 MiB");
         let mut state = blake3::Hasher::new();
         let mut left = size;
@@ -181,14 +190,16 @@ impl LayerWriter {
             let room = most - start;
             let piece = usize::try_from(left).map_or(room, |left| left.min(room));
             self.bundle.resize(start + piece, 0);
-            content.read_exact(&mut self.bundle[start..]).map_err(|source| match source.kind() {
+            content.reader.read_exact(&mut self.bundle[start..]).map_err(|source| match source.kind() {
                 io::ErrorKind::UnexpectedEof => Error::ShortContent { path: path.to_owned(), size },
                 _ => Error::Content { path: path.to_owned(), source },
             })?;
-            state.update(&self.bundle[start..]);
+            if content.digest.is_none() {
+                state.update(&self.bundle[start..]);
+            }
             left -= piece as u64;
         }
-        Ok(Content(*state.finalize().as_bytes()))
+        Ok(content.digest.unwrap_or_else(|| Content(*state.finalize().as_bytes())))
     }
 }
 
@@ -196,16 +207,12 @@ impl ChangeSink for LayerWriter {
     type Error = Error;
 
     fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn Read) -> Result<(), Error> {
-        let mut headers = Vec::with_capacity(header::BLOCK);
-        header::entry(&mut headers, path, entry)?;
-        let file = if let Kind::File { size } = entry.kind { Some((size, content)) } else { None };
-        let content = self.append(path, &headers, file)?;
-        self.index.put(path, entry, content)
+        self.put(path, entry, content.into())
     }
 
     fn hard_link(&mut self, path: &Path, target: &Path) -> Result<(), Error> {
         let mut headers = Vec::with_capacity(header::BLOCK);
-        let metadata = tar_writer::link_metadata(self.index.index(), path, target)?;
+        let metadata = tar_writer::link_metadata(&self.index, path, target)?;
         header::hard_link(&mut headers, path, target, metadata)?;
         self.append(path, &headers, None)?;
         self.index.hard_link(path, target)

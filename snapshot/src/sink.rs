@@ -1,9 +1,30 @@
 //! The one seam between what makes a layer's changes and what stores them.
 
+use std::fmt;
 use std::io::Read;
 use std::path::Path;
 
-use crate::entry::Entry;
+use crate::entry::{Content, Entry};
+
+/// The bytes of a file on their way into a layer.
+pub struct Bytes<'a> {
+    /// Yields them, exactly as many as the entry says.
+    pub reader: &'a mut dyn Read,
+    /// Their digest, where somebody has it already and vouches for it.
+    pub digest: Option<Content>,
+}
+
+impl<'a> From<&'a mut dyn Read> for Bytes<'a> {
+    fn from(reader: &'a mut dyn Read) -> Self {
+        Self { reader, digest: None }
+    }
+}
+
+impl fmt::Debug for Bytes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bytes").field("digest", &self.digest).finish_non_exhaustive()
+    }
+}
 
 /// Receives the changes of one layer.
 ///

@@ -200,6 +200,12 @@ impl Store {
         self.write(&path, &[value, blake3::hash(value).as_bytes()].concat())
     }
 
+    /// Stores a file of the caller's beside the store's folders, replacing it in one step, and not durably: its bytes have
+    /// to say whether they are whole.
+    pub fn put_file(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        self.write(&self.path.join(name), bytes)
+    }
+
     /// Removes a record; one that is not there is no error.
     pub fn remove_record(&self, kind: &str, key: &str) -> Result<(), Error> {
         match fs_err::remove_file(self.record_path(kind, key)?) {

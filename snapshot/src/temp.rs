@@ -212,7 +212,7 @@ mod tests {
                     sweep(root.path()).unwrap();
                 }
             });
-            for _ in 0..2000 {
+            for _ in 0..200 {
                 let directory = TempDirectory::create(root.path()).unwrap();
                 fs_err::write(directory.path().join("f"), "x").unwrap();
                 let mut file = TempFile::create(root.path()).unwrap();

@@ -11,17 +11,20 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use fs_err::File;
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid, XattrFlags, makedev};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, XattrFlags, makedev};
 use rustix::io::Errno;
 
 use crate::entry::{Entry, Kind, Metadata};
 use crate::index::implied_directory;
-use crate::owner::{self, Device, Owner};
+use crate::owner::{self, Owner};
 use crate::path::{Root, remove_at, split, through_proc};
 use crate::xattr::Source;
 use crate::{ChangeSink, Error};
 
 mod copy;
+mod metadata;
+
+use metadata::{owner, record, set_open, times};
 
 /// How a directory writes down what it removes from the layers below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -402,39 +405,6 @@ impl AsFd for Parent {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
-}
-
-fn set_open(fd: BorrowedFd<'_>, path: &Path, metadata: &Metadata) -> Result<(), Error> {
-    rustix::fs::fchmod(fd, Mode::from_raw_mode(metadata.mode)).map_err(Error::io("set the mode of", path))?;
-    for (name, value) in &metadata.xattrs {
-        rustix::fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty())
-            .map_err(Error::io("set an extended attribute of", path))?;
-    }
-    rustix::fs::futimens(fd, &times(metadata)).map_err(Error::io("set the time of", path))
-}
-
-/// Refuses the ids that mean "leave it" to chown(2).
-fn owner(path: &Path, metadata: &Metadata) -> Result<(Option<Uid>, Option<Gid>), Error> {
-    if metadata.uid == u32::MAX || metadata.gid == u32::MAX {
-        return Err(Error::Unrepresentable { path: path.to_owned(), reason: "4294967295 is no owner" });
-    }
-    Ok((Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid))))
-}
-
-/// Writes down the owner of what has no descriptor, and what device it stands for.
-fn record(path: &Path, entry: &Entry) -> Result<(), Errno> {
-    let Metadata { uid, gid, .. } = entry.metadata;
-    let (kind, device) = match entry.kind {
-        Kind::CharDevice { major, minor } => (FileType::RegularFile, Some(Device { block: false, major, minor })),
-        Kind::BlockDevice { major, minor } => (FileType::RegularFile, Some(Device { block: true, major, minor })),
-        _ => (FileType::Symlink, None),
-    };
-    owner::write(Source::Path(path), kind, Owner { uid, gid, device })
-}
-
-fn times(metadata: &Metadata) -> Timestamps {
-    let time = Timespec { tv_sec: metadata.mtime.seconds, tv_nsec: i64::from(metadata.mtime.nanoseconds) };
-    Timestamps { last_access: time, last_modification: time }
 }
 
 fn exists(parent: BorrowedFd<'_>, name: &OsStr) -> Result<bool, Errno> {

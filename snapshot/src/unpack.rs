@@ -143,7 +143,7 @@ struct Unpacker {
 
 impl Unpacker {
     fn node(&self, path: &Path) -> Option<&Node> {
-        self.index.index().nodes().get(path)
+        self.index.node(path)
     }
 
     /// Returns where `path` goes when its directories lead through symbolic links of this layer, as extracting one

@@ -143,6 +143,14 @@ impl Temporary {
         self.registry.address()
     }
 
+    /// Copies an image of another registry into it; the answer is the registry, for as long as this value lives.
+    pub(crate) fn with(&self, source: Registry, image: &str) -> Result<Registry> {
+        let options = ["copy", "--quiet", "--insecure-policy", "--src-tls-verify=false", "--dest-tls-verify=false"];
+        let names = [source, self.registry].map(|registry| format!("docker://{}", registry.reference(image)));
+        quiet(command("skopeo", options).args(names))?;
+        Ok(self.registry)
+    }
+
     /// Makes it hold nothing.
     pub(crate) fn clear(&self) -> Result<()> {
         let data = self.directory.join("data");

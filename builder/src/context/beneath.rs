@@ -78,14 +78,19 @@ pub(super) fn open_subdirectory(directory: BorrowedFd<'_>, name: &OsStr) -> io::
     Ok(rustix::fs::openat(directory, name, DIRECTORY, Mode::empty())?)
 }
 
+/// Opens what was a regular file a moment ago, and may be anything by now: the caller asks before it believes the bytes.
+pub(super) fn open_unseen(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<File> {
+    Ok(File::from(rustix::fs::openat(directory, name, FILE, Mode::empty())?))
+}
+
 /// Opens the regular file `name` of `directory`, with its stat; anything else is `InvalidInput`.
 pub(super) fn open_file(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<(File, Stat)> {
-    let file = rustix::fs::openat(directory, name, FILE, Mode::empty())?;
+    let file = open_unseen(directory, name)?;
     let stat = stat_open(file.as_fd())?;
     if stat.file_type != FileType::RegularFile {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    Ok((File::from(file), stat))
+    Ok((file, stat))
 }
 
 /// Whether something was not opened because a symbolic link stands there.

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use snapshot::{Content, Entry, Kind};
+use snapshot::{Bytes, Content, Entry, Kind};
 
 use super::beneath::{self, Stat};
 use super::digest::{Digester, gone_or};
@@ -37,20 +37,26 @@ pub(super) fn copy<E: From<ContextError>>(
         walk::walk(context, at, exclude, Some(memo), &mut |found| {
             if !matches!(found.entry.kind, Kind::File { .. }) {
                 digester.entry(found.relative, &found.entry, None);
-                return visit(found.relative, None, &found.entry, &mut io::empty());
+                let nothing: &mut dyn Read = &mut io::empty();
+                return visit(found.relative, None, &found.entry, nothing.into());
             }
-            let file = beneath::open_file(found.directory, found.name);
-            let Some((file, stat)) = gone_or(file, found.path)? else { return Ok(()) };
+            let opened = match found.content {
+                // Its stat is compared when its bytes were read: what it is before does not matter.
+                Some(_) => beneath::open_unseen(found.directory, found.name).map(|file| (file, found.stat)),
+                None => beneath::open_file(found.directory, found.name),
+            };
+            let Some((file, stat)) = gone_or(opened, found.path)? else { return Ok(()) };
             let entry = entry_now(context, &found, &file, &stat)?;
             let known = found.content.filter(|_| stat.identity == found.stat.identity);
             let mut delivery = Delivery::new(file, stat.identity, known, found.path);
             if let Some((first, content)) = links.first(&stat).filter(|_| context.keeps_links()) {
-                let visited = visit(found.relative, Some(first), &entry, &mut delivery);
+                let bytes = Bytes { reader: &mut delivery, digest: known };
+                let visited = visit(found.relative, Some(first), &entry, bytes);
                 digester.link(found.relative, first);
                 return delivery.finish_link(visited, *content);
             }
             let first = (stat.has_links() && context.keeps_links()).then_some(found.relative);
-            let visited = visit(found.relative, first, &entry, &mut delivery);
+            let visited = visit(found.relative, first, &entry, Bytes { reader: &mut delivery, digest: known });
             let digest = delivery.finish(visited)?;
             digester.entry(found.relative, &entry, Some(digest));
             links.note(&stat, found.relative, digest);

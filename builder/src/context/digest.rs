@@ -177,9 +177,13 @@ struct Batch {
 }
 
 impl Batch {
-    fn add(&mut self, found: walk::Found<'_>) {
+    /// Takes an entry: to the digester where nothing before it has to be read first.
+    fn add(&mut self, found: walk::Found<'_>, digester: &mut Digester) {
         let walk::Found { entry, content, .. } = found;
         if content.is_some() || !matches!(entry.kind, Kind::File { .. }) {
+            if self.files.is_empty() {
+                return digester.entry(found.relative, &entry, content);
+            }
             self.items.push(Item::Known { relative: found.relative.to_owned(), entry, content });
             return;
         }
@@ -187,6 +191,15 @@ impl Batch {
         let prefix = found.path.as_os_str().len() - found.relative.as_os_str().len();
         let identity = found.stat.identity;
         self.files.push(Pending { path: found.path.to_owned(), prefix, entry, identity });
+    }
+
+    /// Takes another name of a file.
+    fn link(&mut self, relative: &Path, first: &Path, digester: &mut Digester) {
+        if self.files.is_empty() {
+            digester.link(relative, first);
+        } else {
+            self.items.push(Item::Link { relative: relative.to_owned(), first: first.to_owned() });
+        }
     }
 
     /// Reads the files and digests the items in their order; leaves the batch empty.
@@ -225,14 +238,18 @@ pub(super) fn digest(
     let mut digester = Digester::new();
     let mut batch = Batch::default();
     for (index, at) in selected.iter().enumerate() {
-        batch.items.push(Item::Selected(index));
+        if batch.files.is_empty() {
+            digester.selected(at);
+        } else {
+            batch.items.push(Item::Selected(index));
+        }
         let mut links = Links::default();
         walk::walk(context, at, exclude, Some(memo), &mut |found| {
             if let Some((first, ())) = links.first(&found.stat).filter(|_| context.keeps_links()) {
-                batch.items.push(Item::Link { relative: found.relative.to_owned(), first: first.clone() });
+                batch.link(found.relative, first, &mut digester);
             } else {
                 links.note(&found.stat, found.relative, ());
-                batch.add(found);
+                batch.add(found, &mut digester);
             }
             if batch.items.len() < BATCH { Ok(()) } else { batch.settle(context, selected, memo, &mut digester) }
         })?;

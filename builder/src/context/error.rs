@@ -90,12 +90,4 @@ pub enum ContextError {
         /// The line and what is wrong with it.
         source: IgnoreError,
     },
-    /// The memo of content digests could not be stored.
-    #[error("cannot store the content digests in `{}`", path.display())]
-    SaveMemo {
-        /// The file on the host.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
 }

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fs_err as fs;
 use rustix::fs::{Mode, OFlags};
-use snapshot::{Entry, Kind};
+use snapshot::{Bytes, Entry, Kind};
 
 use super::beneath::Opener;
 use super::error::ContextError;
@@ -67,7 +67,7 @@ pub struct Selected {
 
 /// Receives one entry of a copy: its path relative to its match, the path under which the same file came first where it
 /// has several links (its own, then), and its bytes (none of anything but a file).
-pub type Deliver<'a, E> = dyn FnMut(&Path, Option<&Path>, &Entry, &mut dyn Read) -> Result<(), E> + 'a;
+pub type Deliver<'a, E> = dyn FnMut(&Path, Option<&Path>, &Entry, Bytes<'_>) -> Result<(), E> + 'a;
 
 impl LocalContext {
     /// Opens the directory `root` as a context in which `ignore` hides paths.

@@ -7,16 +7,13 @@
 //! are seen. Two things can escape it: writes through a shared mapping that is never synced, and a clock set back.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fs_err as fs;
 use snapshot::Content;
-
-use super::error::ContextError;
 
 #[cfg(test)]
 mod tests;
@@ -35,14 +32,14 @@ const RECORD: usize = 3 * 8 + 2 * 12 + 4 + 32;
 const TRAILER: usize = 32;
 
 /// A point in time, as a file system gives it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) seconds: i64,
     pub(super) nanoseconds: u32,
 }
 
 /// The stat of a regular file as far as it tells one content from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
     pub(super) device: u64,
     pub(super) inode: u64,
@@ -51,8 +48,38 @@ pub(super) struct Identity {
     pub(super) ctime: Stamp,
 }
 
+impl Identity {
+    fn file(&self) -> FileId {
+        (self.device, self.inode)
+    }
+}
+
+/// Device and inode: a file has one stat at a time, and an older one does not come back.
+type FileId = (u64, u64);
+
+/// Spreads numbers that are not chosen to collide: a context is the user's own.
+#[derive(Debug, Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The golden ratio, and the high half of the product onto the low one, which tables are indexed by.
+        let product = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ (product >> 32);
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Remembered {
+    identity: Identity,
     content: Content,
     /// The run that used it last.
     run: u32,
@@ -64,7 +91,7 @@ pub struct Memo(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    remembered: HashMap<Identity, Remembered>,
+    remembered: HashMap<FileId, Remembered, BuildHasherDefault<Spread>>,
     /// Counts the times that the memo was loaded.
     run: u32,
     /// Whether there is something to save.
@@ -83,15 +110,14 @@ impl Memo {
         Self(Mutex::new(state))
     }
 
-    /// Stores the memo in `path`, replacing it in one step; does nothing when nothing was learnt.
-    pub fn save(&self, path: &Path) -> Result<(), ContextError> {
+    /// Gives the bytes of the memo to `store`, which keeps them; does nothing when nothing was learnt. They need not be
+    /// durable: torn ones fail their seal and are an empty memo.
+    pub fn save<E>(&self, store: impl FnOnce(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let mut state = self.state();
-        if !state.learnt {
-            return Ok(());
+        if state.learnt {
+            store(&encode(&state))?;
+            state.learnt = false;
         }
-        let bytes = encode(&state);
-        replace(path, &bytes).map_err(|source| ContextError::SaveMemo { path: path.to_owned(), source })?;
-        state.learnt = false;
         Ok(())
     }
 
@@ -100,7 +126,7 @@ impl Memo {
     pub(super) fn recall(&self, identity: &Identity) -> Option<Content> {
         let mut state = self.state();
         let run = state.run;
-        let remembered = state.remembered.get_mut(identity)?;
+        let remembered = state.remembered.get_mut(&identity.file()).filter(|known| known.identity == *identity)?;
         remembered.run = run;
         Some(remembered.content)
     }
@@ -112,8 +138,8 @@ impl Memo {
             return;
         }
         let mut state = self.state();
-        let remembered = Remembered { content, run: state.run };
-        state.remembered.insert(identity, remembered);
+        let remembered = Remembered { identity, content, run: state.run };
+        state.remembered.insert(identity.file(), remembered);
         state.learnt = true;
     }
 
@@ -134,15 +160,15 @@ fn is_racy(identity: &Identity, hashed: SystemTime) -> bool {
 
 /// Magic, run, records, blake3 of all before; numbers are little-endian.
 fn encode(state: &State) -> Vec<u8> {
-    let mut records: Vec<_> = state.remembered.iter().collect();
+    let mut records: Vec<&Remembered> = state.remembered.values().collect();
     if records.len() > LIMIT {
-        records.sort_unstable_by_key(|(_, remembered)| std::cmp::Reverse(remembered.run));
+        records.sort_unstable_by_key(|remembered| std::cmp::Reverse(remembered.run));
         records.truncate(LIMIT);
     }
     let mut bytes = Vec::with_capacity(HEADER + records.len() * RECORD + TRAILER);
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&state.run.to_le_bytes());
-    for (identity, remembered) in records {
+    for Remembered { identity, content, run } in records {
         for number in [identity.device, identity.inode, identity.size] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
@@ -150,8 +176,8 @@ fn encode(state: &State) -> Vec<u8> {
             bytes.extend_from_slice(&stamp.seconds.to_le_bytes());
             bytes.extend_from_slice(&stamp.nanoseconds.to_le_bytes());
         }
-        bytes.extend_from_slice(&remembered.run.to_le_bytes());
-        bytes.extend_from_slice(&remembered.content.0);
+        bytes.extend_from_slice(&run.to_le_bytes());
+        bytes.extend_from_slice(&content.0);
     }
     let seal = blake3::hash(&bytes);
     bytes.extend_from_slice(seal.as_bytes());
@@ -166,7 +192,7 @@ fn decode(bytes: &[u8]) -> Option<State> {
     }
     let mut rest = body.strip_prefix(MAGIC)?;
     let run = u32::from_le_bytes(take(&mut rest)?);
-    let mut remembered = HashMap::with_capacity(rest.len() / RECORD);
+    let mut remembered = HashMap::with_capacity_and_hasher(rest.len() / RECORD, BuildHasherDefault::default());
     while !rest.is_empty() {
         let identity = Identity {
             device: u64::from_le_bytes(take(&mut rest)?),
@@ -176,7 +202,7 @@ fn decode(bytes: &[u8]) -> Option<State> {
             ctime: take_stamp(&mut rest)?,
         };
         let run = u32::from_le_bytes(take(&mut rest)?);
-        remembered.insert(identity, Remembered { content: Content(take(&mut rest)?), run });
+        remembered.insert(identity.file(), Remembered { identity, content: Content(take(&mut rest)?), run });
     }
     Some(State { remembered, run, learnt: false })
 }
@@ -189,19 +215,4 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 
 fn take_stamp(rest: &mut &[u8]) -> Option<Stamp> {
     Some(Stamp { seconds: i64::from_le_bytes(take(rest)?), nanoseconds: u32::from_le_bytes(take(rest)?) })
-}
-
-/// Writes a sibling and renames it. Not synced: a torn file fails its seal and is an empty memo.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    static SAVES: AtomicU64 = AtomicU64::new(0);
-    let mut sibling = path.as_os_str().to_owned();
-    sibling.push(format!(".{}-{}.tmp", std::process::id(), SAVES.fetch_add(1, Ordering::Relaxed)));
-    let sibling = PathBuf::from(sibling);
-    let written =
-        fs::File::create(&sibling).and_then(|mut file| file.write_all(bytes)).and_then(|()| fs::rename(&sibling, path));
-    if written.is_err() {
-        // The first error is the one to report; the sibling may not even exist.
-        drop(fs::remove_file(&sibling));
-    }
-    written
 }

@@ -167,6 +167,9 @@ pub trait Executor: Sync {
     /// system and in use by nobody else.
     fn stacks_layers(&self) -> bool;
 
+    /// Prepares for the first process what takes a while. What fails here fails there again, and is reported then.
+    fn warm(&self) {}
+
     /// Runs `process` in `root` and hands over its output as it comes. Returns when the process has ended, everything
     /// that it started is dead, and nothing is mounted. A command that fails is not an `Err`.
     fn run(

@@ -264,6 +264,10 @@ impl Sandbox {
 }
 
 impl Executor for Sandbox {
+    fn warm(&self) {
+        self.zygote().ok();
+    }
+
     fn stacks_layers(&self) -> bool {
         self.ground.mounts
     }

@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use snapshot::{Entry, Found, Kind, Metadata, Mtime, View};
+use snapshot::{Bytes, Entry, Found, Kind, Metadata, Mtime, View};
 
 use crate::archive::{self, Archive, Owners};
 use crate::context::{Ignore, LocalContext, Selected};
@@ -191,7 +191,7 @@ impl Copying<'_> {
             xattrs: snapshot::Xattrs::new(),
         };
         let entry = Entry { kind: Kind::File { size: content.len() as u64 }, metadata };
-        self.place(number, &target, entry, &mut content.as_bytes())
+        self.place(number, &target, entry, plain(&mut content.as_bytes()))
     }
 
     /// A file behind http(s): mode 0600, as old as the server says.
@@ -205,7 +205,7 @@ impl Copying<'_> {
         let mtime = Mtime { seconds: download.modified.unwrap_or(0), nanoseconds: 0 };
         let metadata = Metadata { mode: DOWNLOAD_MODE, uid: 0, gid: 0, mtime, xattrs: snapshot::Xattrs::new() };
         let entry = Entry { kind: Kind::File { size: download.size }, metadata };
-        self.place(number, &target, entry, &mut file)
+        self.place(number, &target, entry, plain(&mut file))
     }
 
     fn download_target(&self, url: &str, download: &Download) -> Result<PathBuf, Cause> {
@@ -302,7 +302,7 @@ impl Copying<'_> {
             return Ok(());
         }
         if !matches!(entry.kind, Kind::File { .. }) {
-            return self.placement.place(target, entry, &mut io::empty());
+            return self.placement.place(target, entry, plain(&mut io::empty()));
         }
         match links.first(found) {
             Some(Some(first)) => self.placement.link(target, first),
@@ -310,12 +310,12 @@ impl Copying<'_> {
                 if let Some(first) = first {
                     *first = Some(target.to_owned());
                 }
-                self.placement.place(target, entry, &mut open()?)
+                self.placement.place(target, entry, plain(&mut open()?))
             }
         }
     }
 
-    fn place(&mut self, number: usize, target: &Path, entry: Entry, content: &mut dyn Read) -> Result<(), Cause> {
+    fn place(&mut self, number: usize, target: &Path, entry: Entry, content: Bytes<'_>) -> Result<(), Cause> {
         if self.wins(number, target, &entry.kind) { self.placement.place(target, entry, content) } else { Ok(()) }
     }
 
@@ -354,6 +354,11 @@ impl Copying<'_> {
         }
         Ok(())
     }
+}
+
+/// Bytes of which nobody knows the digest.
+fn plain(reader: &mut dyn Read) -> Bytes<'_> {
+    reader.into()
 }
 
 /// Where `path` below a selected source goes; none for a source directory itself that only brings its contents.

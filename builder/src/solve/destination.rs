@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read};
-use std::path::{Component, Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
-use snapshot::{Active, ChangeSink, Entry, Kind, LayerWriter, Metadata, Mtime, TreeWriter, View, path};
+use snapshot::{Active, Bytes, ChangeSink, Entry, Kind, LayerWriter, Metadata, Mtime, TreeWriter, View, path};
 
 use crate::graph::chmod::Chmod;
 use crate::secrets::{Found, Needles, Search, Watched};
@@ -66,11 +67,15 @@ impl Destination {
     }
 }
 
-/// `path` below `directory`, where either may be the root or empty.
+/// `path` below `directory`, both relative and normal; either may be the root, `.`, or empty.
 pub(super) fn join(directory: &Path, path: &Path) -> PathBuf {
-    let parts = directory.components().chain(path.components()).filter(|part| matches!(part, Component::Normal(_)));
-    let joined: PathBuf = parts.collect();
-    if joined.as_os_str().is_empty() { PathBuf::from(".") } else { joined }
+    let is_empty = |path: &Path| matches!(path.as_os_str().as_bytes(), b"" | b".");
+    match (is_empty(directory), is_empty(path)) {
+        (true, true) => PathBuf::from("."),
+        (true, false) => path.to_owned(),
+        (false, true) => directory.to_owned(),
+        (false, false) => directory.join(path),
+    }
 }
 
 /// What a copy writes into: the layer's blob, its directory, or both.
@@ -82,6 +87,8 @@ pub(super) struct Placement<'a> {
     mode: Option<Chmod>,
     /// The directories that are in the layer, each with whether the view has it too.
     made: HashMap<PathBuf, bool>,
+    /// The one of them that was asked for last: most entries have the same parent as the one before.
+    last: Option<(PathBuf, bool)>,
     now: Mtime,
     /// What nothing that is placed may hold.
     needles: Option<&'a Needles>,
@@ -101,7 +108,17 @@ impl<'a> Placement<'a> {
             None
         };
         let now = Mtime { seconds: now(world), nanoseconds: 0 };
-        Ok(Self { view, layer, tree, owner: None, mode: None, made: HashMap::new(), now, needles: world.needles })
+        Ok(Self {
+            view,
+            layer,
+            tree,
+            owner: None,
+            mode: None,
+            made: HashMap::new(),
+            last: None,
+            now,
+            needles: world.needles,
+        })
     }
 
     /// Gives everything that is placed this owner and mode.
@@ -119,7 +136,7 @@ impl<'a> Placement<'a> {
     /// Makes sure that `directory` and what leads to it are in the layer: as they are where they exist, new ones
     /// where they do not.
     pub(super) fn directory(&mut self, directory: &Path) -> Result<(), Cause> {
-        if directory == Path::new(".") || directory.as_os_str().is_empty() || self.made.contains_key(directory) {
+        if directory == Path::new(".") || directory.as_os_str().is_empty() || self.is_made(directory).is_some() {
             return Ok(());
         }
         if let Some(parent) = directory.parent() {
@@ -132,7 +149,20 @@ impl<'a> Placement<'a> {
             }
             None => self.new_directory(),
         };
-        self.write(directory, &entry, &mut io::empty())
+        let nothing: &mut dyn Read = &mut io::empty();
+        self.write(directory, &entry, nothing.into())
+    }
+
+    /// Whether a directory is in the layer, and then whether the view has it too.
+    fn is_made(&mut self, directory: &Path) -> Option<bool> {
+        if let Some((last, is_old)) = &self.last
+            && last.as_os_str() == directory.as_os_str()
+        {
+            return Some(*is_old);
+        }
+        let is_old = *self.made.get(directory)?;
+        self.last = Some((directory.to_owned(), is_old));
+        Some(is_old)
     }
 
     fn new_directory(&self) -> Entry {
@@ -142,7 +172,7 @@ impl<'a> Placement<'a> {
     }
 
     /// Places one copied entry.
-    pub(super) fn place(&mut self, path: &Path, mut entry: Entry, content: &mut dyn Read) -> Result<(), Cause> {
+    pub(super) fn place(&mut self, path: &Path, mut entry: Entry, content: Bytes<'_>) -> Result<(), Cause> {
         if let Some((uid, gid)) = self.owner {
             (entry.metadata.uid, entry.metadata.gid) = (uid, gid);
         }
@@ -184,43 +214,45 @@ impl<'a> Placement<'a> {
     }
 
     /// Whether the view has something at `path`, and whether that is a directory. In a new directory there is nothing.
-    fn below(&self, path: &Path) -> Option<bool> {
-        if path.parent().is_some_and(|parent| self.made.get(parent) == Some(&false)) {
+    fn below(&mut self, path: &Path) -> Option<bool> {
+        if path.parent().is_some_and(|parent| self.is_made(parent) == Some(false)) {
             return None;
         }
         self.view.lookup(path).map(|found| matches!(found.entry.kind, Kind::Directory))
     }
 
-    fn write(&mut self, path: &Path, entry: &Entry, content: &mut dyn Read) -> Result<(), Cause> {
+    fn write(&mut self, path: &Path, entry: &Entry, content: Bytes<'_>) -> Result<(), Cause> {
         if matches!(entry.kind, Kind::Directory) {
             if self.made.contains_key(path) {
                 return Ok(());
             }
-            self.made.insert(path.to_owned(), self.below(path).is_some());
+            let is_old = self.below(path).is_some();
+            self.made.insert(path.to_owned(), is_old);
         }
         let Some(needles) = self.needles else { return self.put(path, entry, content) };
         Search(needles).entry(path, entry, &mut io::empty())?;
-        let mut watched = Watched::new(needles, content);
-        let put = self.put(path, entry, &mut watched);
+        let mut watched = Watched::new(needles, content.reader);
+        let put = self.put(path, entry, Bytes { reader: &mut watched, digest: content.digest });
         match watched.found {
             Some(secret) => Err(Found::Secret { secret, path: path.to_owned() }.into()),
             None => put,
         }
     }
 
-    fn put(&mut self, path: &Path, entry: &Entry, content: &mut dyn Read) -> Result<(), Cause> {
+    fn put(&mut self, path: &Path, entry: &Entry, content: Bytes<'_>) -> Result<(), Cause> {
         match (&mut self.tree, &mut self.layer) {
             (Some((tree, active)), Some(layer)) => {
-                tree.entry(path, entry, content)?;
+                tree.entry(path, entry, content.reader)?;
                 // Both want the bytes and a source gives them once: the layer reads them back, from the page cache.
                 if matches!(entry.kind, Kind::File { .. }) {
-                    layer.entry(path, entry, &mut path::Root::open(active.upper())?.open_file(path)?)?;
+                    let reader = &mut path::Root::open(active.upper())?.open_file(path)?;
+                    layer.put(path, entry, Bytes { reader, digest: content.digest })?;
                 } else {
                     layer.entry(path, entry, &mut io::empty())?;
                 }
             }
-            (Some((tree, _)), None) => tree.entry(path, entry, content)?,
-            (None, Some(layer)) => layer.entry(path, entry, content)?,
+            (Some((tree, _)), None) => tree.entry(path, entry, content.reader)?,
+            (None, Some(layer)) => layer.put(path, entry, content)?,
             (None, None) => {}
         }
         Ok(())

@@ -128,7 +128,7 @@ impl Prepared {
                 let path = if selected[0].directory { relative(path) } else { name };
                 let placed = match first.map(relative).filter(|first| *first != path && selected[0].directory) {
                     Some(first) => writer.hard_link(path, first),
-                    None => writer.entry(path, entry, content),
+                    None => writer.entry(path, entry, content.reader),
                 };
                 placed.map_err(Cause::from)
             })?;

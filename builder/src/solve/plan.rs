@@ -166,7 +166,14 @@ fn attempt(
         }
         let hit = match &vertex.op {
             Op::Scratch => true,
-            Op::Source(_) => !directory || trees[id].is_unpacked(world),
+            // Steps will stand on it: what they need besides is prepared while its files are looked at.
+            Op::Source(_) => {
+                !directory
+                    || std::thread::scope(|scope| {
+                        scope.spawn(|| world.executor.warm());
+                        trees[id].is_unpacked(world)
+                    })
+            }
             Op::Copy(_) | Op::Mkdir(_) | Op::Run(_) => {
                 if plan.lookup[id] == Lookup::Early {
                     let key = &keys[id].definition;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use oci_spec::image::{Digest, MediaType};
+use registry::Action;
 use snapshot::digest::{HashingReader, sha256};
 use snapshot::{BlobWriter, Compression, Layer, Unpacked, View, layer};
 
@@ -147,17 +148,27 @@ fn fetch_blob(world: &World<'_>, image: &PinnedImage, layer: &Layer, copy: Optio
         let file = layout::open(path, digest).map_err(|source| Cause::Layout(Box::new(source)))?;
         io::copy(&mut file.take(size.saturating_add(1)), &mut writer)?;
     } else {
-        world
-            .client
-            .pull_blob(&image.reference, &layer.blob, &mut writer)
-            .map_err(|source| Cause::Fetch { reference: image.reference.whole(), source: Box::new(source) })?;
+        // The store digests it anyway.
+        let pulled = world.client.pull_blob_unverified(&image.reference, &layer.blob, &mut writer);
+        pulled.map_err(|source| not_fetched(image, source))?;
     }
     writer.flush()?;
-    writer.blob.commit(Some((digest, size)))?;
+    writer.blob.commit(Some((digest, size))).map_err(|error| match error {
+        snapshot::Error::DigestMismatch { expected, found } if image.layout.is_none() => {
+            let repository = image.reference.repository().to_owned();
+            let action = Box::new(Action::PullBlob { repository, digest: digest.clone() });
+            not_fetched(image, registry::Error::WrongDigest { action, expected, actual: found })
+        }
+        error => error.into(),
+    })?;
     if image.layout.is_none() {
         world.reporter.totals().down.fetch_add(size, Ordering::Relaxed);
     }
     Ok(())
+}
+
+fn not_fetched(image: &PinnedImage, source: registry::Error) -> Cause {
+    Cause::Fetch { reference: image.reference.whole(), source: Box::new(source) }
 }
 
 /// Writes into the store, and into a pipe for as long as somebody reads from it.

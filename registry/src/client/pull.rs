@@ -11,7 +11,7 @@ use crate::auth::Access;
 use crate::digest::Digester;
 use crate::retry::Backoff;
 use crate::transport::{Request, Response, unreachable};
-use crate::{Action, Error};
+use crate::{Action, Error, Reference};
 
 /// Bytes read at once.
 const BUFFER: usize = 64 * 1024;
@@ -19,7 +19,8 @@ const BUFFER: usize = 64 * 1024;
 /// How far a pull has come.
 pub(super) struct Progress<'a> {
     out: &'a mut dyn Write,
-    digester: Digester,
+    /// None where `out` sees to it.
+    digester: Option<Digester>,
     /// Bytes written.
     done: u64,
     /// Bytes promised.
@@ -29,9 +30,20 @@ pub(super) struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    pub(super) fn new(descriptor: &Descriptor, out: &'a mut dyn Write, action: &Action) -> Result<Self, Error> {
-        let digester = Digester::new(descriptor.digest().algorithm(), action)?;
-        Ok(Self { out, digester, done: 0, size: descriptor.size(), ranged: true })
+    pub(super) fn new(descriptor: &Descriptor, out: &'a mut dyn Write) -> Self {
+        Self { out, digester: None, done: 0, size: descriptor.size(), ranged: true }
+    }
+
+    /// The same, and the digest is to be right.
+    pub(super) fn verifying(
+        reference: &Reference,
+        descriptor: &Descriptor,
+        out: &'a mut dyn Write,
+    ) -> Result<Self, Error> {
+        let (repository, digest) = (reference.repository().to_owned(), descriptor.digest().clone());
+        let action = Action::PullBlob { repository, digest };
+        let digester = Some(Digester::new(descriptor.digest().algorithm(), &action)?);
+        Ok(Self { digester, ..Self::new(descriptor, out) })
     }
 }
 
@@ -60,7 +72,10 @@ pub(super) fn pull(
             }
         }
     }
-    progress.digester.clone().check(descriptor.digest(), &access.action)
+    match progress.digester.clone() {
+        Some(digester) => digester.check(descriptor.digest(), &access.action),
+        None => Ok(()),
+    }
 }
 
 /// Makes one request for what is missing, and writes what comes.
@@ -150,7 +165,9 @@ fn copy(access: &Access, response: Response, progress: &mut Progress<'_>, start:
         }
         let write = |source| Error::Write { action: Box::new(access.action.clone()), source };
         progress.out.write_all(bytes).map_err(write)?;
-        progress.digester.update(bytes);
+        if let Some(digester) = &mut progress.digester {
+            digester.update(bytes);
+        }
         progress.done += bytes.len() as u64;
     }
 }

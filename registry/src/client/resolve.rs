@@ -4,10 +4,10 @@ use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest,
 use serde::de::DeserializeOwned;
 
 use super::manifest::Kind;
-use super::{Client, Manifest, Resolved, malformed};
+use super::{Client, Known, Manifest, Resolved, malformed};
 use crate::auth::Access;
 use crate::platform::{is_unknown, rank, shown};
-use crate::{Action, Error, Reference};
+use crate::{Action, Error, Reference, digest};
 
 /// Deepest nesting of indexes; one level is what people publish.
 const DEPTH_LIMIT: u32 = 4;
@@ -28,25 +28,28 @@ const DOCKER_LAYERS: [&str; 5] = [
 /// Most platforms that an error lists.
 const SHOWN_LIMIT: usize = 16;
 
+/// What is to be resolved.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) reference: &'a Reference,
+    pub(super) platform: &'a Platform,
+    /// Configs that need not be fetched.
+    pub(super) known: &'a Known<'a>,
+}
+
 /// One resolution.
 struct Search<'a> {
     client: &'a Client,
-    reference: &'a Reference,
     access: Access,
-    wanted: &'a Platform,
+    wanted: Wanted<'a>,
     fetches: u32,
     /// Platforms that were passed over.
     others: Vec<String>,
 }
 
-pub(super) fn resolve(
-    client: &Client,
-    access: &Access,
-    reference: &Reference,
-    wanted: &Platform,
-) -> Result<Resolved, Error> {
+pub(super) fn resolve(client: &Client, access: &Access, wanted: Wanted<'_>) -> Result<Resolved, Error> {
     let access = access.clone();
-    let mut search = Search { client, reference, access, wanted, fetches: 1, others: Vec::new() };
+    let mut search = Search { client, access, wanted, fetches: 1, others: Vec::new() };
     let first = client.fetch_manifest(&search.access, None)?;
     let found = match kind(&search.access.action, first.descriptor.media_type())? {
         Kind::Image => Some(search.load(first)?),
@@ -57,7 +60,7 @@ pub(super) fn resolve(
         search.others.dedup();
         search.others.truncate(SHOWN_LIMIT);
         let available = if search.others.is_empty() { "none".to_owned() } else { search.others.join(", ") };
-        Error::NoPlatform { reference: reference.whole(), wanted: shown(wanted), available }
+        Error::NoPlatform { reference: wanted.reference.whole(), wanted: shown(wanted.platform), available }
     })
 }
 
@@ -76,7 +79,7 @@ impl Search<'_> {
         for descriptor in parsed.manifests() {
             match descriptor.platform() {
                 Some(platform) if is_unknown(platform) => {}
-                Some(platform) => match rank(self.wanted, platform) {
+                Some(platform) => match rank(self.wanted.platform, platform) {
                     Some(rank) => candidates.push((rank, descriptor)),
                     None => self.others.push(shown(platform)),
                 },
@@ -100,7 +103,7 @@ impl Search<'_> {
             let problem = format!("none of the first {FETCH_LIMIT} manifests of its index is the image");
             return Err(malformed(&self.access.action, problem));
         }
-        let name = self.reference.clone_with_digest(descriptor.digest().to_string());
+        let name = self.wanted.reference.clone_with_digest(descriptor.digest().to_string());
         let access = Access { action: Action::PullManifest(name.whole()), ..self.access.clone() };
         let manifest = self.client.fetch_manifest(&access, Some(descriptor))?;
         if kind == Kind::Index {
@@ -119,7 +122,7 @@ impl Search<'_> {
         platform.set_os(config.os().clone());
         platform.set_architecture(config.architecture().clone());
         platform.set_variant(config.variant().clone());
-        if rank(self.wanted, &platform).is_some() {
+        if rank(self.wanted.platform, &platform).is_some() {
             return Ok(Some(found));
         }
         self.others.push(shown(&platform));
@@ -143,10 +146,17 @@ impl Search<'_> {
             let action = Box::new(action.clone());
             return Err(Error::TooLarge { action, what: "the image config", limit: CONFIG_LIMIT });
         }
-        let mut config = Vec::new();
-        self.client.pull_blob(self.reference, parsed.config(), &mut config)?;
+        let is_config = |bytes: &Vec<u8>| digest::check(bytes, parsed.config().digest(), action).is_ok();
+        let known = (self.wanted.known)(parsed.config()).filter(is_config);
+        let config = known.map_or_else(|| self.fetch(parsed.config()), Ok)?;
         let Manifest { descriptor, bytes } = manifest;
         Ok(Resolved { descriptor, manifest: parsed, manifest_bytes: bytes, config })
+    }
+
+    fn fetch(&self, config: &Descriptor) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        self.client.pull_blob(self.wanted.reference, config, &mut bytes)?;
+        Ok(bytes)
     }
 }
 

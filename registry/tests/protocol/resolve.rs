@@ -35,6 +35,22 @@ fn an_image_in_no_index_is_taken_as_it_is() {
 }
 
 #[test]
+fn a_config_that_is_known_is_not_fetched() {
+    let registry = Registry::start().unwrap();
+    registry.put_image("x", "1", &config("linux/amd64"), &[b"layer"]);
+    let (client, reference) = (client(), registry.reference("x:1"));
+    let resolve = |known: &'static [u8]| {
+        registry.take_log();
+        let known = if known.is_empty() { config("linux/amd64") } else { known.to_vec() };
+        let found = client.resolve_knowing(&reference, &platform("linux/amd64"), &|_| Some(known.clone())).unwrap();
+        assert_eq!(found.config, config("linux/amd64"));
+        count(&registry.take_log(), "GET", "/blobs/")
+    };
+    assert_eq!(resolve(b""), 0);
+    assert_eq!(resolve(b"something else"), 1);
+}
+
+#[test]
 fn docker_types_are_understood() {
     let registry = Registry::start().unwrap();
     let config =

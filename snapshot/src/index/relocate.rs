@@ -100,7 +100,7 @@ fn rebuild(index: &LayerIndex, places: &HashMap<PathBuf, PathBuf>) -> Option<Rel
         }
     }
     for (path, target) in links {
-        if writer.index().nodes.contains_key(&path) {
+        if writer.node(&path).is_some() {
             return None;
         }
         writer.hard_link(&path, &target).ok()?;
@@ -116,7 +116,7 @@ fn rebuild(index: &LayerIndex, places: &HashMap<PathBuf, PathBuf>) -> Option<Rel
 
 /// Adds a node; `None` when something else is there.
 fn put(writer: &mut IndexWriter, path: &Path, node: &Node) -> Option<()> {
-    let there = writer.index().nodes.get(path);
+    let there = writer.node(path);
     if there.is_some_and(|there| !(there.is_directory() && node.is_directory())) {
         return None;
     }

@@ -1,6 +1,6 @@
 //! Changes → [`LayerIndex`], whatever order they come in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,8 @@ use crate::{ChangeSink, Error};
 #[derive(Debug, Default)]
 pub struct IndexWriter {
     index: LayerIndex,
+    /// Entries that came in order, after all that `index` has: most of most layers. A map of them is made once.
+    tail: Vec<(PathBuf, Node)>,
     /// The links of this layer by their target, so that a target can be replaced without losing its bytes.
     links: HashMap<PathBuf, Vec<PathBuf>>,
     /// A directory whose ancestors are known to be directories: most changes have the same one as the last.
@@ -24,13 +26,39 @@ pub struct IndexWriter {
 
 impl IndexWriter {
     /// Returns the index.
-    pub fn finish(self) -> LayerIndex {
+    pub fn finish(mut self) -> LayerIndex {
+        if self.index.nodes.is_empty() {
+            // A map is built of what is sorted without a search for each.
+            return self.tail.into_iter().collect::<BTreeMap<_, _>>().into();
+        }
+        self.settle();
         self.index.nodes.into()
     }
 
-    /// Returns the index so far.
-    pub fn index(&self) -> &LayerIndex {
-        &self.index
+    /// Returns what the layer has at `path` so far.
+    pub(crate) fn node(&self, path: &Path) -> Option<&Node> {
+        match self.tail.last() {
+            Some((last, _)) if last.as_path() < path => None,
+            Some(_) => {
+                let found = self.tail.binary_search_by(|(other, _)| other.as_path().cmp(path));
+                found.map_or_else(|_| self.index.nodes.get(path), |at| Some(&self.tail[at].1))
+            }
+            None => self.index.nodes.get(path),
+        }
+    }
+
+    /// Moves the tail into the map, for changes that may concern any of it.
+    fn settle(&mut self) {
+        self.index.nodes.extend(self.tail.drain(..));
+    }
+
+    /// Whether `path` comes after all that there is.
+    fn is_next(&self, path: &Path) -> bool {
+        let last = match self.tail.last() {
+            Some((last, _)) => Some(last),
+            None => self.index.nodes.last_key_value().map(|(last, _)| last),
+        };
+        last.is_none_or(|last| last.as_path() < path) && !is_root(path)
     }
 
     /// Adds or replaces `path`, whose bytes, if it is a regular file, have the digest `content`.
@@ -38,11 +66,11 @@ impl IndexWriter {
         self.make_room_above(path)?;
         self.refuse_late_target(path)?;
         let entry = entry.clone();
-        // As most changes come in order, most paths are new without a look.
-        if self.index.nodes.last_key_value().is_some_and(|(last, _)| last.as_path() < path) && !is_root(path) {
-            self.index.nodes.insert(path.to_owned(), Node::Entry { entry, content, opaque: false });
+        if self.is_next(path) {
+            self.tail.push((path.to_owned(), Node::Entry { entry, content, opaque: false }));
             return Ok(());
         }
+        self.settle();
         if entry.kind != Kind::Directory {
             if is_root(path) {
                 return Err(Error::NotDirectory { path: path.to_owned() });
@@ -67,10 +95,11 @@ impl IndexWriter {
             return Ok(());
         }
         for directory in above(path) {
-            match self.index.nodes.get_mut(directory) {
+            match self.node(directory) {
                 None => {}
                 Some(node) if node.is_directory() => {}
-                Some(node) if *node == Node::Whiteout => *node = new_directory(),
+                // The tail has entries alone.
+                Some(Node::Whiteout) => _ = self.index.nodes.insert(directory.to_owned(), new_directory()),
                 Some(_) => return Err(Error::NotDirectory { path: directory.to_owned() }),
             }
         }
@@ -84,7 +113,7 @@ impl IndexWriter {
             return Ok(());
         }
         match self.links.get(path).and_then(|links| links.first()) {
-            Some(link) if !self.index.nodes.contains_key(path) => {
+            Some(link) if self.node(path).is_none() => {
                 Err(Error::LinkTarget { path: link.clone(), target: path.to_owned() })
             }
             _ => Ok(()),
@@ -151,6 +180,7 @@ impl ChangeSink for IndexWriter {
 
     fn hard_link(&mut self, path: &Path, target: &Path) -> Result<(), Error> {
         let refused = || Error::LinkTarget { path: path.to_owned(), target: target.to_owned() };
+        self.settle();
         let target = match self.index.nodes.get(target) {
             Some(Node::HardLink { target }) => target.clone(),
             Some(Node::Entry { entry, .. }) if entry.kind != Kind::Directory => target.to_owned(),
@@ -175,6 +205,7 @@ impl ChangeSink for IndexWriter {
         if is_root(path) {
             return Err(Error::NotDirectory { path: path.to_owned() });
         }
+        self.settle();
         self.make_room_above(path)?;
         let below = self.has_below(path);
         match self.index.nodes.get_mut(path) {
@@ -190,6 +221,7 @@ impl ChangeSink for IndexWriter {
     }
 
     fn opaque(&mut self, directory: &Path) -> Result<(), Error> {
+        self.settle();
         self.make_room_above(directory)?;
         match self.index.nodes.get_mut(directory) {
             Some(Node::Entry { entry, opaque, .. }) if entry.kind == Kind::Directory => *opaque = true,

@@ -107,7 +107,8 @@ fn marker(out: &mut Vec<u8>, path: &Path) {
 }
 
 fn refuse_reserved(path: &Path) -> Result<(), Error> {
-    if path.iter().any(|name| name.as_bytes().starts_with(WHITEOUT.as_bytes())) {
+    let mut names = path.as_os_str().as_bytes().split(|byte| *byte == b'/');
+    if names.any(|name| name.starts_with(WHITEOUT.as_bytes())) {
         return Err(Error::ReservedName { path: path.to_owned() });
     }
     Ok(())
@@ -128,43 +129,60 @@ struct Fields<'a> {
 /// Fills in the common fields, moving to `pax` what does not fit, in the bytewise order of the keywords.
 fn finish(out: &mut Vec<u8>, header: &mut Header, mut pax: Pax, fields: &Fields<'_>) {
     let Metadata { mode, uid, gid, mtime, .. } = fields.metadata;
-    header.set_mode(mode & 0o7777);
-    header.set_gid(0);
-    header.set_uid(0);
-    header.set_size(0);
-    header.set_mtime(0);
-    match *gid {
-        0..=ID_MAX => header.set_gid(u64::from(*gid)),
-        _ => pax.number(b"gid", gid),
-    }
     let ustar = header.as_ustar_mut().expect("made by new_ustar");
+    octal(&mut ustar.mode, u64::from(mode & 0o7777));
+    let own_gid = (*gid <= ID_MAX).then_some(*gid).unwrap_or_else(|| {
+        pax.number(b"gid", gid);
+        0
+    });
+    octal(&mut ustar.gid, u64::from(own_gid));
     if fields.target.len() <= NAME {
         ustar.linkname[..fields.target.len()].copy_from_slice(fields.target);
     } else {
         pax.record(b"linkpath", fields.target);
     }
-    match u64::try_from(mtime.seconds) {
-        Ok(seconds) if seconds <= SIZE_MAX => header.set_mtime(seconds),
-        _ => pax.number(b"mtime", &mtime.seconds),
-    }
-    let ustar = header.as_ustar_mut().expect("made by new_ustar");
+    let seconds = u64::try_from(mtime.seconds).ok().filter(|seconds| *seconds <= SIZE_MAX).unwrap_or_else(|| {
+        pax.number(b"mtime", &mtime.seconds);
+        0
+    });
+    octal(&mut ustar.mtime, seconds);
     let (prefix, name) = split_name(fields.name).unwrap_or_else(|| {
         pax.record(b"path", fields.name);
         (&[], &fields.name[..NAME])
     });
     ustar.prefix[..prefix.len()].copy_from_slice(prefix);
     ustar.name[..name.len()].copy_from_slice(name);
-    match fields.size {
-        0..=SIZE_MAX => header.set_size(fields.size),
-        _ => pax.number(b"size", &fields.size),
+    let size = if fields.size <= SIZE_MAX { fields.size } else { 0 };
+    if size != fields.size {
+        pax.number(b"size", &fields.size);
     }
-    match *uid {
-        0..=ID_MAX => header.set_uid(u64::from(*uid)),
-        _ => pax.number(b"uid", uid),
-    }
-    header.set_cksum();
+    octal(&mut ustar.size, size);
+    let own_uid = (*uid <= ID_MAX).then_some(*uid).unwrap_or_else(|| {
+        pax.number(b"uid", uid);
+        0
+    });
+    octal(&mut ustar.uid, u64::from(own_uid));
+    seal(header);
     pax.write(out);
     out.extend(header.as_bytes());
+}
+
+/// Writes a number as ustar has it: octal digits, filled up with zeros, and a NUL.
+fn octal(field: &mut [u8], mut number: u64) {
+    let Some((end, digits)) = field.split_last_mut() else { return };
+    *end = 0;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (number & 7).to_le_bytes()[0];
+        number >>= 3;
+    }
+}
+
+/// Writes the sum of all bytes, its own counted as spaces.
+fn seal(header: &mut Header) {
+    let field = header.as_ustar_mut().expect("made by new_ustar");
+    field.cksum = [b' '; 8];
+    let sum: u32 = header.as_bytes().iter().map(|byte| u32::from(*byte)).sum();
+    octal(&mut header.as_ustar_mut().expect("made by new_ustar").cksum, u64::from(sum));
 }
 
 /// Splits a name into ustar's prefix and name; `None` when it does not fit.

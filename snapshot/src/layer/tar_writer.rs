@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::header;
 use crate::entry::{Entry, Kind, Metadata};
-use crate::index::{IndexWriter, LayerIndex, Node};
+use crate::index::{IndexWriter, Node};
 use crate::{ChangeSink, Error};
 
 /// A [`ChangeSink`] that writes an uncompressed tar stream.
@@ -36,10 +36,9 @@ impl<W: Write> TarWriter<W> {
 }
 
 /// Returns what the header of a hard link to `target` repeats: `target` must have been written before.
-pub(super) fn link_metadata<'a>(index: &'a LayerIndex, path: &Path, target: &Path) -> Result<&'a Metadata, Error> {
-    let nodes = index.nodes();
-    let first = match nodes.get(target) {
-        Some(Node::HardLink { target }) => nodes.get(target),
+pub(super) fn link_metadata<'a>(index: &'a IndexWriter, path: &Path, target: &Path) -> Result<&'a Metadata, Error> {
+    let first = match index.node(target) {
+        Some(Node::HardLink { target }) => index.node(target),
         other => other,
     };
     match first {
@@ -65,7 +64,7 @@ impl<W: Write> ChangeSink for TarWriter<W> {
     }
 
     fn hard_link(&mut self, path: &Path, target: &Path) -> Result<(), Error> {
-        let metadata = link_metadata(self.index.index(), path, target)?;
+        let metadata = link_metadata(&self.index, path, target)?;
         header::hard_link(&mut self.headers, path, target, metadata)?;
         self.index.hard_link(path, target)?;
         self.write_headers()

@@ -1,7 +1,7 @@
 //! rbuild against Debian's buildah: the same inputs on one machine in one run, samples taken in turn. Where images are
 //! moved and not built, it is against Debian's skopeo: [`transfer`].
 //!
-//! Stores, contexts and temporary files lie on tmpfs, so that a disk does not decide. A cold row begins each sample with a store
+//! Stores, contexts, temporary files and the registry's lie on tmpfs, so that a disk does not decide. A cold row begins each sample with a store
 //! that holds the base image alone; a warm row repeats a build that was made before; the row of the pull begins with nothing, and so do those whose steps are in a cache elsewhere ([`shared`]). Where a
 //! plain pipe does the same to the same bytes it is a third builder, "by hand". Rows are data: [`workloads`].
 
@@ -24,7 +24,7 @@ use nix::unistd::Uid;
 use crate::bases::Base;
 use crate::command::{command, quiet};
 use crate::rbuild::{self, Profile};
-use crate::registry::Registry;
+use crate::registry::{Registry, Temporary};
 use crate::setup::{self, Part};
 use crate::state::State;
 use builders::{Builder, Store};
@@ -75,7 +75,7 @@ pub(crate) fn run(state: &State, arguments: &Arguments) -> Result<()> {
             ..*workload
         })
         .collect();
-    let registry = setup::run(state, &[Part::Bench], Profile::Release)?;
+    let source = setup::run(state, &[Part::Bench], Profile::Release)?;
     let rbuild = match &arguments.rbuild {
         Some(path) => fs_err::canonicalize(path)?,
         None => rbuild::compile(state, Profile::Release)?.path,
@@ -83,6 +83,8 @@ pub(crate) fn run(state: &State, arguments: &Arguments) -> Result<()> {
     let transfers = is_wanted(transfer::NAME).then_some(transfer::SCRATCH);
     let most = workloads.iter().map(|workload| workload.scratch).chain(transfers).max().unwrap_or(0);
     let scratch = scratch(&arguments.scratch, most << 20)?;
+    let temporary = Temporary::start(&scratch.path().join("registry"))?;
+    let registry = temporary.with(source, Base::Debian.image())?;
     let conditions = builders::conditions(scratch.path(), arguments.samples)?;
     let bench = Bench { registry, scratch, rbuild, samples: arguments.samples };
     let mut rows = Vec::new();

@@ -60,7 +60,7 @@ fn a_copy_hands_out_the_bytes_of_each_match() {
     let copied: Result<_, ContextError> =
         context.copy(&selected, &Ignore::default(), &Memo::default(), &mut |path, _, entry, content| {
             let mut bytes = Vec::new();
-            content.read_to_end(&mut bytes).unwrap();
+            content.reader.read_to_end(&mut bytes).unwrap();
             if let Kind::File { size } = entry.kind {
                 assert_eq!(size, bytes.len() as u64);
             }
@@ -87,7 +87,7 @@ fn a_visitor_s_error_ends_the_copy() {
     let tree = Tree::new();
     let context = tree.context();
     let mut selected = context.select("d/file").unwrap();
-    let mut fail = |_: &Path, _: Option<&Path>, _: &Entry, _: &mut dyn Read| Err(Error::Visitor);
+    let mut fail = |_: &Path, _: Option<&Path>, _: &Entry, _: Bytes<'_>| Err(Error::Visitor);
     let copied = context.copy(&selected, &Ignore::default(), &Memo::default(), &mut fail);
     assert!(matches!(copied, Err(Error::Visitor)));
     selected[0].path = "gone".into();
@@ -104,10 +104,10 @@ fn a_file_that_grows_during_the_copy_is_cut_to_its_size() {
     let copied: Result<_, ContextError> =
         context.copy(&selected, &Ignore::default(), &Memo::default(), &mut |_, _, _, content| {
             let mut first = [0; 10];
-            content.read_exact(&mut first).unwrap();
+            content.reader.read_exact(&mut first).unwrap();
             let mut file = fs::OpenOptions::new().append(true).open(tree.path("d/large")).unwrap();
             io::Write::write_all(&mut file, b"more").unwrap();
-            read = 10 + io::copy(content, &mut io::sink()).unwrap();
+            read = 10 + io::copy(content.reader, &mut io::sink()).unwrap();
             Ok(())
         });
     copied.unwrap();
@@ -122,7 +122,7 @@ fn a_file_that_shrinks_during_the_copy_is_an_error_that_names_it() {
     let copied: Result<_, ContextError> =
         context.copy(&selected, &Ignore::default(), &Memo::default(), &mut |_, _, _, content| {
             fs::write(tree.path("d/large"), "short").unwrap();
-            let error = io::copy(content, &mut io::sink()).unwrap_err();
+            let error = io::copy(content.reader, &mut io::sink()).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
             Ok(())
         });
@@ -148,7 +148,7 @@ fn a_known_file_that_is_written_during_the_copy_is_an_error() {
             if write {
                 file.file().set_modified(std::time::UNIX_EPOCH).unwrap();
             }
-            io::copy(bytes, &mut io::sink()).unwrap();
+            io::copy(bytes.reader, &mut io::sink()).unwrap();
             Ok(())
         })
     };

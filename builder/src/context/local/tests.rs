@@ -189,7 +189,7 @@ fn a_match_that_becomes_a_link_is_not_followed() {
     let copied: Result<_, ContextError> =
         context.copy(&selected, &Ignore::default(), &Memo::default(), &mut |path, _, entry, content| {
             seen.push((path.to_owned(), entry.kind.clone()));
-            content.read_to_string(&mut String::new()).unwrap();
+            content.reader.read_to_string(&mut String::new()).unwrap();
             Ok(())
         });
     copied.unwrap();
