@@ -116,7 +116,7 @@ fn plain_flag(args: &BuildArgs) -> Option<&'static str> {
         (!args.arguments.is_empty(), "--build-arg"),
         (!args.contexts.is_empty(), "--build-context"),
         (!args.labels.is_empty(), "--label"),
-        (args.check, "--check"),
+        (args.call.asked().is_some(), "--call"),
         (args.iidfile.is_some(), "--iidfile"),
         (args.metadata_file.is_some(), "--metadata-file"),
     ];
