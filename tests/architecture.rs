@@ -85,6 +85,7 @@ fn few_places_speak_to_registries() {
         "build.rs",
         "app/transfer.rs",
         "app/archive/",
+        "app/published.rs",
         "app/run.rs",
         "src/bin/",
     ];

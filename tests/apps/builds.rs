@@ -230,3 +230,36 @@ fn an_app_shares_caches_and_its_log_says_why_a_step_ran() {
     assert_eq!(step("COPY page")["missed"], "no step like it has run here before");
     assert_eq!((&step("RUN echo api")["cached"], &step("RUN echo api")["missed"]), (&true.into(), &().into()));
 }
+
+#[test]
+fn an_app_keeps_its_steps_beside_its_images() {
+    let app = shop();
+    let place = app.push_to("steps");
+    app.build(&[]);
+    let first = app.digests("myapp", &app.newest());
+    let elsewhere = || {
+        let app = shop();
+        assert_eq!(app.push_to("steps"), place);
+        app
+    };
+    let app = elsewhere();
+    let run = app.try_run(&["build", "-a", "myapp"]);
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    assert!(run.stdout.contains("\n0 steps run, 2 cached, "), "{}", run.stdout);
+    assert_eq!(app.digests("myapp", &app.newest()), first);
+    let info = app.json(&["builds", "info", "-a", "myapp", &app.newest(), "--json"]);
+    let steps = info["images"][0]["steps"].as_array().unwrap();
+    assert!(steps.iter().any(|step| step["name"] == "[stage-0 2/2] COPY page /" && step["cached"] == true), "{info}");
+    let steps = info["images"][3]["steps"].as_array().unwrap();
+    assert!(steps[0]["name"].as_str().unwrap().starts_with("copy ") && steps[0]["cached"] == false, "{info}");
+
+    // Another repository has nothing so far, and a rack can do without.
+    for setting in [format!("cache={place}/elsewhere"), "disable_image_manifest_cache=true".to_owned()] {
+        let app = elsewhere();
+        app.run(&["rack", "params", "set", &setting]);
+        let run = app.try_run(&["build", "-a", "myapp"]);
+        assert!(run.stdout.contains("\n2 steps run, 0 cached, "), "{}{}", run.stdout, run.stderr);
+    }
+    let tags = peer("skopeo", &["list-tags", "--tls-verify=false", &format!("docker://{place}/elsewhere")]);
+    assert!(tags.contains("\"k-"), "{tags}");
+}

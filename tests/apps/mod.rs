@@ -3,6 +3,7 @@
 mod archives;
 mod builds;
 mod listings;
+mod page;
 mod records;
 mod secrets;
 

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{App, shown};
+use crate::common::peer;
 
 fn app(run: &str) -> App {
     let app = App::with("services:\n  web: {}\n");
@@ -51,7 +53,10 @@ fn a_cancelled_build_says_so() {
 
 #[test]
 fn a_log_is_followed_from_elsewhere() {
-    let app = app("echo it runs; sleep 2; echo it ends");
+    // The step ends when the test has seen what it says: they meet in the directory of a cache mount.
+    let app =
+        app("--mount=type=cache,target=/c touch /c/here; echo it runs; until test -e /c/go; do sleep 0.1; done; \
+        echo it ends");
     let mut build = started(&app);
     let id = app.json(&["builds", "-a", "myapp", "--json"])[0]["id"].as_str().unwrap().to_owned();
     let mut logs = app.command(&["builds", "logs", "-f", "-a", "myapp", &id]);
@@ -61,11 +66,36 @@ fn a_log_is_followed_from_elsewhere() {
     for line in lines {
         if line.contains("it runs") && !line.contains("RUN") {
             assert!(build.try_wait().unwrap().is_none(), "the line came when the build had ended");
+            let here = peer("find", &[app.home().join("store-v1/mounts").to_str().unwrap(), "-name", "here"]);
+            fs_err::write(Path::new(here.trim_end()).with_file_name("go"), "").unwrap();
         }
         seen.push(line);
     }
     assert!(build.wait().unwrap().success() && logs.wait().unwrap().success());
     assert!(seen.iter().any(|line| line.ends_with("it ends")), "{seen:?}");
+}
+
+#[test]
+fn records_are_whole_whenever_a_command_is_killed() {
+    let app = App::with("services:\n  web: {}\n");
+    app.file("Dockerfile", "FROM scratch\nCOPY convox.yml /\n");
+    for round in 0..16_u64 {
+        let variable = format!("A={round}");
+        for arguments in [&["build", "-a", "myapp"][..], &["env", "set", "-a", "myapp", &variable]] {
+            let mut command = app.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            // Whatever it is at by then, or has done: all of it has to be right.
+            std::thread::sleep(Duration::from_millis(round * round));
+            command.kill().unwrap();
+            command.wait().unwrap();
+        }
+    }
+    for build in app.json(&["builds", "-a", "myapp", "-l", "100", "--json"]).as_array().unwrap() {
+        assert!(build["status"] == "complete" || build["reason"] == "interrupted", "{build}");
+        app.run(&["builds", "info", "-a", "myapp", build["id"].as_str().unwrap(), "--verbose"]);
+    }
+    app.build(&[]);
+    app.run(&["deploy", "-a", "myapp"]);
+    assert_eq!(app.json(&["releases", "-a", "myapp", "-l", "100", "--json"])[0]["build"], app.newest().as_str());
 }
 
 #[test]
@@ -101,4 +131,42 @@ fn a_thousand_builds_are_listed_at_once() {
     assert_eq!(app.run(&["builds", "-a", "myapp", "-l", "1000"]).lines().count(), 1001);
     // A tenth of this is what a build with optimisation takes at most; the machine of a test may be busy.
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_published_build_is_known_on_every_machine() {
+    let here = app("echo it ran");
+    let run = here.try_run(&["build", "-a", "myapp", "--publish-record"]);
+    let told =
+        "ERROR: `--publish-record` needs a registry: `rbuild rack params set -r local registry=…` gives the rack one\n";
+    assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (1, "", told));
+    let place = here.push_to("published");
+    here.build(&["-d", "published", "--publish-record"]);
+    let build = here.newest();
+    here.build(&["-d", "kept here"]);
+    here.file("Dockerfile", "FROM {busybox}\nRUN echo it fails; false\n");
+    assert_eq!(here.try_run(&["build", "-a", "myapp", "-d", "failed", "--publish-record"]).code, 1);
+
+    let there = App::with("services:\n  web: {}\n");
+    assert_eq!(there.push_to("published"), place);
+    let listed = there.json(&["builds", "-a", "myapp", "--json"]);
+    let listed: BTreeSet<&str> =
+        listed.as_array().unwrap().iter().map(|build| build["description"].as_str().unwrap()).collect();
+    assert_eq!(listed, BTreeSet::from(["failed", "published"]));
+    assert_eq!(there.digests("myapp", &build), here.digests("myapp", &build));
+    let logs = ["builds", "logs", "-a", "myapp", &build];
+    assert_eq!(there.run(&logs), here.run(&logs));
+    let archive = there.bench.path("build.tgz").display().to_string();
+    there.run(&["builds", "export", "-a", "myapp", &build, "-f", &archive]);
+    there.run(&["builds", "import", "-a", "other", "-f", &archive]);
+    assert_eq!(there.run(&["run", "-a", "other", "web", "echo", "it runs"]), "it runs\n");
+
+    // By its name alone, and a registry that is away.
+    let third = App::with("services:\n  web: {}\n");
+    third.push_to("published");
+    assert_eq!(third.run(&logs), here.run(&logs));
+    third.run(&["rack", "params", "set", "registry=127.0.0.1:1/x"]);
+    let run = third.try_run(&["builds", "-a", "myapp"]);
+    assert!(run.code == 0 && run.stdout.contains("published"), "{}{}", run.stdout, run.stderr);
+    assert!(run.stderr.starts_with("warning: builds of other machines may be missing: cannot "), "{}", run.stderr);
 }

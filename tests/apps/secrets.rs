@@ -64,7 +64,7 @@ fn what_a_step_says_of_a_secret_is_in_no_log_no_record_no_image() {
             }
             seen
         });
-        let mut all = vec!["build", "-a", "myapp"];
+        let mut all = vec!["build", "-a", "myapp", "--publish-record"];
         all.extend(ASKED);
         let run = app.command(&all).stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
         ended.store(true, Ordering::SeqCst);
@@ -76,9 +76,18 @@ fn what_a_step_says_of_a_secret_is_in_no_log_no_record_no_image() {
     });
     let build = app.newest();
     app.run(&["builds", "export", "-a", "myapp", &build, "-f", app.bench.path("export.tgz").to_str().unwrap()]);
-    let pulled = format!("dir:{}", app.bench.path("pulled").display());
-    let name = format!("docker://{place}/myapp:web.{build}");
-    peer("skopeo", &["copy", "-q", "--insecure-policy", "--src-tls-verify=false", &name, &pulled]);
+    // All that the registry has: the image, the steps of the cache, the record.
+    let repository = format!("docker://{place}/myapp");
+    let tags = peer("skopeo", &["list-tags", "--tls-verify=false", &repository]);
+    let tags: serde_json::Value = serde_json::from_str(&tags).unwrap();
+    let tags: Vec<&str> = tags["Tags"].as_array().unwrap().iter().map(|tag| tag.as_str().unwrap()).collect();
+    assert!(tags.contains(&build.as_str()) && tags.iter().any(|tag| tag.starts_with("k-")), "{tags:?}");
+    for tag in &tags {
+        let pulled = format!("dir:{}", app.bench.path(&format!("pulled-{tag}")).display());
+        let name = format!("{repository}:{tag}");
+        peer("skopeo", &["copy", "-q", "--insecure-policy", "--src-tls-verify=false", &name, &pulled]);
+    }
+    let name = format!("{repository}:web.{build}");
     // The credentials themselves are kept here, and the token is the test's.
     fs_err::remove_file(app.home().join("racks/local/auth.json")).unwrap();
     fs_err::remove_file(app.bench.path("token")).unwrap();

@@ -14,9 +14,11 @@ use super::arguments::{self, BUILD_AUTH, Given, Managed};
 use super::environment::Environment;
 use super::manifest::{BuildForm, Manifest};
 use super::record::{ServiceImage, shell_words};
+use super::steps::Noted;
 use super::targets::{self, Copied, Target};
 use super::transfer::{self, TransferError};
 use crate::build::{self, Build, BuildError, Caching, Machine, Shared};
+use crate::cache::{CacheFrom, CacheTo, Place};
 use crate::context::ContextError;
 use crate::contexts::{OpenError, open_local};
 use crate::dockerfile::Dockerfile;
@@ -27,7 +29,7 @@ use crate::graph::config::ImageConfig;
 use crate::graph::platform::Platform;
 use crate::graph::references::{Request, StepNetwork};
 use crate::image::Image;
-use crate::progress::{Progress, Reporter};
+use crate::progress::Reporter;
 use crate::sandbox::Settings;
 use crate::solve::{Cause, scheduler};
 
@@ -70,6 +72,8 @@ pub struct Options {
     pub no_cache: bool,
     /// How each build uses caches.
     pub caching: Caching,
+    /// The repository where steps are kept, and looked up, when `caching` names no cache.
+    pub cache: Option<String>,
     /// Steps at a time; as many as there are processors when absent.
     pub jobs: Option<usize>,
     /// How new layers are compressed.
@@ -158,6 +162,14 @@ enum Task {
     Copy(Copied),
 }
 
+impl Task {
+    /// The services that it is for, as one word.
+    fn services(&self) -> String {
+        let (Self::Build { target: Target { services, .. }, .. } | Self::Copy(Copied { services, .. })) = self;
+        services.join("+")
+    }
+}
+
 /// What a task left behind.
 struct Done {
     task: usize,
@@ -166,8 +178,8 @@ struct Done {
 }
 
 /// Builds and copies everything; the first failure ends the rest.
-pub fn build(app: &AppBuild<'_>, machine: &Machine<'_>, progress: &dyn Progress) -> Result<Built, AppBuildError> {
-    let reporter = &Reporter::new(progress);
+pub fn build(app: &AppBuild<'_>, machine: &Machine<'_>, noted: &Noted<'_>) -> Result<Built, AppBuildError> {
+    let reporter = &Reporter::new(noted);
     let (tasks, declared) = tasks(app)?;
     for warning in app.manifest.warnings.iter().cloned().chain(arguments::warnings(app.given, &declared)) {
         reporter.warn(&warning);
@@ -210,6 +222,10 @@ pub fn build(app: &AppBuild<'_>, machine: &Machine<'_>, progress: &dyn Progress)
     let mut done: Vec<Done> = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.sort_by_key(|done| done.task);
     let entrypoint = done.iter().rev().find_map(|done| done.entrypoint.clone()).unwrap_or_default();
+    for done in &mut done {
+        let steps = noted.of(&format!("{} ", tasks[done.task].services()));
+        done.images.iter_mut().for_each(|image| image.steps.clone_from(&steps));
+    }
     let mut images: Vec<ServiceImage> = done.into_iter().flat_map(|done| done.images).collect();
     images.sort_by_key(|image| app.manifest.services.iter().position(|service| service.name == image.service));
     reporter.sum_up();
@@ -255,7 +271,7 @@ fn prepare(app: &AppBuild<'_>, target: &Target, declared: &mut BTreeSet<String>)
         dockerfile_name: main.name,
         context: main.directory,
         ignore: main.ignore,
-        caching: app.options.caching.clone(),
+        caching: caching(app, &target.services[0])?,
         request: Request {
             build_args: resolved.values,
             secret_args: resolved.secrets,
@@ -276,6 +292,18 @@ fn prepare(app: &AppBuild<'_>, target: &Target, declared: &mut BTreeSet<String>)
     })
 }
 
+/// How a build uses caches: as it was told, else the app's own, `<repository>:<service>.buildcache` as Convox calls it.
+/// Services find each other's steps there, by their keys.
+fn caching(app: &AppBuild<'_>, service: &str) -> Result<Caching, AppBuildError> {
+    let mut caching = app.options.caching.clone();
+    if let Some(repository) = app.options.cache.as_ref().filter(|_| caching.from.is_empty() && caching.to.is_empty()) {
+        let place = Place::Registry(reference(repository, service, "buildcache")?);
+        caching.from.push(CacheFrom(place.clone()));
+        caching.to.push(CacheTo { place: Some(place), all: true, mounts: false, strict: false });
+    }
+    Ok(caching)
+}
+
 fn has_development(dockerfile: &Dockerfile) -> bool {
     dockerfile.stages.iter().any(|stage| stage.name.as_deref() == Some(DEVELOPMENT))
 }
@@ -285,7 +313,7 @@ fn references(app: &AppBuild<'_>, services: &[String]) -> Result<Vec<Reference>,
     services.iter().map(|service| reference(app.repository, service, &app.managed.id)).collect()
 }
 
-/// The name of a service's image.
+/// The name of a service's image of one build.
 pub fn reference(repository: &str, service: &str, id: &str) -> Result<Reference, AppBuildError> {
     let parsed = registry::reference::parse(&format!("{repository}:{service}.{id}"));
     parsed.map_err(|source| AppBuildError::Reference { service: service.to_owned(), source: Box::new(source) })
@@ -315,6 +343,7 @@ fn build_target(
         pushed: app.push,
         platform: Some(build.request.platform.to_string()),
         milliseconds,
+        steps: Vec::new(),
     });
     Ok((images.collect(), entrypoint(&image)))
 }
@@ -357,6 +386,7 @@ fn copy(app: &AppBuild<'_>, copied: &Copied, shared: &Shared<'_>) -> Result<Vec<
         pushed: app.push,
         platform: None,
         milliseconds: milliseconds(begun),
+        steps: Vec::new(),
     });
     Ok(images.collect())
 }

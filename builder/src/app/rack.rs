@@ -16,11 +16,17 @@ use crate::grants::Secret;
 const HUB: &str = "https://index.docker.io/v1/";
 
 /// Settings of a rack that rbuild acts on.
-pub const EFFECTIVE: [&str; 4] =
-    ["docker_hub_password", "docker_hub_username", "registry", "releases_to_retain_after_active"];
+pub const EFFECTIVE: [&str; 6] = [
+    "cache",
+    "disable_image_manifest_cache",
+    "docker_hub_password",
+    "docker_hub_username",
+    "registry",
+    "releases_to_retain_after_active",
+];
 
 /// Settings of a rack that are about machines which a rack has and rbuild has not.
-pub const WITHOUT_EFFECT: [&str; 14] = [
+pub const WITHOUT_EFFECT: [&str; 13] = [
     "additional_build_groups_config",
     "build_disable_convox_resolver",
     "build_node_enabled",
@@ -28,7 +34,6 @@ pub const WITHOUT_EFFECT: [&str; 14] = [
     "build_node_type",
     "buildkit_enabled",
     "buildkit_host_path_cache_enable",
-    "disable_image_manifest_cache",
     "ecr_docker_hub_cache",
     "ecr_full_access",
     "ecr_scan_on_push_enable",
@@ -105,6 +110,16 @@ impl Rack {
     /// Whether images are pushed.
     pub fn pushes(&self) -> Result<bool, RecordError> {
         Ok(self.params()?.get("registry").is_some_and(|registry| !registry.is_empty()))
+    }
+
+    /// The repository where builds of an app keep their steps besides the store: its own, or the one of the setting
+    /// `cache`. None where nothing is pushed, or the rack wants none.
+    pub fn cache(&self, app: &str) -> Result<Option<String>, RecordError> {
+        let params = self.params()?;
+        if !self.pushes()? || params.get("disable_image_manifest_cache").is_some_and(|value| value == "true") {
+            return Ok(None);
+        }
+        params.get("cache").cloned().map_or_else(|| self.repository(app), Ok).map(Some)
     }
 
     /// The settings, passwords among them.
@@ -252,6 +267,19 @@ mod tests {
             r#"{"https://index.docker.io/v1/":{"Username":"h","Password":"secret-2"},"reg.example:5000":{"Username":"u","Password":"secret-1"},"reg.example:5000/x/myapp":{"Username":"u","Password":"secret-1"}}"#
         );
         assert!(auth.parts.iter().any(|part| part.0 == b"u:secret-1"));
+    }
+
+    #[test]
+    fn steps_are_kept_beside_the_images_or_where_the_rack_says() {
+        let (_home, rack) = rack();
+        let set = |name: &str, value: &str| rack.set_params(&[(name.into(), value.into())]).unwrap();
+        assert_eq!(rack.cache("myapp").unwrap(), None);
+        set("registry", "r.example/x");
+        assert_eq!(rack.cache("myapp").unwrap().as_deref(), Some("r.example/x/myapp"));
+        set("cache", "r.example/steps");
+        assert_eq!(rack.cache("myapp").unwrap().as_deref(), Some("r.example/steps"));
+        set("disable_image_manifest_cache", "true");
+        assert_eq!(rack.cache("myapp").unwrap(), None);
     }
 
     #[test]

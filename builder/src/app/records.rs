@@ -29,6 +29,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::id::{self, is_id};
+use super::published::Published;
 use super::record::{Build, Release, ServiceImage, Status, go_json};
 use super::steps::StepRecord;
 
@@ -162,6 +163,22 @@ impl Records {
     pub fn steps(&self, id: &str) -> Result<Vec<StepRecord>, RecordError> {
         let path = self.directory.join("builds").join(self.build(id)?.id).join("steps.json");
         Ok(read(&path)?.unwrap_or_default())
+    }
+
+    /// Keeps the record of a build that was made elsewhere and has ended; one of its name that is here stays.
+    pub fn adopt(&self, record: &Published) -> Result<(), RecordError> {
+        let Published { build, images, log } = record;
+        if !is_id('B', &build.id) {
+            return Err(RecordError::NoBuild(build.id.clone()));
+        }
+        let directory = self.directory.join("builds").join(&build.id);
+        make_private(&directory)?;
+        write(&directory.join("log"), log)?;
+        write(&directory.join("images.json"), go_json(images).as_bytes())?;
+        match write_new(&directory.join("build.json"), go_json(build).as_bytes()) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            other => Ok(other?),
+        }
     }
 
     /// Forgets a build.

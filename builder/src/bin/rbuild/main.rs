@@ -16,7 +16,14 @@ fn main() -> ExitCode {
     if let Some(code) = builder::sandbox::init_if_child() {
         return code;
     }
-    let cli = args::Cli::parse();
+    let arguments = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => match commands::app::usage::refused(&error, &arguments.collect::<Vec<_>>()) {
+            Some(failure) => return report::failure(&failure),
+            None => error.exit(),
+        },
+    };
     match catch_unwind(|| commands::run(cli)) {
         Ok(Ok(code)) => code,
         Ok(Err(failure)) => report::failure(&failure),

@@ -22,6 +22,7 @@ use registry::Reference;
 use snapshot::{Lease, Store};
 
 use super::builds::complete;
+use super::published::bring;
 use super::{Outcome, Place, Voice, app_failure, latest, refuse, registry_options};
 use crate::args::Mode;
 use crate::report::Failure;
@@ -68,7 +69,8 @@ pub(crate) fn export(place: &Place, id: &str, file: Option<&Path>) -> Outcome {
     if file.is_none() && ui::is_terminal() {
         return Err(refuse("pipe this command into a file or specify --file"));
     }
-    let (rack, records, _) = place.open()?;
+    let (rack, records, app) = place.open()?;
+    bring(&rack, &records, &app, Some(id))?;
     let build = complete(&records, id)?;
     let tools = Tools::new(&registry_options(&rack)?)?;
     let voice = Voice { aside: file.is_none() };
@@ -224,6 +226,7 @@ fn place(
             pushed: pushes,
             platform: None,
             milliseconds: 0,
+            steps: Vec::new(),
         });
     }
     Ok(images)

@@ -23,7 +23,7 @@ use clap::Args;
 
 use super::racks::BUILD_ARCH;
 use super::releases::promote;
-use super::{Outcome, Place, RackName, Voice, app_failure, archives, latest, refuse, registry_options};
+use super::{Outcome, Place, RackName, Voice, app_failure, archives, latest, published, refuse, registry_options};
 use crate::args::{BuildArgs, Mode};
 use crate::commands::{build as plain, grants};
 use crate::report::{self, Dockerfile, Failure};
@@ -59,6 +59,9 @@ pub(crate) struct AppFlags {
     /// The convox.yml
     #[arg(short, long, value_name = "PATH")]
     manifest: Option<String>,
+    /// Push the record of the build beside its images: `rbuild builds` shows it on every machine
+    #[arg(long)]
+    publish_record: bool,
     /// Accepted for scripts: it never had an effect on a build
     #[arg(long)]
     wildcard_domain: bool,
@@ -83,7 +86,8 @@ impl AppFlags {
     }
 
     fn is_used(&self) -> bool {
-        let Self { app, rack, build_args, description, development, external, manifest, wildcard_domain, id } = self;
+        let Self { app, rack, build_args, description, manifest, .. } = self;
+        let Self { development, external, publish_record, wildcard_domain, id, .. } = self;
         app.is_some()
             || rack.is_some()
             || !build_args.is_empty()
@@ -91,6 +95,7 @@ impl AppFlags {
             || manifest.is_some()
             || *development
             || *external
+            || *publish_record
             || *wildcard_domain
             || *id
     }
@@ -159,6 +164,9 @@ fn build(args: &BuildArgs, voice: Voice) -> Result<(Rack, Records, String), Fail
     }
     let (rack, records, app) = args.app.place().open()?;
     let environment = environment::parse(&latest(&records)?.env);
+    if args.app.publish_record {
+        published::check(&rack)?;
+    }
     // Before any thread and before anything is said: the machine may refuse.
     let sandbox = args.isolation.enter()?;
     let cancel = Cancel::new().context("cannot prepare to cancel steps").map_err(Failure::Environment)?;
@@ -166,7 +174,8 @@ fn build(args: &BuildArgs, voice: Voice) -> Result<(Rack, Records, String), Fail
 
     let directory = Path::new(&args.context);
     let source = voice.doing("Packaging source", || source(args, directory, &environment))?;
-    let options = voice.doing("Uploading source", || options(args, &records))?;
+    let options =
+        voice.doing("Uploading source", || options(args, &records, rack.cache(&app).map_err(app_failure)?))?;
     let mut running = voice.doing("Starting build", || start(&rack, &records, &app, &source))?;
 
     let managed = Managed {
@@ -210,9 +219,13 @@ fn build(args: &BuildArgs, voice: Voice) -> Result<(Rack, Records, String), Fail
     let kept = running.save_steps(&noted.steps());
     display.finish(result.is_ok());
     drop(display);
-    let release = end(&records, &mut running, &log, voice, result)?;
+    let ended = end(&records, &mut running, &log, voice, result);
+    let id = &running.record.id;
     kept.map_err(app_failure)?;
-    voice.say(&format!("Build:   {}\nRelease: {release}\n", running.record.id));
+    let published = if args.app.publish_record { published::publish(&rack, &records, id) } else { Ok(()) };
+    let release = ended?;
+    voice.say(&format!("Build:   {id}\nRelease: {release}\n"));
+    published?;
     Ok((rack, records, release))
 }
 
@@ -230,7 +243,7 @@ fn source(args: &BuildArgs, directory: &Path, environment: &Environment) -> Resu
     Ok(Source { text, manifest, name, git_sha: git::sha(directory).unwrap_or_default(), description })
 }
 
-fn options(args: &BuildArgs, records: &Records) -> Result<Options, Failure> {
+fn options(args: &BuildArgs, records: &Records, cache: Option<String>) -> Result<Options, Failure> {
     let settings = records.settings().map_err(app_failure)?;
     let wanted = settings.params.get(BUILD_ARCH).map(|text| text.parse::<Platform>()).transpose();
     let platform = args.platform.clone().map_or(wanted.map_err(app_failure)?, Some).unwrap_or_else(Platform::host);
@@ -242,6 +255,7 @@ fn options(args: &BuildArgs, records: &Records) -> Result<Options, Failure> {
         no_cache: args.no_cache,
         // The record has the reasons, whether they are shown or not.
         caching: Caching { explain: true, ..common.caching },
+        cache,
         jobs: common.jobs,
         compression: common.compression,
         epoch: common.epoch,

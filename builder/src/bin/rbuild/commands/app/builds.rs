@@ -11,6 +11,7 @@ use builder::app::words::{ago, elapsed};
 use builder::paths;
 use clap::{Args, Subcommand};
 
+use super::published::bring;
 use super::{Outcome, Place, app_failure, archives, print_json, refuse};
 use crate::commands::app::Failure;
 use crate::ui;
@@ -87,7 +88,8 @@ pub(crate) fn run(args: &BuildsArgs) -> Outcome {
 }
 
 fn list(args: &BuildsArgs) -> Outcome {
-    let (_, records, _) = args.place.open()?;
+    let (rack, records, app) = args.place.open()?;
+    bring(&rack, &records, &app, None)?;
     loop {
         let mut builds = records.builds().map_err(app_failure)?;
         builds.truncate(args.limit);
@@ -112,7 +114,8 @@ fn list(args: &BuildsArgs) -> Outcome {
 }
 
 fn info(args: &BuildsArgs, id: &str, verbose: bool) -> Outcome {
-    let (_, records, _) = args.place.open()?;
+    let (rack, records, app) = args.place.open()?;
+    bring(&rack, &records, &app, Some(id))?;
     let build = records.build(id).map_err(app_failure)?;
     if args.json {
         let mut document = serde_json::to_value(&build).context("cannot print the build").map_err(app_failure)?;
@@ -143,7 +146,8 @@ fn info(args: &BuildsArgs, id: &str, verbose: bool) -> Outcome {
 }
 
 fn logs(args: &BuildsArgs, id: &str, follow: bool) -> Outcome {
-    let (_, records, _) = args.place.open()?;
+    let (rack, records, app) = args.place.open()?;
+    bring(&rack, &records, &app, Some(id))?;
     let mut build = records.build(id).map_err(app_failure)?;
     while follow && build.status == Status::Created {
         std::thread::sleep(TICK);

@@ -4,9 +4,11 @@ pub(crate) mod archives;
 pub(crate) mod build;
 pub(crate) mod builds;
 pub(crate) mod environment;
+pub(crate) mod published;
 pub(crate) mod racks;
 pub(crate) mod releases;
 pub(crate) mod run;
+pub(crate) mod usage;
 
 use std::io::Read;
 

@@ -172,6 +172,12 @@ fn check(changes: &[(String, String)], effective: &[&str], without_effect: &[&st
             let reference = registry::reference::parse(&format!("{}/app:tag", value.trim_end_matches('/')));
             reference.map_err(app_failure)?;
         }
+        if name == "cache" && !value.is_empty() {
+            registry::reference::parse(&format!("{value}:tag")).map_err(app_failure)?;
+        }
+        if name == "disable_image_manifest_cache" && !["", "true", "false"].contains(&value.as_str()) {
+            return Err(refuse(format!("`{name}={value}`: write `true` or `false`")));
+        }
         if name == "releases_to_retain_after_active" && !value.is_empty() && value.parse::<usize>().is_err() {
             return Err(refuse(format!("`{name}={value}`: write a number")));
         }
