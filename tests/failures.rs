@@ -128,15 +128,26 @@ fn what_is_not_implemented_is_refused_by_name_and_line() {
 }
 
 #[test]
+fn a_file_full_of_errors_is_reported_soon() {
+    let bench = Bench::with(&format!("FROM scratch\n{}", "RUM x\n".repeat(100_000)));
+    let mut command = std::process::Command::new("prlimit");
+    // Seconds of processor time, not of a clock.
+    command.args(["--cpu=20", crate::common::RBUILD, "build", "."]).current_dir(bench.context());
+    let run = Run::of(&mut command);
+    assert_eq!(run.code, 1, "{}", run.stderr.len());
+    assert_eq!(run.stderr.matches("error: unknown instruction `RUM`").count(), 100_000);
+    assert!(run.stderr.contains("  ./Dockerfile:100001\n"));
+}
+
+#[test]
 fn a_setting_without_effect_is_said_to_have_none() {
     let bench = Bench::with("FROM scratch\nLABEL a=b\n");
-    let run = bench.build(&["--build-arg", "BUILDKIT_INLINE_CACHE=1", "--build-arg", "OTHER=1"]);
+    let run = bench.build(&["--build-arg", "BUILDKIT_MULTI_PLATFORM=1", "--build-arg", "OTHER=1"]);
     let warnings: Vec<&str> = run.stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
     assert_eq!(
         warnings,
-        [
-            "warning: the build arg `BUILDKIT_INLINE_CACHE` has no effect in this version of rbuild: an image carries no cache"
-        ]
+        ["warning: the build arg `BUILDKIT_MULTI_PLATFORM` has no effect in this version of rbuild: \
+             the form of an output does not depend on it"]
     );
 }
 

@@ -433,6 +433,52 @@ fn an_image_from_elsewhere_is_built_on() {
     bench.build(&["--build-context", &format!("base=oci-layout://{layout}:v1")]);
 }
 
+#[test]
+fn a_login_keeps_an_identity_token_where_there_is_one() {
+    let (username, password) = ("user".to_owned(), "hunter2".to_owned());
+    let access = Access::Token { username, password, uses: None, realm: None };
+    let guarded = Registry::with_access(access).unwrap();
+    put_three(&guarded, "src", OCI);
+    let bench = Bench::new();
+    let home = bench.path("user");
+    let input = bench.file("password", "hunter2\n");
+    let mut login = bench.rbuild();
+    login.args(["login", "-u", "user", &guarded.host()]).env("HOME", &home);
+    let run = Run::of(login.stdin(fs_err::File::open(input).unwrap().into_file()));
+    assert!(run.code == 0 && run.stderr.contains("the identity token, in place of the password,"), "{}", run.stderr);
+    let file = fs_err::read_to_string(home.join(".docker/config.json")).unwrap();
+    let kept: Value = serde_json::from_str(&file).unwrap();
+    // `user:` and nothing behind it.
+    assert_eq!(kept["auths"][guarded.host()], json!({"auth": "dXNlcjo=", "identitytoken": "refresh"}));
+    let image = format!("{}/src:1", guarded.host());
+    let inspected = Run::of(bench.rbuild().env("HOME", &home).args(["inspect", "--raw", &image]));
+    assert_eq!(inspected.code, 0, "{}", inspected.stderr);
+}
+
+#[test]
+fn a_digest_too_long_for_an_archive_is_an_error_and_goes_into_a_layout() {
+    let source = Registry::start().unwrap();
+    let digest = concat!(
+        "sha512:",
+        "b030eade3c76066e854afde060a58d562e103878b92ba17586070c1373c0c31f",
+        "8c80389eeabbc1370284d983fb066f2c1cee3ad22fd5c580223a13efc5e31832"
+    )
+    .parse()
+    .unwrap();
+    source.put_wrong_blob("long", &digest, b"layer");
+    let config = source.put_blob("long", OCI[2].into(), b"{}");
+    let layer = Descriptor::new(OCI[3].into(), 5, digest);
+    let manifest = json!({"schemaVersion": 2, "mediaType": OCI[0], "config": config, "layers": [layer]}).to_string();
+    let expected = source.put_manifest("long", "1", OCI[0], manifest.as_bytes());
+    let (bench, from) = (Bench::new(), format!("{}/long:1", source.host()));
+    let archive = format!("oci-archive:{}", shown(&bench.path("a.tar")));
+    let refused = Run::of(bench.rbuild().args(["copy", &from, &archive]));
+    assert!(refused.code == 1 && refused.stderr.contains("too long"), "{}: {}", refused.code, refused.stderr);
+    let layout = format!("oci:{}", shown(&bench.path("l")));
+    assert_eq!(copy(&bench, &[&from, &layout]), expected.digest().to_string());
+    assert!(bench.path("l/blobs/sha512").read_dir().unwrap().count() == 1);
+}
+
 /// A proxy that lets nobody through: what it is asked first, and where it listens.
 fn proxy() -> (String, std::sync::mpsc::Receiver<String>) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -8,6 +8,7 @@ mod apps;
 mod architecture;
 mod builds;
 mod cache;
+mod calls;
 mod checks;
 mod common;
 mod contexts;

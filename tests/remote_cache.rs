@@ -151,10 +151,12 @@ fn a_directory_and_an_image_can_be_caches_too() {
     assert_eq!(remote(&run), 3, "{}", run.stderr);
     assert_eq!(second.image(&[]).text("y"), "x\naaaa");
 
-    let name = format!("{}/inline:1", shared.registry.host());
-    shared.machine(dockerfile).build(&["--cache-to", "type=inline", "-t", &name, "--push"]);
-    let run = shared.machine(dockerfile).build(&["--cache-from", &name]);
-    assert_eq!(remote(&run), 3, "{}", run.stderr);
+    for (tag, asked) in [("1", ["--cache-to", "type=inline"]), ("2", ["--build-arg", "BUILDKIT_INLINE_CACHE=1"])] {
+        let name = format!("{}/inline:{tag}", shared.registry.host());
+        shared.machine(dockerfile).build(&[&asked[..], &["-t", &name, "--push"]].concat());
+        let run = shared.machine(dockerfile).build(&["--cache-from", &name]);
+        assert_eq!(remote(&run), 3, "{}", run.stderr);
+    }
 }
 
 #[test]

@@ -12,13 +12,14 @@ use crate::checks::{self, Subject};
 use crate::context::{ContextError, Ignore, LocalContext, Memo, Modes};
 use crate::contexts::{NamedTree, OpenError, open_named};
 use crate::dockerfile::lint::Finding;
-use crate::dockerfile::{self, CheckOptionError};
+use crate::dockerfile::{self, CheckOptionError, Parsed};
 use crate::export::compression::Chosen;
 use crate::export::{self, ExportError, Exported, Output};
 use crate::grants::Grants;
 use crate::graph::frontend_args;
 use crate::graph::named::NamedContext;
-use crate::graph::references::{Pinned, Request, StepNetwork, select};
+use crate::graph::outline::Outline;
+use crate::graph::references::{Pinned, Request, Selection, StepNetwork, select};
 use crate::graph::{Graph, GraphError, lower};
 use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
@@ -63,7 +64,7 @@ pub struct Build {
     pub grants: Grants,
     /// What each of its steps has.
     pub settings: Settings,
-    /// The time of everything that the build makes, RFC 3339; the clock's when absent.
+    /// The time of everything that the build makes, RFC 3339; when absent what the Dockerfile says, else the clock's.
     pub epoch: Option<String>,
 }
 
@@ -172,8 +173,13 @@ struct Prepared {
     notes: Option<String>,
 }
 
-/// Parses, pins, lowers and makes the checks; where the checks' options say so, what they found is an error.
-fn prepare(build: &Build, places: Places<'_>, reporter: &Reporter<'_>) -> Result<Prepared, BuildError> {
+/// Parses, selects what the target needs and pins its images.
+fn with_selection<T>(
+    build: &Build,
+    places: Places<'_>,
+    reporter: &Reporter<'_>,
+    then: impl FnOnce(&Parsed, Selection<'_>, &Pinned) -> Result<T, BuildError>,
+) -> Result<T, BuildError> {
     let mut parsed = dockerfile::parse(&build.dockerfile)?;
     parsed.check = checks::options(&parsed, &build.request)?;
     let mut images = Pinned::new();
@@ -186,15 +192,21 @@ fn prepare(build: &Build, places: Places<'_>, reporter: &Reporter<'_>) -> Result
         }
         images.append(&mut bases::resolve(places, &more, reporter)?);
     };
-    let graph = lower(&selection, &images)?;
-    let ignore = &build.ignore;
-    let subject = Subject { parsed: &parsed, selection: &selection, images: &images, graph: &graph, ignore };
-    let findings = checks::check(&subject);
-    if parsed.check.error && !findings.is_empty() {
-        return Err(BuildError::Checks(findings));
-    }
-    let notes = frontend_args::foreign_frontend(&build.request, parsed.dockerfile.syntax.as_deref());
-    Ok(Prepared { graph, contexts: selection.contexts, findings, notes })
+    then(&parsed, selection, &images)
+}
+
+/// Parses, pins, lowers and makes the checks; where the checks' options say so, what they found is an error.
+fn prepare(build: &Build, places: Places<'_>, reporter: &Reporter<'_>) -> Result<Prepared, BuildError> {
+    with_selection(build, places, reporter, |parsed, selection, images| {
+        let graph = lower(&selection, images)?;
+        let ignore = &build.ignore;
+        let findings = checks::check(&Subject { parsed, selection: &selection, images, graph: &graph, ignore });
+        if parsed.check.error && !findings.is_empty() {
+            return Err(BuildError::Checks(findings));
+        }
+        let notes = frontend_args::foreign_frontend(&build.request, parsed.dockerfile.syntax.as_deref());
+        Ok(Prepared { graph, contexts: selection.contexts, findings, notes })
+    })
 }
 
 /// A client of the registries.
@@ -206,6 +218,14 @@ pub fn client(options: &registry::Options) -> Result<registry::Client, BuildErro
 pub fn check(build: &Build, registry: &registry::Options, progress: &dyn Progress) -> Result<Vec<Finding>, BuildError> {
     let places = Places { client: &client(registry)?, configs: None };
     Ok(prepare(build, places, &Reporter::new(progress))?.findings)
+}
+
+/// Says what the target may be given, and builds nothing. The base images are pinned, for their variables have a say in
+/// the defaults of build args.
+pub fn outline(build: &Build, registry: &registry::Options, progress: &dyn Progress) -> Result<Outline, BuildError> {
+    let reporter = Reporter::new(progress);
+    let places = Places { client: &client(registry)?, configs: None };
+    with_selection(build, places, &reporter, |_, selection, images| Ok(Outline::of(&selection, images)?))
 }
 
 /// What the builds of one command share.

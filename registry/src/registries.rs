@@ -270,6 +270,14 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_also_has_images_of_its_own_is_no_mirror() {
+        let rules = Registries::parse(Path::new("x"), TEXT).unwrap();
+        assert_eq!(rules.mirrors(), ["mirror.test:5000", "a.test", "b.test"]);
+        let more = format!("{TEXT}\n[[registry]]\nlocation = \"a.test/own\"");
+        assert_eq!(Registries::parse(Path::new("x"), &more).unwrap().mirrors(), ["mirror.test:5000", "b.test"]);
+    }
+
+    #[test]
     fn what_is_not_understood_is_an_error() {
         for text in [
             "[[registry]]\nlocation = \"http://x\"",

@@ -247,11 +247,6 @@ fn an_app_keeps_its_steps_beside_its_images() {
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
     assert!(run.stdout.contains("\n0 steps run, 2 cached, "), "{}", run.stdout);
     assert_eq!(app.digests("myapp", &app.newest()), first);
-    let info = app.json(&["builds", "info", "-a", "myapp", &app.newest(), "--json"]);
-    let steps = info["images"][0]["steps"].as_array().unwrap();
-    assert!(steps.iter().any(|step| step["name"] == "[stage-0 2/2] COPY page /" && step["cached"] == true), "{info}");
-    let steps = info["images"][3]["steps"].as_array().unwrap();
-    assert!(steps[0]["name"].as_str().unwrap().starts_with("copy ") && steps[0]["cached"] == false, "{info}");
 
     // Another repository has nothing so far, and a rack can do without.
     for setting in [format!("cache={place}/elsewhere"), "disable_image_manifest_cache=true".to_owned()] {
@@ -262,4 +257,37 @@ fn an_app_keeps_its_steps_beside_its_images() {
     }
     let tags = peer("skopeo", &["list-tags", "--tls-verify=false", &format!("docker://{place}/elsewhere")]);
     assert!(tags.contains("\"k-"), "{tags}");
+}
+
+#[test]
+fn settings_of_an_app_limit_its_steps_as_flags_do() {
+    let app = App::with("services:\n  web: {}\n");
+    app.file("Dockerfile", "FROM {busybox}\nRUN true\n");
+    // Where steps cannot be limited, whoever asks for it is told why.
+    let warned = |flags: &[&str]| {
+        let run = app.try_run(&[&["build", "-a", "myapp"], flags].concat());
+        assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+        run.stdout.contains("warning: the memory and processors of steps are not limited: cannot ")
+    };
+    let (plain, flags) = (warned(&["--no-cache"]), warned(&["--no-cache", "--memory=64m", "--cpus=1.5"]));
+    app.run(&["apps", "params", "set", "-a", "myapp", "BuildMem=64", "BuildCpu=1500"]);
+    assert_eq!((plain, warned(&["--no-cache"])), (false, flags));
+    let run = app.try_run(&["apps", "params", "set", "-a", "myapp", "BuildMem=much"]);
+    assert_eq!((run.code, run.stderr.as_str()), (1, "ERROR: `BuildMem=much`: write a number\n"));
+}
+
+#[test]
+fn what_the_app_ignores_is_in_no_context_below() {
+    let app = App::with("services:\n  web: {build: ./web/}\n");
+    app.file(".dockerignore", "web/private\n**/*.key\n");
+    app.file("web/.dockerignore", "ignored\n!private\n");
+    app.file("web/Dockerfile", "FROM {busybox}\nCOPY . /all/\n");
+    for path in ["private", "a.key", "deep/b.key", "deep/kept", "ignored", "kept"] {
+        app.file(&format!("web/{path}"), path);
+    }
+    app.build(&[]);
+    let found = app.run(&["run", "-a", "myapp", "web", "find", "/all", "-type", "f"]);
+    let found: std::collections::BTreeSet<&str> = found.lines().collect();
+    let kept = ["/all/.dockerignore", "/all/Dockerfile", "/all/deep/kept", "/all/kept"];
+    assert_eq!(found, std::collections::BTreeSet::from(kept));
 }

@@ -167,6 +167,33 @@ fn what_the_page_does_not_show_fails_as_convox_does() {
         $ rbuild builds import -a myapp -f /dev/null
         Importing build... stderr: ERROR: cannot read the archive: unexpected end of file
         exit 1
+        $ rbuild builds info
+        stderr: ERROR: 1 arg required
+        exit 1
+        $ rbuild builds info BA BB
+        stderr: ERROR: 1 arg required
+        exit 1
+        $ rbuild builds --colour
+        stderr: ERROR: unknown flag: --colour
+        exit 1
+        $ rbuild releases promote RA RB
+        stderr: ERROR: no more than 1 arg expected
+        exit 1
+        $ rbuild registries add quay.io robot
+        stderr: ERROR: 3 args required
+        exit 1
+        $ rbuild registries remove
+        stderr: ERROR: 1 arg required
+        exit 1
+        $ rbuild deploy a b
+        stderr: ERROR: no more than 1 arg expected
+        exit 1
+        $ rbuild rack params set
+        stderr: ERROR: 1 arg required
+        exit 1
+        $ rbuild builds -l many
+        stderr: ERROR: invalid value 'many' for '--limit <N>': invalid digit found in string
+        exit 1
         $ rbuild build -a myapp --id
         stderr: ERROR: build failed
         exit 1

@@ -87,8 +87,11 @@ impl Bench {
         for steps in [1, STEPS + 1] {
             let context = self.path(&steps.to_string());
             fs_err::create_dir(&context)?;
-            let runs: String = (0..steps).map(|step| format!("RUN [\"/bin/true\", \"{step}\"]\n")).collect();
-            fs_err::write(context.join("Dockerfile"), format!("FROM {}\n{runs}", self.base))?;
+            let mut dockerfile = format!("FROM {}\n", self.base);
+            for step in 0..steps {
+                writeln!(dockerfile, "RUN [\"/bin/true\", \"{step}\"]")?;
+            }
+            fs_err::write(context.join("Dockerfile"), dockerfile)?;
         }
         for rung in RUNGS {
             self.build(rung, 1)?;

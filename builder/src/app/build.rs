@@ -14,12 +14,11 @@ use super::arguments::{self, BUILD_AUTH, Given, Managed};
 use super::environment::Environment;
 use super::manifest::{BuildForm, Manifest};
 use super::record::{ServiceImage, shell_words};
-use super::steps::Noted;
 use super::targets::{self, Copied, Target};
 use super::transfer::{self, TransferError};
 use crate::build::{self, Build, BuildError, Caching, Machine, Shared};
 use crate::cache::{CacheFrom, CacheTo, Place};
-use crate::context::ContextError;
+use crate::context::{ContextError, load_ignore};
 use crate::contexts::{OpenError, open_local};
 use crate::dockerfile::Dockerfile;
 use crate::export::Output;
@@ -29,7 +28,7 @@ use crate::graph::config::ImageConfig;
 use crate::graph::platform::Platform;
 use crate::graph::references::{Request, StepNetwork};
 use crate::image::Image;
-use crate::progress::Reporter;
+use crate::progress::{Progress, Reporter};
 use crate::sandbox::Settings;
 use crate::solve::{Cause, scheduler};
 
@@ -162,14 +161,6 @@ enum Task {
     Copy(Copied),
 }
 
-impl Task {
-    /// The services that it is for, as one word.
-    fn services(&self) -> String {
-        let (Self::Build { target: Target { services, .. }, .. } | Self::Copy(Copied { services, .. })) = self;
-        services.join("+")
-    }
-}
-
 /// What a task left behind.
 struct Done {
     task: usize,
@@ -178,8 +169,8 @@ struct Done {
 }
 
 /// Builds and copies everything; the first failure ends the rest.
-pub fn build(app: &AppBuild<'_>, machine: &Machine<'_>, noted: &Noted<'_>) -> Result<Built, AppBuildError> {
-    let reporter = &Reporter::new(noted);
+pub fn build(app: &AppBuild<'_>, machine: &Machine<'_>, progress: &dyn Progress) -> Result<Built, AppBuildError> {
+    let reporter = &Reporter::new(progress);
     let (tasks, declared) = tasks(app)?;
     for warning in app.manifest.warnings.iter().cloned().chain(arguments::warnings(app.given, &declared)) {
         reporter.warn(&warning);
@@ -222,10 +213,6 @@ pub fn build(app: &AppBuild<'_>, machine: &Machine<'_>, noted: &Noted<'_>) -> Re
     let mut done: Vec<Done> = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.sort_by_key(|done| done.task);
     let entrypoint = done.iter().rev().find_map(|done| done.entrypoint.clone()).unwrap_or_default();
-    for done in &mut done {
-        let steps = noted.of(&format!("{} ", tasks[done.task].services()));
-        done.images.iter_mut().for_each(|image| image.steps.clone_from(&steps));
-    }
     let mut images: Vec<ServiceImage> = done.into_iter().flat_map(|done| done.images).collect();
     images.sort_by_key(|image| app.manifest.services.iter().position(|service| service.name == image.service));
     reporter.sum_up();
@@ -256,6 +243,8 @@ fn prepare(app: &AppBuild<'_>, target: &Target, declared: &mut BTreeSet<String>)
     let file = context.join(dockerfile);
     let main = open_local(&context, Some(&file), &mut io::empty())
         .map_err(|source| AppBuildError::Open { service, source: Box::new(source) })?;
+    // What the app's own directory does not send is in no context below it either.
+    let ignore = main.ignore.below(load_ignore(app.directory, None)?, Path::new(path));
     let parsed = crate::dockerfile::parse(&main.dockerfile).ok();
     let mut stage = stage.clone();
     if let Some(parsed) = &parsed {
@@ -270,7 +259,7 @@ fn prepare(app: &AppBuild<'_>, target: &Target, declared: &mut BTreeSet<String>)
         dockerfile: main.dockerfile,
         dockerfile_name: main.name,
         context: main.directory,
-        ignore: main.ignore,
+        ignore,
         caching: caching(app, &target.services[0])?,
         request: Request {
             build_args: resolved.values,
@@ -343,7 +332,6 @@ fn build_target(
         pushed: app.push,
         platform: Some(build.request.platform.to_string()),
         milliseconds,
-        steps: Vec::new(),
     });
     Ok((images.collect(), entrypoint(&image)))
 }
@@ -386,7 +374,6 @@ fn copy(app: &AppBuild<'_>, copied: &Copied, shared: &Shared<'_>) -> Result<Vec<
         pushed: app.push,
         platform: None,
         milliseconds: milliseconds(begun),
-        steps: Vec::new(),
     });
     Ok(images.collect())
 }

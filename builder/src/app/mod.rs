@@ -1,9 +1,9 @@
 //! Apps: the services of a `convox.yml`, built together, and what is remembered of their builds.
 //!
 //! [`manifest`], [`interpolate`], [`environment`], [`arguments`], [`targets`], [`words`] and the record types are data
-//! in, data out. [`steps`] watches a build for its record; [`records`] and [`rack`] keep files below the state directory;
-//! [`published`] keeps records in a registry; [`archive`] reads and writes what `builds export` makes; [`transfer`]
-//! moves images that are not built.
+//! in, data out. [`records`] and [`rack`] keep files below the state directory; [`steps`] watches a build for its record;
+//! [`published`] keeps records in a registry; [`archive`] reads and writes what `builds export` makes; [`transfer`] moves
+//! images that are not built.
 //!
 //! A *rack* is a profile on this machine: a registry to push to, credentials, settings. An *app* is a name in a rack. A
 //! *build* is a record, a log and one image a service; a *release* is a build with an environment.

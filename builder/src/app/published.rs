@@ -18,6 +18,7 @@ use snapshot::digest::sha256;
 use super::id::is_id;
 use super::record::{Build, ServiceImage, Status, go_json};
 use super::records::{RecordError, Records};
+use super::steps::StepRecord;
 
 /// What the artifact is.
 const ARTIFACT_TYPE: &str = "application/vnd.rbuild.build.v1+json";
@@ -37,6 +38,8 @@ pub struct Published {
     pub build: Build,
     /// `images.json`.
     pub images: Vec<ServiceImage>,
+    /// `steps.json`.
+    pub steps: Vec<StepRecord>,
     /// `log`.
     pub log: Vec<u8>,
 }
@@ -93,6 +96,7 @@ pub fn publish(client: &Client, repository: &str, record: &Published) -> Result<
     for (title, media_type, bytes) in [
         ("build.json", "application/json", go_json(&record.build).into_bytes()),
         ("images.json", "application/json", go_json(&record.images).into_bytes()),
+        ("steps.json", "application/json", go_json(&record.steps).into_bytes()),
         // Registries need not take a blob without bytes.
         ("log", "text/plain", [&record.log[..], b"\n"].concat()),
     ] {
@@ -145,9 +149,10 @@ pub fn fetch(client: &Client, repository: &str, id: &str) -> Result<Option<Publi
     for image in &mut images {
         image.pushed = true;
     }
+    let steps = serde_json::from_slice(&file("steps.json")?).map_err(unreadable)?;
     let mut log = file("log")?;
     log.pop();
-    Ok(Some(Published { build, images, log }))
+    Ok(Some(Published { build, images, steps, log }))
 }
 
 /// Keeps here what a repository has published and the records do not have: of all builds, or of one. What cannot be read
@@ -203,7 +208,8 @@ mod tests {
 
     fn record(id: &str) -> Published {
         let build = Build { id: id.into(), status: Status::Complete, description: "a <b>".into(), ..Build::default() };
-        Published { build, images: Vec::new(), log: b"line\nhalf a line".to_vec() }
+        let steps = vec![StepRecord { name: "web RUN true".into(), milliseconds: 2, ..StepRecord::default() }];
+        Published { build, images: Vec::new(), steps, log: b"line\nhalf a line".to_vec() }
     }
 
     #[test]

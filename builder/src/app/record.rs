@@ -4,8 +4,6 @@ use jiff::Timestamp;
 use oci_spec::image::{Descriptor, Digest};
 use serde::{Deserialize, Serialize};
 
-use super::steps::StepRecord;
-
 /// How far a build has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -109,9 +107,6 @@ pub struct ServiceImage {
     /// How long building or copying took, in milliseconds.
     #[serde(default)]
     pub milliseconds: u64,
-    /// Its steps.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub steps: Vec<StepRecord>,
 }
 
 impl ServiceImage {

@@ -159,15 +159,9 @@ impl Records {
         Ok(read(&path)?.unwrap_or_default())
     }
 
-    /// The steps of a build; none before it has ended.
-    pub fn steps(&self, id: &str) -> Result<Vec<StepRecord>, RecordError> {
-        let path = self.directory.join("builds").join(self.build(id)?.id).join("steps.json");
-        Ok(read(&path)?.unwrap_or_default())
-    }
-
     /// Keeps the record of a build that was made elsewhere and has ended; one of its name that is here stays.
     pub fn adopt(&self, record: &Published) -> Result<(), RecordError> {
-        let Published { build, images, log } = record;
+        let Published { build, images, steps, log } = record;
         if !is_id('B', &build.id) {
             return Err(RecordError::NoBuild(build.id.clone()));
         }
@@ -175,10 +169,17 @@ impl Records {
         make_private(&directory)?;
         write(&directory.join("log"), log)?;
         write(&directory.join("images.json"), go_json(images).as_bytes())?;
+        write(&directory.join("steps.json"), go_json(steps).as_bytes())?;
         match write_new(&directory.join("build.json"), go_json(build).as_bytes()) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             other => Ok(other?),
         }
+    }
+
+    /// The steps of a build; none before it has ended.
+    pub fn steps(&self, id: &str) -> Result<Vec<StepRecord>, RecordError> {
+        let path = self.directory.join("builds").join(self.build(id)?.id).join("steps.json");
+        Ok(read(&path)?.unwrap_or_default())
     }
 
     /// Forgets a build.

@@ -50,15 +50,6 @@ impl<'a> Noted<'a> {
     pub fn steps(&self) -> Vec<StepRecord> {
         lock(&self.steps).values().cloned().collect()
     }
-
-    /// Those whose names begin with `prefix`, which is taken off.
-    pub fn of(&self, prefix: &str) -> Vec<StepRecord> {
-        let named = self.steps().into_iter().filter_map(|step| {
-            let name = step.name.strip_prefix(prefix)?.to_owned();
-            Some(StepRecord { name, ..step })
-        });
-        named.collect()
-    }
 }
 
 impl Progress for Noted<'_> {
@@ -84,31 +75,5 @@ impl Progress for Noted<'_> {
         if self.tells_reasons || !matches!(event, Event::Missed { .. }) {
             self.inner.emit(event);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::progress::Reporter;
-
-    struct Nobody;
-
-    impl Progress for Nobody {
-        fn emit(&self, _: Event) {}
-    }
-
-    #[test]
-    fn steps_are_known_by_what_they_are_for() {
-        let noted = Noted::new(&Nobody, false);
-        let reporter = Reporter::new(&noted);
-        let (web, api) = (reporter.named("web "), reporter.named("api "));
-        let step = web.start("RUN true", None);
-        api.cached("COPY . .", 5, false);
-        std::thread::sleep(std::time::Duration::from_millis(2));
-        step.finish(Ok::<(), String>(())).unwrap();
-        let [step] = &noted.of("web ")[..] else { panic!() };
-        assert!(step.name == "RUN true" && step.milliseconds >= 2 && !step.cached, "{step:?}");
-        assert_eq!(noted.of("api "), [StepRecord { name: "COPY . .".into(), cached: true, ..StepRecord::default() }]);
     }
 }

@@ -84,6 +84,13 @@ impl FromStr for CacheFrom {
     }
 }
 
+impl CacheTo {
+    /// `type=inline`.
+    pub fn inline() -> Self {
+        Self { place: None, all: false, mounts: false, strict: false }
+    }
+}
+
 impl FromStr for CacheTo {
     type Err = SpecError;
 

@@ -7,6 +7,7 @@
 //! brought back even when no earlier rule matched the directory itself, and inside `[…]` and after `\` every
 //! character stands for itself (moby hands them to a regular expression, where `\d` is a digit).
 
+use std::ops::Range;
 use std::path::Path;
 
 use super::pattern::{DoubleStar, Pattern, PatternError, clean, path_bytes};
@@ -42,12 +43,25 @@ struct Rule {
     pattern: Pattern,
     /// A `!` rule.
     exception: bool,
+    /// Where the context is, for a rule of a directory above it.
+    above: Option<Above>,
+}
+
+/// A context, seen from a directory above it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Above {
+    /// The way there, with a `/` behind it.
+    way: Vec<u8>,
+    /// The rule matches the context itself, or a directory on the way.
+    whole: bool,
 }
 
 /// An ordered list of rules; the default one ignores nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ignore {
     rules: Vec<Rule>,
+    /// How many of the rules, the first ones, are of a directory above: they decide for themselves.
+    outer: usize,
 }
 
 /// Which rules match a directory or one of its parents, in the order of the rules.
@@ -70,7 +84,24 @@ impl Ignore {
             })?;
             rules.extend(rule);
         }
-        Ok(Self { rules })
+        Ok(Self { rules, outer: 0 })
+    }
+
+    /// Adds the rules of a directory above, from which `way` leads to the context: what these ignore, no rule of the
+    /// context brings back.
+    #[must_use]
+    pub fn below(mut self, above: Self, way: &Path) -> Self {
+        let matches = above.matches_of(way);
+        let mut way = path_bytes(way);
+        if way.is_empty() {
+            return self;
+        }
+        way.push(b'/');
+        self.outer = above.rules.len();
+        let rules = above.rules.into_iter().zip(matches.0);
+        let rules = rules.map(|(rule, whole)| Rule { above: Some(Above { way: way.clone(), whole }), ..rule });
+        self.rules.splice(0..0, rules);
+        self
     }
 
     /// Makes rules of patterns that stand for themselves: `COPY --exclude`. The line of an error is the pattern's number.
@@ -83,7 +114,7 @@ impl Ignore {
                 rules.extend(Rule::parse(text).map_err(failed)?);
             }
         }
-        Ok(Self { rules })
+        Ok(Self { rules, outer: 0 })
     }
 
     /// Says whether nothing can be ignored.
@@ -104,37 +135,38 @@ impl Ignore {
 
     /// Which rules match the child `path` of a directory whose matches are `parent`.
     pub(super) fn inherit(&self, parent: &Inherited, path: &[u8]) -> Inherited {
-        Inherited(
-            self.rules
-                .iter()
-                .enumerate()
-                .map(|(index, rule)| parent.0.get(index).copied().unwrap_or(false) || rule.pattern.matches(path))
-                .collect(),
-        )
+        Inherited(self.rules.iter().enumerate().map(|(index, rule)| parent.has(index) || rule.matches(path)).collect())
     }
 
     /// Says whether a child `path` of a directory whose matches are `parent` is ignored.
     pub(super) fn ignores(&self, parent: &Inherited, path: &[u8]) -> bool {
-        self.rules
-            .iter()
-            .enumerate()
-            .rev()
-            .find(|(index, rule)| parent.0.get(*index).copied().unwrap_or(false) || rule.pattern.matches(path))
-            .is_some_and(|(_, rule)| !rule.exception)
+        self.verdict(|index| parent.has(index) || self.rules[index].matches(path))
     }
 
     /// The verdict of the last rule that matches.
     pub(super) fn decide(&self, matches: &Inherited) -> bool {
-        matches.0.iter().rposition(|&matched| matched).is_some_and(|index| !self.rules[index].exception)
+        self.verdict(|index| matches.has(index))
+    }
+
+    /// Whether the last rule that matches ignores: of the context's rules, or of those above it.
+    fn verdict(&self, matches: impl Fn(usize) -> bool) -> bool {
+        let last = |mut rules: Range<usize>| rules.rfind(|index| matches(*index));
+        self.files().into_iter().filter_map(last).any(|index| !self.rules[index].exception)
+    }
+
+    /// The rules of each ignore file.
+    fn files(&self) -> [Range<usize>; 2] {
+        [0..self.outer, self.outer..self.rules.len()]
     }
 
     /// [`Ignore::may_descend`] for a directory whose matches are known.
     pub(super) fn may_descend_with(&self, directory: &[u8], matches: &Inherited) -> bool {
-        let Some(last) = matches.0.iter().rposition(|&matched| matched) else { return true };
-        if self.rules[last].exception {
-            return true;
-        }
-        self.rules[last + 1..].iter().any(|rule| rule.exception && rule.pattern.may_match_below(directory))
+        self.files().into_iter().all(|rules| {
+            let Some(last) = rules.clone().rfind(|index| matches.has(*index)) else { return true };
+            let mut later = self.rules[last..rules.end].iter();
+            later.next().is_some_and(|rule| rule.exception)
+                || later.any(|rule| rule.exception && rule.may_match_below(directory))
+        })
     }
 
     /// The matches of `path`, its parents included.
@@ -151,7 +183,31 @@ impl Ignore {
     }
 }
 
+impl Inherited {
+    fn has(&self, index: usize) -> bool {
+        self.0.get(index).copied().unwrap_or(false)
+    }
+}
+
 impl Rule {
+    fn matches(&self, path: &[u8]) -> bool {
+        match &self.above {
+            None => self.pattern.matches(path),
+            Some(Above { way, whole }) => *whole || self.pattern.matches(&[way, path].concat()),
+        }
+    }
+
+    /// Whether some path strictly below a directory may match.
+    fn may_match_below(&self, directory: &[u8]) -> bool {
+        match &self.above {
+            None => self.pattern.may_match_below(directory),
+            Some(Above { way, whole }) => {
+                let path = [way, directory].concat();
+                *whole || self.pattern.may_match_below(path.strip_suffix(b"/").unwrap_or(&path))
+            }
+        }
+    }
+
     /// Reads a trimmed, non-empty line; none when the rule can match nothing (`.`, `/`).
     fn parse(line: &str) -> Result<Option<Self>, IgnoreSyntaxError> {
         let (exception, text) = match line.strip_prefix('!') {
@@ -163,6 +219,6 @@ impl Rule {
         }
         let text = clean(text);
         let pattern = Pattern::compile(&text, DoubleStar::Directories)?;
-        Ok((!text.is_empty()).then_some(Self { pattern, exception }))
+        Ok((!text.is_empty()).then_some(Self { pattern, exception, above: None }))
     }
 }

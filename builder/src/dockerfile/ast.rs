@@ -142,6 +142,13 @@ fn with_heredocs(mut node: Node, reader: &mut Reader<'_>) -> Result<Node, ParseE
 }
 
 impl Node {
+    /// What the comments above say of a name: the rest of the first that begins with it.
+    pub(super) fn description(&self, name: &str) -> Option<String> {
+        let described =
+            |comment: &String| comment.strip_prefix(name)?.strip_prefix(' ').map(|text| text.trim().to_owned());
+        self.comments.iter().find_map(described).filter(|text| !text.is_empty())
+    }
+
     /// Whether the keyword is this one.
     pub fn is(&self, keyword: &str) -> bool {
         self.keyword.eq_ignore_ascii_case(keyword)
@@ -157,9 +164,17 @@ impl Node {
     }
 }
 
+/// The most words that an instruction is cut into. Each costs some hundred bytes until it is a source or a variable: this
+/// many fit into the memory that a hostile file may take, and no honest one has a hundredth of them.
+const WORDS: usize = 1 << 18;
+
 /// Cuts the text as the keyword wants it.
 fn arguments(keyword: &str, text: &str, escape: char, span: Span) -> Result<Arguments, Problem> {
     let upper = keyword.to_ascii_uppercase();
+    let is_cut = matches!(upper.as_str(), "ADD" | "ARG" | "COPY" | "ENV" | "EXPOSE" | "FROM" | "LABEL" | "VOLUME");
+    if is_cut && text.split_whitespace().nth(WORDS).is_some() {
+        return Err(Problem::TooManyWords { instruction: upper, limit: WORDS });
+    }
     match upper.as_str() {
         "RUN" | "CMD" | "ENTRYPOINT" | "SHELL" => json_or(&upper, text, text_arguments),
         "ADD" | "COPY" | "VOLUME" => json_or(&upper, text, |text| Arguments::Words(words::list(text))),
@@ -183,6 +198,9 @@ fn text_arguments(text: &str) -> Arguments {
 
 fn json_or(keyword: &str, text: &str, otherwise: impl Fn(&str) -> Arguments) -> Result<Arguments, Problem> {
     match words::json(text) {
+        Json::Strings(strings) if strings.len() > WORDS => {
+            Err(Problem::TooManyWords { instruction: keyword.to_owned(), limit: WORDS })
+        }
         Json::Strings(strings) => Ok(Arguments::Json(strings)),
         Json::Mixed => Err(Problem::NotStrings { instruction: keyword.to_owned() }),
         Json::None => Ok(otherwise(text)),

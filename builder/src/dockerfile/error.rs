@@ -77,6 +77,8 @@ pub enum Problem {
     StageName { name: String },
     #[error("the JSON array of `{instruction}` has something other than strings")]
     NotStrings { instruction: String },
+    #[error("`{instruction}` has more than {limit} words")]
+    TooManyWords { instruction: String, limit: usize },
     #[error("`{word}` of `{instruction}` has no `=`")]
     NoEquals { instruction: &'static str, word: String },
     #[error("`{instruction} {name}` has no value")]

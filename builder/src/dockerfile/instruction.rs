@@ -46,6 +46,8 @@ pub struct Stage {
     pub platform: Option<Word>,
     /// The name after `AS`, lower case.
     pub name: Option<String>,
+    /// What the comment above says of the name.
+    pub description: Option<String>,
     /// The instructions after the `FROM`.
     pub instructions: Vec<Instruction>,
 }
@@ -107,6 +109,8 @@ pub struct ArgDeclaration {
     pub name: String,
     /// The default, expanded with what is known at this point.
     pub default: Option<Word>,
+    /// What the comment above says of the name.
+    pub description: Option<String>,
 }
 
 /// A command in shell or exec form.

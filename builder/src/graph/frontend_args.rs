@@ -17,6 +17,8 @@ pub const SYNTAX: &str = "BUILDKIT_SYNTAX";
 const CACHE_MOUNTS: &str = "BUILDKIT_CACHE_MOUNT_NS";
 /// The host name that steps find.
 const HOSTNAME: &str = "BUILDKIT_SANDBOX_HOSTNAME";
+/// `1`: the image carries the records of its own steps.
+pub const INLINE_CACHE: &str = "BUILDKIT_INLINE_CACHE";
 /// The time of everything that the build makes (reproducible-builds.org).
 pub const EPOCH: &str = "SOURCE_DATE_EPOCH";
 /// The host name of steps where none is given, as under BuildKit.
@@ -64,11 +66,10 @@ pub(super) fn default_epoch(selection: &Selection<'_>) -> Result<Option<String>,
 
 /// What is to be said of the build args that rbuild does not act upon, in order.
 pub fn without_effect(request: &Request) -> impl Iterator<Item = String> {
-    let known = [CHECK, KEEP_GIT_DIR, SYNTAX, CACHE_MOUNTS, HOSTNAME];
+    let known = [CHECK, KEEP_GIT_DIR, SYNTAX, CACHE_MOUNTS, HOSTNAME, INLINE_CACHE];
     let others = request.build_args.keys().filter(move |name| !known.contains(&name.as_str()));
     others.filter(|name| name.starts_with("BUILDKIT_")).map(|name| {
         let why = match name.as_str() {
-            "BUILDKIT_INLINE_CACHE" => ": an image carries no cache",
             "BUILDKIT_MULTI_PLATFORM" => ": the form of an output does not depend on it",
             "BUILDKIT_BUILD_NAME" => ": rbuild keeps no history of builds that a name could be shown in",
             _ => "",

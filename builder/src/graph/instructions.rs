@@ -48,7 +48,7 @@ impl Lowering<'_> {
 
     fn arg(&mut self, state: &mut StageState, declarations: &[ArgDeclaration]) -> Result<(), Problem> {
         let mut texts = Vec::new();
-        for ArgDeclaration { name, default } in declarations {
+        for ArgDeclaration { name, default, .. } in declarations {
             if self.selection.request.secret_args.contains(name) {
                 texts.push(name.clone());
                 state.scope.hide(name);

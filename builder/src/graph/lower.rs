@@ -18,12 +18,7 @@ const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 
 /// Lowers the stages of a selection, given the images that it names.
 pub fn lower(selection: &Selection<'_>, images: &BTreeMap<ImageName, Arc<PinnedImage>>) -> Result<Graph, GraphError> {
-    let mut lowering =
-        Lowering { selection, images, vertices: Vec::new(), sources: BTreeMap::new(), stages: BTreeMap::new() };
-    for (&index, base) in &selection.bases {
-        let stage = lowering.stage(index, base)?;
-        lowering.stages.insert(index, stage);
-    }
+    let mut lowering = Lowering::all(selection, images)?;
     let target = lowering.stages.remove(&selection.target).expect("the target is among the selected stages");
     let mut config = target.config;
     for (name, value) in &selection.request.labels {
@@ -59,12 +54,26 @@ pub(super) struct StageState {
 pub(super) struct Lowering<'a> {
     pub(super) selection: &'a Selection<'a>,
     images: &'a BTreeMap<ImageName, Arc<PinnedImage>>,
-    vertices: Vec<Vertex>,
+    pub(super) vertices: Vec<Vertex>,
     sources: BTreeMap<ImageName, VertexId>,
-    stages: BTreeMap<usize, StageState>,
+    pub(super) stages: BTreeMap<usize, StageState>,
 }
 
-impl Lowering<'_> {
+impl<'a> Lowering<'a> {
+    /// Lowers every stage of the selection.
+    pub(super) fn all(
+        selection: &'a Selection<'a>,
+        images: &'a BTreeMap<ImageName, Arc<PinnedImage>>,
+    ) -> Result<Self, GraphError> {
+        let (vertices, sources, stages) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        let mut lowering = Self { selection, images, vertices, sources, stages };
+        for (&index, base) in &selection.bases {
+            let stage = lowering.stage(index, base)?;
+            lowering.stages.insert(index, stage);
+        }
+        Ok(lowering)
+    }
+
     fn stage(&mut self, index: usize, base: &Base) -> Result<StageState, GraphError> {
         let stage = &self.selection.dockerfile.stages[index];
         let platform = self.selection.stage_platform(stage).map_err(|problem| problem.at(stage.span))?;

@@ -12,6 +12,7 @@ pub mod instructions;
 pub mod lower;
 mod mounts;
 pub mod named;
+pub mod outline;
 pub mod platform;
 pub mod references;
 pub mod scope;

@@ -127,6 +127,7 @@ pub fn platform_args(target: &Platform, build: &Platform) -> Vec<(String, String
             [
                 (format!("{prefix}PLATFORM"), platform.to_string()),
                 (format!("{prefix}OS"), platform.os.clone()),
+                (format!("{prefix}OSVERSION"), String::new()),
                 (format!("{prefix}ARCH"), platform.architecture.clone()),
                 (format!("{prefix}VARIANT"), platform.variant.clone().unwrap_or_default()),
             ]

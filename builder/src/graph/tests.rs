@@ -6,6 +6,8 @@ use std::sync::Arc;
 use oci_spec::image::{Descriptor, MediaType};
 use snapshot::digest::sha256;
 
+use super::named::NamedContext;
+use super::outline::{Grant, Outline, targets};
 use super::references::{Pinned, Request, StepNetwork, select};
 use super::*;
 use crate::dockerfile::parse;
@@ -175,4 +177,72 @@ fn the_platform_arguments_are_there_for_from_and_on_demand() {
     let environment = environment(&text, &[]);
     assert!(environment.contains(&format!("TARGETPLATFORM={host}")), "{environment:?}");
     assert!(environment.contains(&format!("TARGETARCH={}", host.architecture)), "{environment:?}");
+}
+
+#[test]
+fn a_named_context_stands_in_for_a_whole_stage() {
+    let text = "FROM base AS low\nRUN low\nFROM low AS top\nRUN --mount=from=unseen,target=/t true\nONBUILD RUN x\n\
+        FROM scratch AS last\nCOPY --from=1 a /\n";
+    let image = NamedContext::Image("docker.io/library/other:latest".into());
+    let mut request = Request { contexts: [("docker.io/library/top:latest".into(), image)].into(), ..request(&[]) };
+    expect_test::expect![[r"
+        0 <- [] image docker.io/library/other:latest
+        1 <- [] scratch
+        2 <- [1 0] copy to / chown None chmod None
+    "]]
+    .assert_eq(&dump(&lowered(text, &request).unwrap()));
+    request.target = Some("top".into());
+    let graph = lowered(text, &request).unwrap();
+    assert_eq!(dump(&graph), "0 <- [] image docker.io/library/other:latest\n");
+    assert_eq!(graph.config.config.cmd, ["sh"]);
+}
+
+#[test]
+fn a_global_arg_fixes_the_time() {
+    let epoch = |text: &str, given: &[(&str, &str)]| lowered(text, &request(given)).map(|graph| graph.epoch);
+    let text = "ARG SOURCE_DATE_EPOCH=60\nFROM scratch\n";
+    assert_eq!(epoch(text, &[]).unwrap().as_deref(), Some("1970-01-01T00:01:00Z"));
+    assert_eq!(epoch(text, &[("SOURCE_DATE_EPOCH", "1")]).unwrap().as_deref(), Some("1970-01-01T00:00:01Z"));
+    assert_eq!(epoch(text, &[("SOURCE_DATE_EPOCH", "")]).unwrap(), None);
+    assert_eq!(epoch("FROM scratch\nARG SOURCE_DATE_EPOCH=60\n", &[]).unwrap(), None);
+    let error = epoch("ARG X\nARG SOURCE_DATE_EPOCH=context\nFROM scratch\n", &[]).unwrap_err();
+    assert_eq!(error.span.start, 2);
+    assert_eq!(error.to_string(), "SOURCE_DATE_EPOCH cannot be `context`: it is a number of seconds since 1970");
+}
+
+#[test]
+fn an_outline_has_what_the_target_needs() {
+    let text = "# FROM_HERE is global\nARG FROM_HERE=base\n# not it\nARG OTHER\n\
+        FROM $FROM_HERE AS tools\n# LEVEL of tools\nARG LEVEL=$BASE-1\nRUN --mount=type=secret,id=s --mount=type=ssh true\n\
+        FROM scratch AS unused\nARG UNUSED\n\
+        # app is built\n# app for all\nFROM scratch AS app\nARG OTHER LEVEL=2\n\
+        RUN --mount=type=bind,from=tools,target=/t --mount=type=secret,id=s,required --mount=type=cache,target=/c true\n";
+    let parsed = parse(text.as_bytes()).unwrap();
+    let request = request(&[("OTHER", "given")]);
+    let selection = select(&parsed.dockerfile, &request, &Pinned::new()).unwrap();
+    let images = selection.images.keys().map(|name| (name.clone(), Arc::new(image(&name.reference)))).collect();
+    let outline = Outline::of(&selection, &images).unwrap();
+    assert_eq!((outline.name.as_deref(), outline.description.as_deref()), (Some("app"), Some("is built")));
+    let args: Vec<_> = outline
+        .args
+        .iter()
+        .map(|arg| (arg.name.as_str(), arg.value.as_deref(), arg.description.as_deref(), arg.span.start))
+        .collect();
+    assert_eq!(
+        args,
+        [
+            ("FROM_HERE", Some("base"), Some("is global"), 2),
+            ("OTHER", Some("given"), None, 4),
+            ("LEVEL", Some("set-1"), Some("of tools"), 7)
+        ]
+    );
+    let grant = |id: &str, required| Grant { id: id.into(), required, span: Span { start: 8, end: 8 } };
+    assert_eq!((outline.secrets, outline.agents), (vec![grant("s", true)], vec![grant("default", false)]));
+    assert_eq!(outline.caches, ["/c"]);
+    let names: Vec<_> = targets(&parsed.dockerfile)
+        .into_iter()
+        .map(|target| (target.name.unwrap(), target.description, target.is_default))
+        .collect();
+    let none = |name: &str| (name.to_owned(), None, false);
+    assert_eq!(names, [none("tools"), none("unused"), ("app".into(), Some("is built".into()), true)]);
 }

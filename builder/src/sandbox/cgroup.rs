@@ -79,7 +79,7 @@ impl Groups {
     }
 
     fn hand_down(&mut self, controllers: &[&str]) -> Result<(), Failure> {
-        let signed = |sign: &str| controllers.iter().map(|name| format!("{sign}{name} ")).collect::<String>();
+        let signed = |sign: &str| controllers.iter().flat_map(|name| [sign, name, " "]).collect::<String>();
         let control = self.own.join("cgroup.subtree_control");
         let hand_down = || write(&control, &signed("+"));
         let action = || format!("hand limits down from `{}`", self.own.display());
@@ -175,7 +175,7 @@ fn sweep(own: &Path) {
 }
 
 /// The directory of the group of version 2 that `cgroup` (`/proc/self/cgroup`) names, in the mounts that `mountinfo` lists
-/// (proc_pid_mountinfo(5)).
+/// (`proc_pid_mountinfo(5)`).
 fn own_group(cgroup: &str, mountinfo: &str) -> Option<PathBuf> {
     let group = Path::new(cgroup.lines().find_map(|line| line.strip_prefix("0::"))?);
     mountinfo.lines().find_map(|line| {

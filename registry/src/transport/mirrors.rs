@@ -19,7 +19,7 @@ const BUDGET: Duration = Duration::from_secs(5);
 pub(super) struct Mirrors {
     hosts: Vec<String>,
     retry: Retry,
-    /// Those that have not answered. The client forgets them no more.
+    /// Those that have not answered; remembered as long as the client lives.
     dead: Mutex<HashSet<String>>,
 }
 

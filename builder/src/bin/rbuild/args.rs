@@ -142,9 +142,8 @@ pub(crate) struct BuildArgs {
     /// The platform to build for, `linux/ARCH`
     #[arg(long, value_name = "OS/ARCH", value_parser = |text: &str| text.parse::<Platform>())]
     pub(crate) platform: Option<Platform>,
-    /// Check the Dockerfile and build nothing
-    #[arg(long, conflicts_with_all = ["push", "outputs", "tags", "iidfile", "metadata_file"])]
-    pub(crate) check: bool,
+    #[command(flatten)]
+    pub(crate) call: crate::commands::call::CallArgs,
     /// Run every step, whatever the cache has
     #[arg(long)]
     pub(crate) no_cache: bool,

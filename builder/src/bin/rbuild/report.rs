@@ -126,9 +126,9 @@ fn build(error: &BuildError, dockerfile: &Dockerfile) -> (String, u8) {
     match error {
         BuildError::Parse(errors) => {
             let mut text = String::new();
-            for error in &errors.0 {
+            for (number, error) in errors.0.iter().enumerate() {
                 let _ = writeln!(text, "error: {error}");
-                text.push_str(&excerpt(dockerfile, error.span));
+                text.push_str(&place(number, dockerfile, error.span));
                 if let Some(hint) = &error.hint {
                     let _ = writeln!(text, "  hint: {hint}");
                 }
@@ -136,7 +136,8 @@ fn build(error: &BuildError, dockerfile: &Dockerfile) -> (String, u8) {
             (text, code::BUILD)
         }
         BuildError::Checks(findings) => {
-            let text: String = findings.iter().map(|found| finding("error", found, dockerfile)).collect();
+            let shown = |(number, found)| finding("error", number, found, dockerfile);
+            let text: String = findings.iter().enumerate().map(shown).collect();
             (text + &chain(error), code::BUILD)
         }
         BuildError::Graph(error) => (located(&error.problem, dockerfile, error.span, None), code::BUILD),
@@ -161,7 +162,8 @@ fn build(error: &BuildError, dockerfile: &Dockerfile) -> (String, u8) {
 
 /// What the checks found, and how much that is.
 pub(crate) fn findings(findings: &[Finding], dockerfile: &Dockerfile) -> String {
-    let mut text: String = findings.iter().map(|found| finding("warning", found, dockerfile)).collect();
+    let shown = |(number, found)| finding("warning", number, found, dockerfile);
+    let mut text: String = findings.iter().enumerate().map(shown).collect();
     let _ = match findings.len() {
         0 => writeln!(text, "{}: the checks found nothing", dockerfile.name),
         1 => writeln!(text, "{}: the checks found 1 thing", dockerfile.name),
@@ -170,9 +172,16 @@ pub(crate) fn findings(findings: &[Finding], dockerfile: &Dockerfile) -> String 
     text
 }
 
-fn finding(kind: &str, finding: &Finding, dockerfile: &Dockerfile) -> String {
+fn finding(kind: &str, number: usize, finding: &Finding, dockerfile: &Dockerfile) -> String {
     let Finding { rule, span, message, help } = finding;
-    format!("{kind}: {rule}: {message}\n{}  instead: {help}\n", excerpt(dockerfile, *span))
+    format!("{kind}: {rule}: {message}\n{}  instead: {help}\n", place(number, dockerfile, *span))
+}
+
+/// Where the thing with this number is: with its lines, which have to be looked for, or by their number alone when there
+/// are too many things for anybody to read.
+fn place(number: usize, dockerfile: &Dockerfile, span: Span) -> String {
+    const READ: usize = 100;
+    if number < READ { excerpt(dockerfile, span) } else { format!("  {}:{}\n", dockerfile.name, span.start) }
 }
 
 fn base_hint(error: &BaseError) -> Option<&'static str> {

@@ -246,3 +246,24 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn rules_of_a_directory_above_decide_for_themselves() {
+    let own = Ignore::parse("*\n!keep\n!src").unwrap();
+    let below = |text: &str, way: &str| own.clone().below(Ignore::parse(text).unwrap(), Path::new(way));
+    let rules = below("**/*.key\nweb/keep/private\n/keep\n!web/other", "./web/");
+    let ignored = |path: &str| rules.is_ignored(Path::new(path));
+    for path in ["keep/a.key", "src/b/c.key", "keep/private", "keep/private/x", "other", "x"] {
+        assert!(ignored(path), "{path}");
+    }
+    for path in ["keep", "keep/a", "src/b"] {
+        assert!(!ignored(path), "{path}");
+    }
+    assert!(rules.may_descend(Path::new("keep")) && !rules.may_descend(Path::new("keep/private")));
+    // The whole of it, and what is brought back below.
+    let rules = below("web\n!web/back/src", "web/back");
+    assert!(rules.is_ignored(Path::new("keep")) && !rules.is_ignored(Path::new("src/a")));
+    assert!(rules.may_descend(Path::new("src")) && !rules.may_descend(Path::new("keep")));
+    // The directory itself has one file alone.
+    assert_eq!(below("src", "."), own);
+}

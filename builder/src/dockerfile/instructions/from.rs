@@ -22,6 +22,7 @@ pub(super) fn stage(node: &Node) -> Result<Stage, ParseError> {
         original: node.original.clone(),
         base: Word(base.clone()),
         platform: flags.word("platform"),
+        description: words.get(2).and_then(|name| node.description(name)),
         name,
         instructions: Vec::new(),
     })

@@ -25,10 +25,10 @@ pub(super) fn arg(node: &Node, escape: char) -> Result<Vec<ArgDeclaration>, Pars
     if words.is_empty() {
         return Err(Problem::MissingArguments { instruction: "ARG" }.at(node.span));
     }
-    words.iter().map(|word| declaration(word, escape).map_err(|problem| problem.at(node.span))).collect()
+    words.iter().map(|word| declaration(node, word, escape).map_err(|problem| problem.at(node.span))).collect()
 }
 
-fn declaration(word: &str, escape: char) -> Result<ArgDeclaration, Problem> {
+fn declaration(node: &Node, word: &str, escape: char) -> Result<ArgDeclaration, Problem> {
     let (written, default) = word.split_once('=').map_or((word, None), |(name, default)| (name, Some(default)));
     if written.is_empty() {
         return Err(Problem::EmptyName { instruction: "ARG" });
@@ -41,5 +41,6 @@ fn declaration(word: &str, escape: char) -> Result<ArgDeclaration, Problem> {
     if name.is_empty() {
         return Err(Problem::EmptyName { instruction: "ARG" });
     }
-    Ok(ArgDeclaration { name, default: default.map(|default| Word(default.to_owned())) })
+    let description = node.description(&name);
+    Ok(ArgDeclaration { name, default: default.map(|default| Word(default.to_owned())), description })
 }

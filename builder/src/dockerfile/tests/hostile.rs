@@ -60,6 +60,22 @@ fn ten_megabytes_of_small_things_are_read() {
 }
 
 #[test]
+fn a_line_of_millions_of_words_is_refused() {
+    for (start, piece, end) in [
+        ("COPY ", "a ", "/"),
+        ("ENV ", "A=1 ", ""),
+        ("ARG ", "a ", ""),
+        ("EXPOSE ", "1 ", ""),
+        ("ONBUILD ADD ", "a ", "/"),
+        ("RUN [", "\"a\",", "\"b\"]"),
+    ] {
+        let text = format!("FROM a\n{start}{}{end}\n", piece.repeat((10 << 20) / piece.len()));
+        let errors = soon(|| parse(text.as_bytes())).expect_err("too many");
+        assert!(errors.0[0].message().contains("has more than 262144 words"), "{}", errors.0[0].message());
+    }
+}
+
+#[test]
 fn a_hundred_thousand_instructions_are_read() {
     let text = format!("FROM a\n{}", "RUN echo one && echo two\n".repeat(100_000));
     let parsed = soon(|| parse(text.as_bytes())).expect("valid");

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context;
 use builder::build::{self, Build, Machine};
+use builder::cache::CacheTo;
 use builder::context::Ignore;
 use builder::contexts::{self, MainContext};
 use builder::export::{Output, compression};
 use builder::grants::Grants;
-use builder::graph::frontend_args::{self, EPOCH};
+use builder::graph::frontend_args::{self, EPOCH, INLINE_CACHE};
 use builder::graph::named::{NamedContext, canonical};
 use builder::graph::platform::Platform;
 use builder::graph::references::Request;
@@ -21,13 +23,13 @@ use builder::sandbox::{Cancel, Sandbox};
 use serde_json::json;
 
 use crate::args::{BuildArgs, Mode};
-use crate::commands::{app, grants, registries};
-use crate::report::{self, Dockerfile, Failure};
+use crate::commands::{app, call, grants, registries};
+use crate::report::{Dockerfile, Failure};
 use crate::{signals, ui};
 
-pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
     if app::build::is_app(args) {
-        return app::build::run(args);
+        return app::build::run(args).map(|()| ExitCode::SUCCESS);
     }
     let mut location = Location::parse(&args.context).map_err(|error| Failure::Usage(error.to_string()))?;
     let mut build = build_of(args)?;
@@ -38,7 +40,8 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
     }
     let registry = registries::options(&args.registries)?;
     let local = local_context(args, &location)?;
-    let sandbox = if args.check && local.is_some() { None } else { Some(args.isolation.enter()?) };
+    let asked = args.call.asked();
+    let sandbox = if asked.is_some() && local.is_some() { None } else { Some(args.isolation.enter()?) };
     let cancel = Cancel::new().context("cannot prepare to cancel steps").map_err(Failure::Environment)?;
     signals::cancel_on_signals(cancel.clone()).context("cannot take signals").map_err(Failure::Environment)?;
     let mut main = match local {
@@ -51,7 +54,10 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
     build.ignore = std::mem::take(&mut main.ignore);
     let text = String::from_utf8_lossy(&build.dockerfile).into_owned();
     let dockerfile = Dockerfile { name: main.name.clone(), text };
-    let Some(sandbox) = sandbox.filter(|_| !args.check) else { return check(&build, &registry, dockerfile) };
+    if let Some(asked) = asked {
+        return call::answer(asked, &build, &registry, dockerfile);
+    }
+    let sandbox = sandbox.expect("only to answer a call there is none");
     let home = super::home()?;
 
     let mode = if args.quiet { Mode::Quiet } else { args.progress };
@@ -65,17 +71,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<(), Failure> {
     if !build.outputs.iter().any(Output::is_stdout) {
         ui::built(mode, &image, &build.tags);
     }
-    Ok(())
-}
-
-/// `--check`.
-fn check(build: &Build, registry: &registry::Options, dockerfile: Dockerfile) -> Result<(), Failure> {
-    let display = ui::display(Mode::Quiet);
-    match build::check(build, registry, display.as_ref()) {
-        Ok(findings) => ui::print(&report::findings(&findings, &dockerfile)),
-        Err(error) => return Err(Failure::Build { error: Box::new(error), dockerfile }),
-    }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Opens a build context that is a directory.
@@ -125,7 +121,11 @@ pub(crate) fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
     if let (false, Some(seconds)) = (build_args.contains_key(EPOCH), paths::variable(EPOCH)) {
         build_args.insert(EPOCH.to_owned(), seconds);
     }
-    let epoch = build_args.get(EPOCH).cloned();
+    let epoch = build_args.get(EPOCH).filter(|seconds| !seconds.is_empty()).cloned();
+    let mut caching = args.caching.caching();
+    if build_args.get(INLINE_CACHE).is_some_and(|value| matches!(value.as_str(), "1" | "true")) {
+        caching.to.push(CacheTo::inline());
+    }
     Ok(Build {
         dockerfile: Vec::new(),
         dockerfile_name: String::new(),
@@ -144,7 +144,7 @@ pub(crate) fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
         outputs,
         compression,
         no_cache: args.no_cache,
-        caching: args.caching.caching(),
+        caching,
         jobs: args.jobs.map(usize::from),
         settings: args.settings.read(args.network)?,
         grants: Grants::default(),

@@ -4,6 +4,7 @@ pub(crate) mod app;
 pub(crate) mod build;
 pub(crate) mod cache;
 pub(crate) mod caching;
+pub(crate) mod call;
 pub(crate) mod copy;
 pub(crate) mod debug;
 mod doctor;
@@ -28,8 +29,8 @@ use crate::report::Failure;
 /// Runs what the arguments say.
 pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
     match cli.command {
-        None => build::run(&cli.build),
-        Some(Command::Build(args)) => build::run(&args),
+        None => return build::run(&cli.build),
+        Some(Command::Build(args)) => return build::run(&args),
         Some(Command::Deploy(args)) => app::build::deploy(&args),
         Some(Command::Builds(args)) => app::builds::run(&args),
         Some(Command::Releases(args)) => app::releases::run(&args),

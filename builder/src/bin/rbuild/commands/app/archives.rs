@@ -226,7 +226,6 @@ fn place(
             pushed: pushes,
             platform: None,
             milliseconds: 0,
-            steps: Vec::new(),
         });
     }
     Ok(images)

@@ -18,16 +18,20 @@ use builder::app::steps::Noted;
 use builder::build::{Caching, Machine};
 use builder::graph::platform::Platform;
 use builder::paths;
-use builder::sandbox::Cancel;
+use builder::progress::{Event, Progress};
+use builder::sandbox::{Cancel, Settings};
 use clap::Args;
 
-use super::racks::BUILD_ARCH;
+use super::racks::{BUILD_ARCH, BUILD_CPU, BUILD_MEM};
 use super::releases::promote;
 use super::{Outcome, Place, RackName, Voice, app_failure, archives, latest, published, refuse, registry_options};
 use crate::args::{BuildArgs, Mode};
 use crate::commands::{build as plain, grants};
 use crate::report::{self, Dockerfile, Failure};
 use crate::{signals, ui};
+
+/// The smallest share of a processor that a step can be given, in thousandths: `cpu.max` takes no less.
+const LEAST_CPU: u32 = 10;
 
 /// What a build of an app is called by default.
 const MANIFEST: &str = "convox.yml";
@@ -211,22 +215,36 @@ fn build(args: &BuildArgs, voice: Voice) -> Result<(Rack, Records, String), Fail
         cancel: &cancel,
         keep_storage: args.keep_storage,
     };
+    let release = recorded(args, voice, (&rack, &records), &mut running, |progress| {
+        warn(args, &source, &environment, progress);
+        build::build(&app_build, &machine, progress)
+    })?;
+    Ok((rack, records, release))
+}
+
+/// Does the work of a build, shows what happens and writes it down; gives the release.
+fn recorded(
+    args: &BuildArgs,
+    voice: Voice,
+    (rack, records): (&Rack, &Records),
+    running: &mut Running,
+    work: impl FnOnce(&dyn Progress) -> Result<Built, AppBuildError>,
+) -> Result<String, Failure> {
     let log = Mutex::new(running.log().map_err(app_failure)?);
     let display = ui::with_log(if args.quiet { Mode::Quiet } else { args.progress }, voice.aside, &log);
-    warn(args, &source, &environment, display.as_ref());
     let noted = Noted::new(display.as_ref(), args.caching.caching().explain);
-    let result = build::build(&app_build, &machine, &noted);
+    let result = work(&noted);
     let kept = running.save_steps(&noted.steps());
     display.finish(result.is_ok());
     drop(display);
-    let ended = end(&records, &mut running, &log, voice, result);
+    let ended = end(records, running, &log, voice, result);
     let id = &running.record.id;
-    kept.map_err(app_failure)?;
-    let published = if args.app.publish_record { published::publish(&rack, &records, id) } else { Ok(()) };
+    let published = if args.app.publish_record { published::publish(rack, records, id) } else { Ok(()) };
     let release = ended?;
     voice.say(&format!("Build:   {id}\nRelease: {release}\n"));
+    kept.map_err(app_failure)?;
     published?;
-    Ok((rack, records, release))
+    Ok(release)
 }
 
 /// Reads what is built.
@@ -247,7 +265,12 @@ fn options(args: &BuildArgs, records: &Records, cache: Option<String>) -> Result
     let settings = records.settings().map_err(app_failure)?;
     let wanted = settings.params.get(BUILD_ARCH).map(|text| text.parse::<Platform>()).transpose();
     let platform = args.platform.clone().map_or(wanted.map_err(app_failure)?, Some).unwrap_or_else(Platform::host);
-    let common = plain::build_of(args)?;
+    let mut common = plain::build_of(args)?;
+    let number =
+        |name: &str| settings.params.get(name).and_then(|text| text.parse::<u32>().ok()).filter(|&number| number > 0);
+    let Settings { memory, cpus, .. } = &mut common.settings;
+    *memory = memory.or(number(BUILD_MEM).map(|mebibytes| u64::from(mebibytes) << 20));
+    *cpus = cpus.or(number(BUILD_CPU).map(|thousandths| thousandths.max(LEAST_CPU)));
     Ok(Options {
         platform,
         network: common.request.network,
@@ -276,8 +299,8 @@ fn start(rack: &Rack, records: &Records, app: &str, source: &Source) -> Result<R
 }
 
 /// Says what has no effect or will be missing.
-fn warn(args: &BuildArgs, source: &Source, environment: &Environment, display: &dyn ui::Display) {
-    let warn = |message: String| display.emit(builder::progress::Event::Warning { message });
+fn warn(args: &BuildArgs, source: &Source, environment: &Environment, progress: &dyn Progress) {
+    let warn = |message: String| progress.emit(Event::Warning { message });
     if args.app.wildcard_domain {
         warn("--wildcard-domain has no effect on a build".into());
     }

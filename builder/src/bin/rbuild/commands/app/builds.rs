@@ -12,7 +12,7 @@ use builder::paths;
 use clap::{Args, Subcommand};
 
 use super::published::bring;
-use super::{Outcome, Place, app_failure, archives, print_json, refuse};
+use super::{Listing, Outcome, Place, app_failure, archives, json_text, print_json, refuse};
 use crate::commands::app::Failure;
 use crate::ui;
 
@@ -24,15 +24,8 @@ const TICK: Duration = Duration::from_millis(200);
 pub(crate) struct BuildsArgs {
     #[command(flatten)]
     place: Place,
-    /// Builds to show
-    #[arg(short, long, value_name = "N", default_value_t = 10)]
-    limit: usize,
-    /// Show them again every so many seconds
-    #[arg(long, value_name = "SECONDS")]
-    watch: Option<u64>,
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    listing: Listing,
     #[command(subcommand)]
     command: Option<BuildsCommand>,
 }
@@ -90,34 +83,27 @@ pub(crate) fn run(args: &BuildsArgs) -> Outcome {
 fn list(args: &BuildsArgs) -> Outcome {
     let (rack, records, app) = args.place.open()?;
     bring(&rack, &records, &app, None)?;
-    loop {
+    args.listing.repeat(|| {
         let mut builds = records.builds().map_err(app_failure)?;
-        builds.truncate(args.limit);
-        if args.watch.is_some() && ui::is_terminal() {
-            ui::print("\u{1b}[2J\u{1b}[H");
+        builds.truncate(args.listing.limit);
+        if args.listing.json {
+            return Ok(json_text(&builds));
         }
-        if args.json {
-            print_json(&builds);
-        } else {
-            let header = ["ID", "STATUS", "RELEASE", "STARTED", "ELAPSED", "DESCRIPTION"].map(str::to_owned);
-            let now = paths::now();
-            let rows = builds.iter().map(|build| {
-                let Build { id, release, description, started, ended, .. } = build.clone();
-                let status = build.status.as_str().to_owned();
-                [id, status, release, ago(started, now), elapsed(started, ended), description]
-            });
-            ui::print(&ui::columns_of(std::iter::once(header).chain(rows)));
-        }
-        let Some(seconds) = args.watch else { return Ok(()) };
-        std::thread::sleep(Duration::from_secs(seconds.max(1)));
-    }
+        let header = ["ID", "STATUS", "RELEASE", "STARTED", "ELAPSED", "DESCRIPTION"].map(str::to_owned);
+        let now = paths::now();
+        let rows = builds.into_iter().map(|build| {
+            let Build { id, status, release, description, started, ended, .. } = build;
+            [id, status.as_str().to_owned(), release, ago(started, now), elapsed(started, ended), description]
+        });
+        Ok(ui::columns_of(std::iter::once(header).chain(rows)))
+    })
 }
 
 fn info(args: &BuildsArgs, id: &str, verbose: bool) -> Outcome {
     let (rack, records, app) = args.place.open()?;
     bring(&rack, &records, &app, Some(id))?;
     let build = records.build(id).map_err(app_failure)?;
-    if args.json {
+    if args.listing.json {
         let mut document = serde_json::to_value(&build).context("cannot print the build").map_err(app_failure)?;
         let images = records.images(id).map_err(app_failure)?;
         document["images"] = serde_json::to_value(&images).context("cannot print the images").map_err(app_failure)?;

@@ -11,6 +11,7 @@ pub(crate) mod run;
 pub(crate) mod usage;
 
 use std::io::Read;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use builder::app::rack::Rack;
@@ -45,6 +46,35 @@ pub(crate) struct RackName {
     /// The rack [default: `$RBUILD_RACK`, `$CONVOX_RACK`, `.rbuild/rack`, `.convox/rack`, else `local`]
     #[arg(short, long, global = true, value_name = "RACK", help_heading = "Apps")]
     pub(crate) rack: Option<String>,
+}
+
+/// What a table shows, and how often.
+#[derive(Debug, Args)]
+pub(crate) struct Listing {
+    /// How many to show
+    #[arg(short, long, value_name = "N", default_value_t = 10)]
+    pub(crate) limit: usize,
+    /// Show them again every so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    watch: Option<u64>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+impl Listing {
+    /// Shows a table once, or again and again.
+    pub(crate) fn repeat(&self, mut show: impl FnMut() -> Result<String, Failure>) -> Outcome {
+        loop {
+            let shown = show()?;
+            if self.watch.is_some() && ui::is_terminal() {
+                ui::print("\u{1b}[2J\u{1b}[H");
+            }
+            ui::print(&shown);
+            let Some(seconds) = self.watch else { return Ok(()) };
+            std::thread::sleep(Duration::from_secs(seconds.max(1)));
+        }
+    }
 }
 
 impl RackName {
@@ -125,9 +155,14 @@ impl Voice {
 /// Standard output, for those that do what they say.
 pub(crate) const ALOUD: Voice = Voice { aside: false };
 
+/// A document as it is printed.
+pub(crate) fn json_text(document: &impl Serialize) -> String {
+    go_json(document) + "\n"
+}
+
 /// Prints a document.
 pub(crate) fn print_json(document: &impl Serialize) {
-    ui::print(&(go_json(document) + "\n"));
+    ui::print(&json_text(document));
 }
 
 /// The newest release; an empty one before the first.

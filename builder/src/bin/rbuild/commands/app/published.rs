@@ -29,9 +29,10 @@ pub(crate) fn publish(rack: &Rack, records: &Records, id: &str) -> Outcome {
     let client = building::client(&registry_options(rack)?).map_err(app_failure)?;
     let build = records.build(id).map_err(app_failure)?;
     let images = records.images(id).map_err(app_failure)?;
+    let steps = records.steps(id).map_err(app_failure)?;
     let log = fs_err::read(records.log(id).map_err(app_failure)?).map_err(app_failure)?;
     let repository = build.repository.clone();
-    published::publish(&client, &repository, &Published { build, images, log }).map_err(app_failure)
+    published::publish(&client, &repository, &Published { build, images, steps, log }).map_err(app_failure)
 }
 
 /// Keeps the records here that were published from elsewhere: all, or the one of a build that is not known. A registry

@@ -14,11 +14,15 @@ use crate::ui;
 /// What is shown instead of a password.
 const MASK: &str = "**********";
 
-/// The setting of an app that rbuild acts on: the architecture of its images.
+/// The setting of an app for the architecture of its images.
 pub(crate) const BUILD_ARCH: &str = "BuildArch";
+/// The setting for the processors of a step, in thousandths.
+pub(crate) const BUILD_CPU: &str = "BuildCpu";
+/// The setting for the memory of a step, in MiB.
+pub(crate) const BUILD_MEM: &str = "BuildMem";
 
 /// Settings of an app that are about machines which a rack has and rbuild has not.
-const APP_WITHOUT_EFFECT: [&str; 3] = ["BuildCpu", "BuildLabels", "BuildMem"];
+const APP_WITHOUT_EFFECT: [&str; 1] = ["BuildLabels"];
 
 /// `rbuild registries`.
 #[derive(Debug, Args)]
@@ -178,7 +182,8 @@ fn check(changes: &[(String, String)], effective: &[&str], without_effect: &[&st
         if name == "disable_image_manifest_cache" && !["", "true", "false"].contains(&value.as_str()) {
             return Err(refuse(format!("`{name}={value}`: write `true` or `false`")));
         }
-        if name == "releases_to_retain_after_active" && !value.is_empty() && value.parse::<usize>().is_err() {
+        let number = ["releases_to_retain_after_active", BUILD_CPU, BUILD_MEM].contains(&name.as_str());
+        if number && !value.is_empty() && value.parse::<u32>().is_err() {
             return Err(refuse(format!("`{name}={value}`: write a number")));
         }
         if name == BUILD_ARCH && !value.is_empty() {
@@ -226,7 +231,7 @@ pub(crate) fn apps(args: &AppsArgs) -> Outcome {
         return Ok(());
     };
     let changes = command.changes()?;
-    check(&changes, &[BUILD_ARCH], &APP_WITHOUT_EFFECT)?;
+    check(&changes, &[BUILD_ARCH, BUILD_CPU, BUILD_MEM], &APP_WITHOUT_EFFECT)?;
     ALOUD.doing("Setting parameters", || {
         params.extend(changes);
         params.retain(|_, value| !value.is_empty());

@@ -10,7 +10,7 @@ use builder::app::words::ago;
 use builder::paths;
 use clap::{Args, Subcommand};
 
-use super::{ALOUD, Outcome, Place, Voice, app_failure, latest, print_json, refuse};
+use super::{ALOUD, Listing, Outcome, Place, Voice, app_failure, json_text, latest, print_json, refuse};
 use crate::report::Failure;
 use crate::ui;
 
@@ -22,15 +22,8 @@ const RETAIN: &str = "releases_to_retain_after_active";
 pub(crate) struct ReleasesArgs {
     #[command(flatten)]
     place: Place,
-    /// Releases to show
-    #[arg(short, long, value_name = "N", default_value_t = 10)]
-    limit: usize,
-    /// Show them again every so many seconds
-    #[arg(long, value_name = "SECONDS")]
-    watch: Option<u64>,
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    listing: Listing,
     #[command(subcommand)]
     command: Option<ReleasesCommand>,
 }
@@ -96,7 +89,7 @@ pub(crate) fn run(args: &ReleasesArgs) -> Outcome {
     let (rack, records, _) = args.place.open()?;
     match &args.command {
         None => list(args, &records),
-        Some(ReleasesCommand::Info { release, reveal }) => info(&records, release, *reveal, args.json),
+        Some(ReleasesCommand::Info { release, reveal }) => info(&records, release, *reveal, args.listing.json),
         Some(ReleasesCommand::Manifest { release }) => {
             let release = records.release(release).map_err(app_failure)?;
             ui::print(&format!("{}\n", release.manifest.trim()));
@@ -115,30 +108,24 @@ pub(crate) fn run(args: &ReleasesArgs) -> Outcome {
 }
 
 fn list(args: &ReleasesArgs, records: &Records) -> Outcome {
-    loop {
+    args.listing.repeat(|| {
         let active = records.settings().map_err(app_failure)?.active;
         let mut releases = records.releases().map_err(app_failure)?;
-        releases.truncate(args.limit);
-        if args.watch.is_some() && ui::is_terminal() {
-            ui::print("\u{1b}[2J\u{1b}[H");
-        }
-        if args.json {
+        releases.truncate(args.listing.limit);
+        if args.listing.json {
             for release in &mut releases {
                 release.env = masked(&release.env);
             }
-            print_json(&releases);
-        } else {
-            let header = ["ID", "STATUS", "BUILD", "CREATED", "DESCRIPTION"].map(str::to_owned);
-            let now = paths::now();
-            let rows = releases.into_iter().map(|release| {
-                let status = if release.id == active { "active" } else { "" };
-                [release.id, status.to_owned(), release.build, ago(release.created, now), release.description]
-            });
-            ui::print(&ui::columns_of(std::iter::once(header).chain(rows)));
+            return Ok(json_text(&releases));
         }
-        let Some(seconds) = args.watch else { return Ok(()) };
-        std::thread::sleep(std::time::Duration::from_secs(seconds.max(1)));
-    }
+        let header = ["ID", "STATUS", "BUILD", "CREATED", "DESCRIPTION"].map(str::to_owned);
+        let now = paths::now();
+        let rows = releases.into_iter().map(|release| {
+            let status = if release.id == active { "active" } else { "" };
+            [release.id, status.to_owned(), release.build, ago(release.created, now), release.description]
+        });
+        Ok(ui::columns_of(std::iter::once(header).chain(rows)))
+    })
 }
 
 /// The variables without their values.

@@ -1,0 +1,142 @@
+//! What a Dockerfile has to offer (`--call=targets`) and what a target may be given (`--call=outline`). Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::dockerfile::{Command, Dockerfile, Instruction, Span};
+use crate::graph::lower::Lowering;
+use crate::graph::references::{ImageName, Selection};
+use crate::graph::{GraphError, MountOp, Op, PinnedImage};
+
+/// A stage that can be built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// What the comment above says of it.
+    pub description: Option<String>,
+    /// What it starts from, as written.
+    pub base: String,
+    /// Its `--platform`, as written.
+    pub platform: Option<String>,
+    /// Whether it is what a build without `--target` makes.
+    pub is_default: bool,
+    /// Its `FROM`.
+    pub span: Span,
+}
+
+/// The stages of a file, in order.
+pub fn targets(dockerfile: &Dockerfile) -> Vec<Target> {
+    let last = dockerfile.stages.len() - 1;
+    let target = |(index, stage): (usize, &crate::dockerfile::Stage)| Target {
+        name: stage.name.clone(),
+        description: stage.description.clone(),
+        base: stage.base.0.clone(),
+        platform: stage.platform.as_ref().map(|platform| platform.0.clone()),
+        is_default: index == last,
+        span: stage.span,
+    };
+    dockerfile.stages.iter().enumerate().map(target).collect()
+}
+
+/// What a target may be given: by the stages that it needs, each thing once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outline {
+    /// The target's name, if it has one.
+    pub name: Option<String>,
+    /// What the comment above says of it.
+    pub description: Option<String>,
+    /// Its build args, the global ones first.
+    pub args: Vec<Arg>,
+    /// The secrets that its steps see.
+    pub secrets: Vec<Grant>,
+    /// Their ssh agents.
+    pub agents: Vec<Grant>,
+    /// Their cache mounts, by id.
+    pub caches: Vec<String>,
+}
+
+/// A build arg.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arg {
+    /// Its name.
+    pub name: String,
+    /// What it is in this build; nothing for a secret and for what has no default.
+    pub value: Option<String>,
+    /// What the comment above says of it.
+    pub description: Option<String>,
+    /// Where it is declared.
+    pub span: Span,
+}
+
+/// A secret or an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Its id.
+    pub id: String,
+    /// Whether a step fails without it.
+    pub required: bool,
+    /// Where it is used first.
+    pub span: Span,
+}
+
+impl Outline {
+    /// Outlines the target of a selection, given the images that it names.
+    pub fn of(selection: &Selection<'_>, images: &BTreeMap<ImageName, Arc<PinnedImage>>) -> Result<Self, GraphError> {
+        let lowering = Lowering::all(selection, images)?;
+        let target = &selection.dockerfile.stages[selection.target];
+        let mut outline = Self {
+            name: target.name.clone(),
+            description: target.description.clone(),
+            args: Vec::new(),
+            secrets: Vec::new(),
+            agents: Vec::new(),
+            caches: Vec::new(),
+        };
+        outline.declared(&selection.dockerfile.global_args, |name| selection.globals.get(name));
+        for (&index, stage) in &lowering.stages {
+            let instructions = selection.instructions(&selection.dockerfile.stages[index]);
+            outline.declared(instructions, |name| stage.scope.get(name));
+        }
+        for vertex in &lowering.vertices {
+            let Op::Run(run) = &vertex.op else { continue };
+            run.mounts.iter().for_each(|mount| outline.mounted(mount, vertex.span));
+        }
+        Ok(outline)
+    }
+
+    fn declared<'v>(&mut self, instructions: &[Instruction], value: impl Fn(&str) -> Option<&'v str>) {
+        for instruction in instructions {
+            let Command::Arg(declarations) = &instruction.command else { continue };
+            for declared in declarations {
+                let known = self.args.iter_mut().find(|arg| arg.name == declared.name);
+                if let Some(known) = known {
+                    known.description = known.description.take().or_else(|| declared.description.clone());
+                    continue;
+                }
+                self.args.push(Arg {
+                    name: declared.name.clone(),
+                    value: value(&declared.name).map(str::to_owned),
+                    description: declared.description.clone(),
+                    span: instruction.span,
+                });
+            }
+        }
+    }
+
+    fn mounted(&mut self, mount: &MountOp, span: Span) {
+        match mount {
+            MountOp::Secret(secret) => grant(&mut self.secrets, &secret.id, secret.required, span),
+            MountOp::Ssh(ssh) => grant(&mut self.agents, &ssh.id, ssh.required, span),
+            MountOp::Cache(cache) if !self.caches.contains(&cache.id) => self.caches.push(cache.id.clone()),
+            MountOp::Cache(_) | MountOp::Bind(_) | MountOp::Tmpfs(_) => {}
+        }
+    }
+}
+
+fn grant(grants: &mut Vec<Grant>, id: &str, required: bool, span: Span) {
+    match grants.iter_mut().find(|grant| grant.id == id) {
+        Some(known) => known.required |= required,
+        None => grants.push(Grant { id: id.to_owned(), required, span }),
+    }
+}
