@@ -166,8 +166,8 @@ impl LayerWriter {
         }
         self.bundle.extend(headers);
         let mut content = None;
-        if let Some((size, bytes)) = file {
-            content = Some(self.append_content(path, size, bytes)?);
+        if let Some((size, mut bytes)) = file {
+            content = Some(self.append_content(path, size, &mut bytes)?);
             self.bundle.resize(self.bundle.len() + header::padding(size), 0);
         }
         let length = self.bundle.len() as u64;
@@ -178,7 +178,7 @@ impl LayerWriter {
     }
 
     /// Adds the bytes of a file, splitting it where the bundle is full.
-    fn append_content(&mut self, path: &Path, size: u64, content: Bytes<'_>) -> Result<Content, Error> {
+    fn append_content(&mut self, path: &Path, size: u64, content: &mut Bytes<'_>) -> Result<Content, Error> {
         let most = usize::try_from(segment::MOST).expect("4 MiB");
         let mut state = blake3::Hasher::new();
         let mut left = size;

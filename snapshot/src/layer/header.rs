@@ -131,11 +131,7 @@ fn finish(out: &mut Vec<u8>, header: &mut Header, mut pax: Pax, fields: &Fields<
     let Metadata { mode, uid, gid, mtime, .. } = fields.metadata;
     let ustar = header.as_ustar_mut().expect("made by new_ustar");
     octal(&mut ustar.mode, u64::from(mode & 0o7777));
-    let own_gid = (*gid <= ID_MAX).then_some(*gid).unwrap_or_else(|| {
-        pax.number(b"gid", gid);
-        0
-    });
-    octal(&mut ustar.gid, u64::from(own_gid));
+    octal(&mut ustar.gid, pax.id(b"gid", *gid));
     if fields.target.len() <= NAME {
         ustar.linkname[..fields.target.len()].copy_from_slice(fields.target);
     } else {
@@ -157,11 +153,7 @@ fn finish(out: &mut Vec<u8>, header: &mut Header, mut pax: Pax, fields: &Fields<
         pax.number(b"size", &fields.size);
     }
     octal(&mut ustar.size, size);
-    let own_uid = (*uid <= ID_MAX).then_some(*uid).unwrap_or_else(|| {
-        pax.number(b"uid", uid);
-        0
-    });
-    octal(&mut ustar.uid, u64::from(own_uid));
+    octal(&mut ustar.uid, pax.id(b"uid", *uid));
     seal(header);
     pax.write(out);
     out.extend(header.as_bytes());
@@ -217,6 +209,15 @@ impl Pax {
 
     fn number(&mut self, key: &[u8], value: &impl ToString) {
         self.record(key, value.to_string().as_bytes());
+    }
+
+    /// What ustar's field says of an owner: nobody, where a record has to.
+    fn id(&mut self, key: &[u8], id: u32) -> u64 {
+        if id > ID_MAX {
+            self.number(key, &id);
+            return 0;
+        }
+        u64::from(id)
     }
 
     fn write(self, out: &mut Vec<u8>) {

@@ -145,8 +145,12 @@ fn what_was_not_kept_is_still_to_be_saved() {
     let memo = stored(1);
     assert_eq!(memo.save(|_| Err("full")), Err("full"));
     let mut kept = 0;
-    let mut save = || memo.save(|_| Ok::<(), ()>(kept += 1)).unwrap();
-    save();
-    save();
+    for _ in 0..2 {
+        let saved: Result<(), ()> = memo.save(|_| {
+            kept += 1;
+            Ok(())
+        });
+        saved.unwrap();
+    }
     assert_eq!(kept, 1);
 }
