@@ -33,7 +33,7 @@ const RESULTS: [&str; 5] = ["push", "outputs", "tags", "iidfile", "metadata_file
 
 impl CallArgs {
     /// What is asked for; nothing where it is to be built.
-    pub(crate) fn asked(&self) -> Option<Call> {
+    pub(crate) fn asked(self) -> Option<Call> {
         let call = if self.check { Call { method: Method::Check, json: false } } else { self.call };
         (call.method != Method::Build).then_some(call)
     }
@@ -223,7 +223,8 @@ fn table<const N: usize>(head: [&str; N], rows: impl ExactSizeIterator<Item = [S
         return String::new();
     }
     let table = ui::columns_of(std::iter::once(head.map(str::to_owned)).chain(rows));
-    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    let lines: Vec<&str> = table.lines().map(str::trim_end).collect();
+    lines.join("\n") + "\n"
 }
 
 #[cfg(test)]
