@@ -13,6 +13,9 @@ pub use exchange::{Action, Answer, AnswerError, Exchange};
 
 use crate::transport::find_cause;
 
+/// A manifest names a blob that its repository does not have (distribution-spec, "Error Codes").
+const BLOB_IN_MANIFEST: &str = "MANIFEST_BLOB_UNKNOWN";
+
 /// Every failure of this crate. A variant names what was attempted; it never shows a query, a credential or userinfo.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -256,10 +259,16 @@ pub enum Error {
 
 impl Error {
     /// Says whether the same request may succeed a little later.
+    ///
+    /// That holds for a manifest that is refused for a blob, too: whoever pushes it has seen its blobs arrive, and
+    /// docker-registry does not find one for a moment while somebody else mounts or pushes the same (its driver
+    /// `filesystem` writes the link of a blob in place).
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::RateLimited { .. } => true,
-            Self::Refused { answer, .. } => matches!(answer.status, 408 | 500 | 502 | 503 | 504),
+            Self::Refused { answer, .. } | Self::NotFound { answer, .. } => {
+                matches!(answer.status, 408 | 500 | 502 | 503 | 504) || answer.has(BLOB_IN_MANIFEST)
+            }
             _ => false,
         }
     }

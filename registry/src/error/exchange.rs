@@ -112,6 +112,13 @@ pub struct AnswerError {
     pub message: String,
 }
 
+impl Answer {
+    /// Whether one of its errors has this code.
+    pub(crate) fn has(&self, code: &str) -> bool {
+        self.errors.iter().any(|error| error.code == code)
+    }
+}
+
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.errors.is_empty() {
