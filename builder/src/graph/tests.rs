@@ -280,7 +280,7 @@ fn what_is_made_of_few_lines_has_a_limit() {
     for text in growing {
         let text = format!("FROM scratch AS b\n{text}");
         let error = lowered(&text, &request(&[])).unwrap_err();
-        assert!(matches!(error.problem, Problem::TooMuch { .. }), "{:.80}: {error}", text);
+        assert!(matches!(error.problem, Problem::TooMuch { .. }), "{text:.80}: {error}");
     }
 }
 
