@@ -1,6 +1,5 @@
 //! What each instruction does to a stage: one function an instruction.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::dockerfile::{
@@ -102,9 +101,15 @@ impl Lowering<'_> {
         Ok(())
     }
 
+    /// The proxies that were given, each by both its names, as BuildKit does: some programs know the one, some the other.
     fn proxies(&self) -> Vec<(String, String)> {
-        let args = &self.selection.request.build_args;
-        PROXY_ARGS.iter().filter_map(|&name| args.get(name).map(|value| (name.to_owned(), value.clone()))).collect()
+        let given = |name: &str| self.selection.request.build_args.get(name).filter(|value| !value.is_empty());
+        let mut proxies = Vec::new();
+        for [upper, lower] in PROXY_ARGS {
+            let values = [(upper, given(upper).or(given(lower))), (lower, given(lower).or(given(upper)))];
+            proxies.extend(values.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.clone()))));
+        }
+        proxies
     }
 
     fn workdir(&mut self, state: &mut StageState, word: &Word, instruction: &Instruction) -> Result<(), Problem> {
@@ -201,10 +206,7 @@ fn expose(state: &mut StageState, words: &[Word]) -> Result<(), Problem> {
             ports.extend((range.first..=range.last).map(|port| format!("{port}/{}", range.protocol)));
         }
     }
-    // Docker prints a set here, in the order of the texts.
-    let shown: BTreeSet<String> = ports.iter().map(|port| format!("{port}:{{}}")).collect();
-    let shown: Vec<String> = shown.into_iter().collect();
-    state.config_history(format!("EXPOSE map[{}]", shown.join(" ")));
+    state.config_history(format!("EXPOSE [{}]", ports.join(" ")));
     state.config.config.exposed_ports.extend(ports.into_iter().map(|port| (port, Empty {})));
     Ok(())
 }
@@ -239,8 +241,8 @@ fn maintainer(state: &mut StageState, name: &str) {
 }
 
 fn onbuild(state: &mut StageState, trigger: &str) {
+    // The one instruction that leaves nothing in the history, as under BuildKit.
     state.config.config.on_build.push(trigger.to_owned());
-    state.config_history(format!("ONBUILD {trigger}"));
 }
 
 fn shell(state: &mut StageState, words: &[String]) {

@@ -35,9 +35,9 @@ pub(super) struct StageState {
     pub(super) tip: VertexId,
     /// The config so far.
     pub(super) config: ImageConfig,
-    /// The variables in scope: the image's ENV, then this stage's ARG and ENV in order.
+    /// The variables in scope: the image's ENV, then ARG and ENV of this stage and those below it, in order.
     pub(super) scope: Scope,
-    /// The ARGs declared in this stage, for the history.
+    /// The ARGs declared in this stage and those below it, for the history.
     pub(super) args: Vec<String>,
     /// Whether this stage has set CMD: an ENTRYPOINT then keeps it.
     pub(super) cmd_set: bool,
@@ -93,8 +93,11 @@ impl<'a> Lowering<'a> {
             Base::Image(image) => self.source(image, stage.span, format!("[{name} 1/{steps}] {}", stage.original)),
             Base::Context(files) => self.context(files, stage.span, format!("[{name} 1/{steps}] {}", stage.original)),
         };
-        let scope = self.scope(&config);
-        let args = Vec::new();
+        let (scope, args) = match base {
+            // What a stage declares is declared in those that are built on it (Dockerfile reference, "Scope").
+            Base::Stage(earlier) => (self.stages[earlier].scope.clone(), self.stages[earlier].args.clone()),
+            Base::Scratch | Base::Image(_) | Base::Context(_) => (self.scope(&config), Vec::new()),
+        };
         let mut lowered =
             StageState { tip, config, scope, args, cmd_set: false, platform, index, name, step: 1, steps };
         if matches!(base, Base::Context(_)) {
@@ -106,7 +109,7 @@ impl<'a> Lowering<'a> {
         Ok(lowered)
     }
 
-    /// The variables that a stage begins with: those of its base, and a search path.
+    /// The variables that a stage on an image begins with: those of the image, and a search path.
     fn scope(&self, config: &ImageConfig) -> Scope {
         let mut scope = Scope::new(self.selection.dockerfile.escape);
         for (name, value) in config.config.env_pairs() {

@@ -8,19 +8,14 @@ use crate::dockerfile::expand::{self, ExpandError};
 use crate::graph::Problem;
 use crate::graph::platform::Platform;
 
-/// Predefined proxy arguments: a RUN sees them without an ARG; they are in no history and no cache key
-/// (Dockerfile reference, "Predefined ARGs").
-pub const PROXY_ARGS: [&str; 10] = [
-    "HTTP_PROXY",
-    "http_proxy",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "FTP_PROXY",
-    "ftp_proxy",
-    "NO_PROXY",
-    "no_proxy",
-    "ALL_PROXY",
-    "all_proxy",
+/// Predefined proxy arguments, each by its two names: a RUN sees them without an ARG; they are in no history and no
+/// cache key (Dockerfile reference, "Predefined ARGs").
+pub const PROXY_ARGS: [[&str; 2]; 5] = [
+    ["HTTP_PROXY", "http_proxy"],
+    ["HTTPS_PROXY", "https_proxy"],
+    ["FTP_PROXY", "ftp_proxy"],
+    ["NO_PROXY", "no_proxy"],
+    ["ALL_PROXY", "all_proxy"],
 ];
 
 /// Variables in the order of their first declaration; a later declaration replaces the value in place.
