@@ -57,7 +57,8 @@ impl Lowering<'_> {
                 continue;
             }
             let default = default.as_ref().map(|word| state.scope.expand(word)).transpose()?;
-            let given = self.selection.request.build_args.get(name).cloned().or(default);
+            let given = self.selection.request.build_args.get(name).cloned();
+            let given = given.and_then(|value| frontend_args::settled(name, value, self.selection.request)).or(default);
             let value = given.or_else(|| self.selection.globals.get(name).map(str::to_owned));
             texts.push(value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")));
             if let Some(value) = value {

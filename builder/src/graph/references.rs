@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::dockerfile::{Command, Dockerfile, Instruction, MountOptions, Span, Stage, parse_trigger};
+use crate::graph::frontend_args;
 use crate::graph::named::{LayoutName, NamedContext, canonical};
 use crate::graph::platform::Platform;
 use crate::graph::scope::{Scope, platform_args};
@@ -24,6 +25,8 @@ pub struct Request {
     pub labels: BTreeMap<String, String>,
     /// `--network`.
     pub network: StepNetwork,
+    /// When the build's context last changed, in seconds since 1970, where that is known.
+    pub context_time: Option<i64>,
     /// `--build-context`, by [`canonical`] name: it stands in for a stage or an image of that name.
     pub contexts: BTreeMap<String, NamedContext>,
 }
@@ -278,12 +281,14 @@ fn globals(dockerfile: &Dockerfile, request: &Request) -> Result<Scope, GraphErr
                 scope.hide(&declaration.name);
                 continue;
             }
-            let value = match (request.build_args.get(&declaration.name), &declaration.default) {
-                (Some(given), _) => Some(given.clone()),
-                (None, Some(word)) => Some(scope.expand(word).map_err(|problem| problem.at(instruction.span))?),
-                (None, None) => None,
-            };
-            if let Some(value) = value {
+            let settled = |value| frontend_args::settled(&declaration.name, value, request);
+            let value =
+                match (request.build_args.get(&declaration.name).cloned().and_then(settled), &declaration.default) {
+                    (Some(given), _) => Some(given),
+                    (None, Some(word)) => Some(scope.expand(word).map_err(|problem| problem.at(instruction.span))?),
+                    (None, None) => None,
+                };
+            if let Some(value) = value.and_then(settled) {
                 scope.set(&declaration.name, &value);
             }
         }

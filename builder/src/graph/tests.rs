@@ -17,6 +17,7 @@ fn request(arguments: &[(&str, &str)]) -> Request {
     Request {
         secret_args: BTreeSet::new(),
         network: StepNetwork::Host,
+        context_time: None,
         build_args: arguments.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         target: None,
         platform: Platform::host(),
@@ -217,9 +218,26 @@ fn a_global_arg_fixes_the_time() {
     assert_eq!(epoch(text, &[("SOURCE_DATE_EPOCH", "1")]).unwrap().as_deref(), Some("1970-01-01T00:00:01Z"));
     assert_eq!(epoch(text, &[("SOURCE_DATE_EPOCH", "")]).unwrap(), None);
     assert_eq!(epoch("FROM scratch\nARG SOURCE_DATE_EPOCH=60\n", &[]).unwrap(), None);
-    let error = epoch("ARG X\nARG SOURCE_DATE_EPOCH=context\nFROM scratch\n", &[]).unwrap_err();
+    let error = epoch("ARG X\nARG SOURCE_DATE_EPOCH=base\nFROM scratch AS base\n", &[]).unwrap_err();
     assert_eq!(error.span.start, 2);
-    assert_eq!(error.to_string(), "SOURCE_DATE_EPOCH cannot be `context`: it is a number of seconds since 1970");
+    assert_eq!(
+        error.to_string(),
+        "SOURCE_DATE_EPOCH cannot be `base`: it is a number of seconds since 1970, or `context`"
+    );
+}
+
+#[test]
+fn the_time_of_the_context_fixes_that_of_the_build() {
+    let epoch = |text: &str, given: &[(&str, &str)], context_time: Option<i64>| {
+        let request = Request { context_time, ..request(given) };
+        (frontend_args::given_epoch(&request), lowered(text, &request).unwrap().epoch)
+    };
+    let (plain, fixed) = ("FROM scratch\n", "ARG SOURCE_DATE_EPOCH=context\nFROM scratch\n");
+    let context = [("SOURCE_DATE_EPOCH", "context")];
+    assert_eq!(epoch(plain, &context, Some(60)), (Some("60".into()), None));
+    assert_eq!(epoch(plain, &context, None), (None, None));
+    assert_eq!(epoch(fixed, &[], Some(60)), (None, Some("1970-01-01T00:01:00Z".into())));
+    assert_eq!(epoch(fixed, &[], None), (None, None));
 }
 
 #[test]
