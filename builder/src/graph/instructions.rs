@@ -1,6 +1,5 @@
 //! What each instruction does to a stage: one function an instruction.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::dockerfile::{
@@ -83,10 +82,9 @@ impl Lowering<'_> {
         let Mounts { ops: mounts, from, agent } = self.mounts(state, &run.mounts, instruction.span)?;
         let (argv, script) = command(state, run);
         let text = history_of_run(state, &argv);
+        state.scope.spend()?;
         let variables = state.scope.variables();
         let mut env: Vec<(String, String)> = variables.map(|(name, value)| (name.into(), value.into())).collect();
-        let text_of = |(name, value): &(String, String)| name.len() + value.len() + size_of::<[String; 2]>();
-        state.scope.budget().spend(env.iter().map(text_of).sum())?;
         env.extend(agent.filter(|(name, _)| state.scope.get(name).is_none()));
         let op = RunOp {
             argv,
@@ -105,9 +103,15 @@ impl Lowering<'_> {
         Ok(())
     }
 
+    /// The proxies that were given, each by both its names, as BuildKit does: some programs know the one, some the other.
     fn proxies(&self) -> Vec<(String, String)> {
-        let args = &self.selection.request.build_args;
-        PROXY_ARGS.iter().filter_map(|&name| args.get(name).map(|value| (name.to_owned(), value.clone()))).collect()
+        let given = |name: &str| self.selection.request.build_args.get(name).filter(|value| !value.is_empty());
+        let mut proxies = Vec::new();
+        for [upper, lower] in PROXY_ARGS {
+            let values = [(upper, given(upper).or(given(lower))), (lower, given(lower).or(given(upper)))];
+            proxies.extend(values.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.clone()))));
+        }
+        proxies
     }
 
     fn workdir(&mut self, state: &mut StageState, word: &Word, instruction: &Instruction) -> Result<(), Problem> {
@@ -205,10 +209,7 @@ fn expose(state: &mut StageState, words: &[Word]) -> Result<(), Problem> {
             ports.extend((range.first..=range.last).map(|port| format!("{port}/{}", range.protocol)));
         }
     }
-    // Docker prints a set here, in the order of the texts.
-    let shown: BTreeSet<String> = ports.iter().map(|port| format!("{port}:{{}}")).collect();
-    let shown: Vec<String> = shown.into_iter().collect();
-    state.config_history(format!("EXPOSE map[{}]", shown.join(" ")));
+    state.config_history(format!("EXPOSE [{}]", ports.join(" ")));
     state.config.config.exposed_ports.extend(ports.into_iter().map(|port| (port, Empty {})));
     Ok(())
 }
@@ -243,8 +244,8 @@ fn maintainer(state: &mut StageState, name: &str) {
 }
 
 fn onbuild(state: &mut StageState, trigger: &str) {
+    // The one instruction that leaves nothing in the history, as under BuildKit.
     state.config.config.on_build.push(trigger.to_owned());
-    state.config_history(format!("ONBUILD {trigger}"));
 }
 
 fn shell(state: &mut StageState, words: &[String]) {

@@ -37,9 +37,9 @@ pub(super) struct StageState {
     pub(super) tip: VertexId,
     /// The config so far.
     pub(super) config: ImageConfig,
-    /// The variables in scope: the image's ENV, then this stage's ARG and ENV in order.
+    /// The variables in scope: the image's ENV, then ARG and ENV of this stage and those below it, in order.
     pub(super) scope: Scope,
-    /// The ARGs declared in this stage, for the history.
+    /// The ARGs declared in this stage and those below it, for the history.
     pub(super) args: IndexSet<String>,
     /// The entries of the config's `Env` by the names of their variables; they are in the config when the stage ends.
     pub(super) env: IndexMap<String, String>,
@@ -97,15 +97,20 @@ impl<'a> Lowering<'a> {
             Base::Image(image) => self.source(image, stage.span, format!("[{name} 1/{steps}] {}", stage.original)),
             Base::Context(files) => self.context(files, stage.span, format!("[{name} 1/{steps}] {}", stage.original)),
         };
-        let scope = self.scope(&config);
         let env = config.config.env.iter().map(|entry| {
             let name = entry.split_once('=').map_or(entry.as_str(), |(name, _)| name);
             (name.to_owned(), entry.clone())
         });
-        let (env, args) = (env.collect(), IndexSet::new());
+        let env = env.collect();
+        let (scope, args) = match base {
+            // What a stage declares is declared in those that are built on it (Dockerfile reference, "Scope").
+            Base::Stage(earlier) => (self.stages[earlier].scope.clone(), self.stages[earlier].args.clone()),
+            Base::Scratch | Base::Image(_) | Base::Context(_) => (self.scope(&config), IndexSet::new()),
+        };
         let mut lowered =
             StageState { tip, config, scope, args, env, cmd_set: false, platform, index, name, step: 1, steps };
-        lowered.spend_history(0).map_err(|problem| problem.at(stage.span))?;
+        let begun = lowered.scope.spend().and_then(|()| lowered.spend_history(0));
+        begun.map_err(|problem| problem.at(stage.span))?;
         if matches!(base, Base::Context(_)) {
             lowered.layer_history(&stage.original);
         }
@@ -118,7 +123,7 @@ impl<'a> Lowering<'a> {
         Ok(lowered)
     }
 
-    /// The variables that a stage begins with: those of its base, and a search path.
+    /// The variables that a stage on an image begins with: those of the image, and a search path.
     fn scope(&self, config: &ImageConfig) -> Scope {
         let budget = self.selection.globals.budget().clone();
         let mut scope = Scope::new(self.selection.dockerfile.escape, budget);

@@ -11,19 +11,14 @@ use crate::graph::Problem;
 use crate::graph::budget::Budget;
 use crate::graph::platform::Platform;
 
-/// Predefined proxy arguments: a RUN sees them without an ARG; they are in no history and no cache key
-/// (Dockerfile reference, "Predefined ARGs").
-pub const PROXY_ARGS: [&str; 10] = [
-    "HTTP_PROXY",
-    "http_proxy",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "FTP_PROXY",
-    "ftp_proxy",
-    "NO_PROXY",
-    "no_proxy",
-    "ALL_PROXY",
-    "all_proxy",
+/// Predefined proxy arguments, each by its two names: a RUN sees them without an ARG; they are in no history and no
+/// cache key (Dockerfile reference, "Predefined ARGs").
+pub const PROXY_ARGS: [[&str; 2]; 5] = [
+    ["HTTP_PROXY", "http_proxy"],
+    ["HTTPS_PROXY", "https_proxy"],
+    ["FTP_PROXY", "ftp_proxy"],
+    ["NO_PROXY", "no_proxy"],
+    ["ALL_PROXY", "all_proxy"],
 ];
 
 /// Variables in the order of their first declaration; a later declaration replaces the value in place.
@@ -40,6 +35,12 @@ impl Scope {
     /// An empty scope of a file; `escape` is its `# escape=`.
     pub(super) fn new(escape: char, budget: Budget) -> Self {
         Self { variables: IndexMap::new(), secrets: BTreeSet::new(), escape, budget }
+    }
+
+    /// Counts all variables: they are copied.
+    pub(super) fn spend(&self) -> Result<(), Problem> {
+        let bytes = |(name, value): (&String, &String)| name.len() + value.len() + size_of::<[String; 2]>();
+        self.budget.spend(self.variables.iter().map(bytes).sum())
     }
 
     /// What counts the texts of the file.

@@ -124,6 +124,18 @@ fn arguments_have_the_scope_that_the_reference_gives_them() {
 }
 
 #[test]
+fn a_stage_inherits_the_arguments_of_the_stage_it_stands_on() {
+    let text = "ARG G=global\nFROM a AS low\nARG V=low G\nENV E=$V\nFROM low AS high\nARG V=$V-high\nRUN x\n";
+    assert_eq!(environment(text, &[]), ["PATH=/bin", "BASE=set", "V=low-high", "G=global", "E=low"]);
+    let graph = lowered(text, &request(&[])).unwrap();
+    let run = &graph.config.history.last().unwrap().created_by;
+    assert_eq!(run, "RUN |2 V=low-high G=global /bin/sh -c x # buildkit");
+    // A stage on an image does not, whichever stages stand above it.
+    let other = "FROM a AS low\nARG V=low\nFROM a\nCOPY --from=low x /\nRUN x\n";
+    assert_eq!(environment(other, &[]), ["PATH=/bin", "BASE=set"]);
+}
+
+#[test]
 fn a_later_declaration_wins_and_values_are_those_before_the_instruction() {
     assert_eq!(
         environment("FROM a\nARG V=arg\nENV V=env W=$V\nRUN x\n", &[]),
@@ -136,7 +148,7 @@ fn a_later_declaration_wins_and_values_are_those_before_the_instruction() {
 fn proxies_reach_a_command_and_neither_its_key_nor_the_history() {
     let graph = lowered("FROM a\nRUN x\n", &request(&[("https_proxy", "p")])).unwrap();
     let Op::Run(op) = &graph.vertices[1].op else { panic!() };
-    assert_eq!(op.proxy_env, [("https_proxy".to_owned(), "p".to_owned())]);
+    assert_eq!(op.proxy_env, ["HTTPS_PROXY", "https_proxy"].map(|name| (name.to_owned(), "p".to_owned())));
     assert!(!op.env.iter().any(|(name, _)| name == "https_proxy"));
     assert_eq!(graph.config.history[0].created_by, "RUN /bin/sh -c x # buildkit");
 }
