@@ -262,3 +262,32 @@ fn a_layout_whose_bytes_were_changed_is_refused() {
         assert!(run.stderr.contains("sha256:") || run.stderr.contains("malformed"), "{}", run.stderr);
     }
 }
+
+#[test]
+fn the_time_of_a_context_fixes_that_of_the_image() {
+    let bench = Bench::new();
+    let server = Server::start(&repository(&bench.path("")));
+    let given = ["--no-cache", "--build-arg", "SOURCE_DATE_EPOCH=context"];
+    let created = |context: &str, stdin: &[u8]| {
+        let image = image(&bench, &[&given[..], &[context]].concat(), stdin);
+        image.config["created"].as_str().unwrap().to_owned()
+    };
+    let work = bench.path("work").display().to_string();
+    let made = peer("git", &["-C", &work, "log", "-1", "--format=%ct", "v1"]);
+    let made = peer("date", &["-u", &format!("--date=@{}", made.trim()), "+%FT%TZ"]);
+    assert_eq!(created(&format!("{}#v1:sub", server.url("/git/x.git")), b""), made.trim());
+
+    let from = bench.path("from");
+    fs_err::create_dir(&from).unwrap();
+    for (name, time) in [("Dockerfile", "@1000"), ("new", "@2000"), (".", "@500")] {
+        if name != "." {
+            fs_err::write(from.join(name), "FROM scratch\nCOPY new /\n").unwrap();
+        }
+        peer("touch", &["-d", time, from.join(name).to_str().unwrap()]);
+    }
+    let tar = bench.path("context.tar");
+    peer("tar", &["-C", from.to_str().unwrap(), "-cf", tar.to_str().unwrap(), "."]);
+    assert_eq!(created("-", &fs_err::read(tar).unwrap()), "1970-01-01T00:33:20Z");
+    // A directory has no time: the image is as old as its build.
+    assert!(created(from.to_str().unwrap(), b"").as_str() > "2020");
+}

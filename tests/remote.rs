@@ -353,3 +353,55 @@ fn settings_of_the_frontend_come_as_build_args() {
     let wrong = bench.try_build(&["--build-arg", "BUILDKIT_SANDBOX_HOSTNAME=a b"]);
     assert!(wrong.code == 1 && wrong.stderr.contains("BUILDKIT_SANDBOX_HOSTNAME"), "{}", wrong.stderr);
 }
+
+/// A server for one ssh connection, on the standard streams of its client, that accepts one key; the options of ssh that
+/// lead to it.
+fn behind_ssh(bench: &Bench) -> String {
+    let file = |name: &str| bench.path(name).display().to_string();
+    for name in ["host", "user"] {
+        peer("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", &file(name)]);
+    }
+    let host = fs_err::read_to_string(bench.path("host.pub")).unwrap();
+    fs_err::write(bench.path("known"), format!("git.example {host}")).unwrap();
+    let config = format!(
+        "HostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\nPidFile none\nPermitRootLogin prohibit-password\n",
+        file("host"),
+        file("user.pub")
+    );
+    fs_err::write(bench.path("sshd"), config).unwrap();
+    // Where sshd keeps its unprivileged part, which the service would have made.
+    fs_err::create_dir_all("/run/sshd").unwrap();
+    format!("ssh -F none -o BatchMode=yes -o 'ProxyCommand=/usr/sbin/sshd -i -f {}'", file("sshd"))
+}
+
+#[test]
+fn repositories_behind_ssh_are_read() {
+    let bench = Bench::new();
+    let x = repository(&bench.path("")).join("x.git");
+    let ssh = behind_ssh(&bench);
+    let known = format!("{ssh} -o UserKnownHostsFile={}", bench.path("known").display());
+    let unknown = format!("{ssh} -o UserKnownHostsFile=/dev/null -o GlobalKnownHostsFile=/dev/null");
+    let key = format!("default={}", bench.path("user").display());
+    let layout = bench.path("layout");
+    let run = |ssh: &str, keys: &[&str], context: &str| {
+        if layout.exists() {
+            fs_err::remove_dir_all(&layout).unwrap();
+        }
+        let mut command = bench.rbuild();
+        command.args(["--no-cache", "-o", &format!("type=oci,tar=false,dest={}", layout.display()), context]);
+        Run::of(command.args(keys).env("GIT_SSH_COMMAND", ssh).env_remove("SSH_AUTH_SOCK"))
+    };
+    for url in [format!("root@git.example:{}", x.display()), format!("ssh://root@git.example{}", x.display())] {
+        let built = run(&known, &["--ssh", &key], &format!("{url}#main:sub"));
+        assert_eq!(built.code, 0, "{}", built.stderr);
+        assert_eq!(Image::read(&layout).text("g"), "g");
+        bench.dockerfile(&format!("FROM scratch\nADD {url}#v1 /\n"));
+        let added = run(&known, &["--ssh", &key], ".");
+        assert_eq!(added.code, 0, "{}", added.stderr);
+        assert_eq!(Image::read(&layout).text("f"), "one");
+        let keyless = run(&known, &[], &url);
+        assert!(keyless.code == 1 && keyless.stderr.contains("--ssh default=FILE"), "{}", keyless.stderr);
+        let strange = run(&unknown, &["--ssh", &key], &url);
+        assert!(strange.code == 1 && strange.stderr.contains("ssh-keyscan"), "{}", strange.stderr);
+    }
+}

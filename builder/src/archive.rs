@@ -1,6 +1,7 @@
 //! The archives that ADD unpacks and contexts come in: tar, plain or compressed with gzip, bzip2, xz or zstd, known by content.
 
 use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
 
 use snapshot::{ChangeSink, Entry, Flavour, IndexWriter, Kind, TreeWriter, View, layer, path};
 
@@ -22,6 +23,13 @@ pub struct Unpacked {
     pub view: View,
     /// Where its files are.
     pub root: path::Root,
+}
+
+impl Unpacked {
+    /// When the newest of its entries changed, in seconds since 1970.
+    pub fn newest(&self) -> Option<i64> {
+        self.view.walk(Path::new("")).map(|(_, found)| found.entry.metadata.mtime.seconds).max()
+    }
 }
 
 /// Whom unpacked files belong to.
@@ -47,12 +55,7 @@ pub fn open(mut file: std::fs::File) -> io::Result<Option<Archive>> {
 
 impl Archive {
     /// Unpacks it into an empty directory; fails when the build is cancelled.
-    pub fn unpack(
-        &self,
-        directory: &std::path::Path,
-        owners: Owners,
-        cancel: &Cancel,
-    ) -> Result<Unpacked, snapshot::Error> {
+    pub fn unpack(&self, directory: &Path, owners: Owners, cancel: &Cancel) -> Result<Unpacked, snapshot::Error> {
         let mut file = &self.file;
         let tree = TreeWriter::new(directory, Flavour::Plain)?;
         let mut sink = Indexed { tree, index: IndexWriter::default(), owners };
@@ -101,7 +104,7 @@ struct Indexed {
 impl ChangeSink for Indexed {
     type Error = snapshot::Error;
 
-    fn entry(&mut self, path: &std::path::Path, entry: &Entry, content: &mut dyn Read) -> Result<(), snapshot::Error> {
+    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn Read) -> Result<(), snapshot::Error> {
         self.index.put(path, entry, None)?;
         let mut ours = entry.clone();
         // The index says what an archive's owner or device is: not every sandbox can give or make one.
@@ -113,16 +116,16 @@ impl ChangeSink for Indexed {
         self.tree.entry(path, &ours, content)
     }
 
-    fn hard_link(&mut self, path: &std::path::Path, target: &std::path::Path) -> Result<(), snapshot::Error> {
+    fn hard_link(&mut self, path: &Path, target: &Path) -> Result<(), snapshot::Error> {
         self.index.hard_link(path, target)?;
         self.tree.hard_link(path, target)
     }
 
-    fn whiteout(&mut self, path: &std::path::Path) -> Result<(), snapshot::Error> {
+    fn whiteout(&mut self, path: &Path) -> Result<(), snapshot::Error> {
         self.tree.whiteout(path)
     }
 
-    fn opaque(&mut self, directory: &std::path::Path) -> Result<(), snapshot::Error> {
+    fn opaque(&mut self, directory: &Path) -> Result<(), snapshot::Error> {
         self.tree.opaque(directory)
     }
 }

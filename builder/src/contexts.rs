@@ -100,6 +100,9 @@ pub struct MainContext {
     pub dockerfile: Vec<u8>,
     /// How the Dockerfile is called in messages.
     pub name: String,
+    /// When it last changed, in seconds since 1970: the time of the commit, that of the file behind the URL, else that of
+    /// the archive's newest entry. None for a directory.
+    pub changed: Option<i64>,
     _held: Held,
 }
 
@@ -135,7 +138,8 @@ pub fn open(
     } else {
         Box::new(io::empty())
     };
-    match fetch(store, location, &mut stdin, remotes)? {
+    let (fetched, changed) = fetch(store, location, &mut stdin, remotes)?;
+    match fetched {
         Fetched::Text(dockerfile, scratch) => match file {
             Some(path) => Err(OpenError::TwoDockerfiles { origin, path: path.to_owned() }),
             None => Ok(MainContext {
@@ -143,13 +147,14 @@ pub fn open(
                 ignore: Ignore::default(),
                 dockerfile,
                 name: origin,
+                changed,
                 _held: Held::Scratch { _directory: scratch },
             }),
         },
         Fetched::Tree(directory, held) if from_stdin => {
             let ignore = load_ignore_beneath(&directory, None)?;
             let (dockerfile, name) = (read_stdin(&mut stdin)?, "-".to_owned());
-            Ok(MainContext { directory, ignore, dockerfile, name, _held: held })
+            Ok(MainContext { directory, ignore, dockerfile, name, changed, _held: held })
         }
         Fetched::Tree(directory, held) => {
             let path = file.unwrap_or(Path::new("Dockerfile"));
@@ -158,7 +163,8 @@ pub fn open(
             let context = LocalContext::open(&directory, Ignore::default())?;
             let found = context.find(path)?;
             let dockerfile = read_limited(context.open_file(&found)?).map_err(failed)?;
-            Ok(MainContext { directory, ignore, dockerfile, name: path.display().to_string(), _held: held })
+            let name = path.display().to_string();
+            Ok(MainContext { directory, ignore, dockerfile, name, changed, _held: held })
         }
     }
 }
@@ -175,7 +181,8 @@ pub fn open_local(directory: &Path, file: Option<&Path>, stdin: &mut dyn Read) -
     };
     let ignore = load_ignore(directory, if from_stdin { None } else { Some(&path) })?;
     let name = path.display().to_string();
-    Ok(MainContext { directory: directory.to_owned(), ignore, dockerfile, name, _held: Held::Nothing })
+    let directory = directory.to_owned();
+    Ok(MainContext { directory, ignore, dockerfile, name, changed: None, _held: Held::Nothing })
 }
 
 fn read_stdin(stdin: &mut dyn Read) -> Result<Vec<u8>, OpenError> {
@@ -202,7 +209,7 @@ pub fn open_named(store: &Store, location: &Location, remotes: &Remotes) -> Resu
         let context = LocalContext::open(directory, load_ignore(directory, None)?)?;
         return Ok(NamedTree { context, _held: Held::Nothing });
     }
-    match fetch(store, location, &mut io::empty(), remotes)? {
+    match fetch(store, location, &mut io::empty(), remotes)?.0 {
         Fetched::Tree(directory, held) => {
             let context = LocalContext::open(&directory, load_ignore_beneath(&directory, None)?)?;
             Ok(NamedTree { context, _held: held })
@@ -220,19 +227,27 @@ fn origin(location: &Location) -> String {
     }
 }
 
-fn fetch(store: &Store, location: &Location, stdin: &mut dyn Read, remotes: &Remotes) -> Result<Fetched, OpenError> {
+/// Fetches a context, and says when it last changed.
+fn fetch(
+    store: &Store,
+    location: &Location,
+    stdin: &mut dyn Read,
+    remotes: &Remotes,
+) -> Result<(Fetched, Option<i64>), OpenError> {
     let kept = |source| OpenError::Keep { origin: origin(location), source };
     match location {
-        Location::Directory(path) => Ok(Fetched::Tree(path.clone(), Held::Nothing)),
+        Location::Directory(path) => Ok((Fetched::Tree(path.clone(), Held::Nothing), None)),
         Location::Git(source) => {
             let checkout = remotes.checkout(store, source)?;
-            Ok(Fetched::Tree(checkout.path().to_owned(), Held::Checkout { _files: checkout }))
+            let changed = checkout.made;
+            Ok((Fetched::Tree(checkout.path().to_owned(), Held::Checkout { _files: checkout }), changed))
         }
         Location::Http(url) => {
             let download: http::Download = remotes.download(store, url, None)?;
             let file = store.blobs().open_verified(&download.digest);
             let file = file.map_err(|source| OpenError::Archive { origin: origin(location), source })?;
-            unpack((store, remotes), location, file.into_parts().0)
+            let (fetched, newest) = unpack((store, remotes), location, file.into_parts().0)?;
+            Ok((fetched, download.modified.or(newest)))
         }
         Location::Stdin => {
             let mut file = tempfile::tempfile_in(store.path().join("tmp")).map_err(kept)?;
@@ -250,12 +265,12 @@ fn fetch(store: &Store, location: &Location, stdin: &mut dyn Read, remotes: &Rem
     }
 }
 
-/// Unpacks an archive; a text that is none counts as a Dockerfile.
+/// Unpacks an archive, and says how old its newest entry is; a text that is none counts as a Dockerfile.
 fn unpack(
     (store, remotes): (&Store, &Remotes),
     location: &Location,
     file: std::fs::File,
-) -> Result<Fetched, OpenError> {
+) -> Result<(Fetched, Option<i64>), OpenError> {
     use io::Seek;
     let kept = |source| OpenError::Keep { origin: origin(location), source };
     let scratch = store.scratch().map_err(io::Error::other).map_err(kept)?;
@@ -266,13 +281,14 @@ fn unpack(
         if remotes.cancel().is_cancelled() {
             return Err(OpenError::Cancelled);
         }
-        unpacked.map_err(|source| OpenError::Archive { origin: origin(location), source })?;
-        return Ok(Fetched::Tree(scratch.path().to_owned(), Held::Scratch { _directory: scratch }));
+        let unpacked = unpacked.map_err(|source| OpenError::Archive { origin: origin(location), source })?;
+        let tree = Fetched::Tree(scratch.path().to_owned(), Held::Scratch { _directory: scratch });
+        return Ok((tree, unpacked.newest()));
     }
     text.rewind().map_err(kept)?;
     let bytes = read_limited(text).map_err(kept)?;
     if bytes.contains(&0) {
         return Err(OpenError::Neither { origin: origin(location) });
     }
-    Ok(Fetched::Text(bytes, scratch))
+    Ok((Fetched::Text(bytes, scratch), None))
 }

@@ -27,6 +27,7 @@ fuzz_target!(|bytes: &[u8]| {
         platform,
         labels: BTreeMap::new(),
         network: StepNetwork::Host,
+        context_time: None,
         contexts: BTreeMap::new(),
     };
     let Ok(selection) = select(&parsed.dockerfile, &request, &BTreeMap::new()) else { return };

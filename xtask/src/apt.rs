@@ -37,6 +37,7 @@ const PACKAGES: &[Package] = &[
     Package { name: "zstd", why: "archives that ADD unpacks", parts: &[Test] },
     Package { name: "git", why: "build contexts and ADD sources that are repositories", parts: &[Test] },
     Package { name: "openssh-client", why: "ssh-agent, ssh-add and ssh-keygen: keys for --ssh", parts: &[Test] },
+    Package { name: "openssh-server", why: "sshd: repositories behind ssh", parts: &[Test] },
     Package { name: "openssl", why: "certificates of the registries that the tests start", parts: &[Test] },
     Package { name: "libcap2-bin", why: "setcap and getcap: file capabilities in layers", parts: &[Test] },
     Package { name: "python3", why: "reads layers independently of rbuild", parts: &[Test] },
@@ -49,8 +50,9 @@ const PACKAGES: &[Package] = &[
     },
 ];
 
-/// Packages whose service listens for the whole network once it is enabled; xtask starts its own on loopback.
-const SERVICES: &[&str] = &["docker-registry"];
+/// Packages and their services, which listen for the whole network once they are enabled; what xtask and the tests start
+/// themselves does not.
+const SERVICES: &[(&str, &str)] = &[("docker-registry", "docker-registry"), ("openssh-server", "ssh")];
 
 /// Installs the packages that the parts need and the machine lacks.
 pub(crate) fn install(state: &State, parts: &[Part]) -> Result<()> {
@@ -76,7 +78,7 @@ pub(crate) fn install(state: &State, parts: &[Part]) -> Result<()> {
     let _guard = ServiceGuard::set(Path::new("/usr/sbin/policy-rc.d"))?;
     logged(&mut apt_get("update"), &log).context("refreshing the package lists")?;
     logged(&mut install, &log).context("installing packages")?;
-    for service in SERVICES.iter().filter(|service| missing.iter().any(|package| package.name == **service)) {
+    for (_, service) in SERVICES.iter().filter(|(name, _)| missing.iter().any(|package| package.name == *name)) {
         disable(service)?;
     }
     Ok(())

@@ -268,6 +268,7 @@ fn prepare(app: &AppBuild<'_>, target: &Target, declared: &mut BTreeSet<String>)
             platform: app.options.platform.clone(),
             labels: std::collections::BTreeMap::new(),
             network: app.options.network,
+            context_time: None,
             contexts: std::collections::BTreeMap::new(),
         },
         tags: references(app, &target.services)?,

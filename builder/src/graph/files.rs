@@ -127,6 +127,7 @@ fn mode(text: &str) -> Result<Chmod, Problem> {
 /// `COPY --chown=1:2 a .`: the words as written, expanded; not the resolved destination, and no passwords.
 fn history_of_copy(state: &StageState, verb: &str, files: &CopyFiles, op: &CopyOp) -> Result<String, Problem> {
     let mut words = vec![verb.to_owned()];
+    words.extend(op.parents.then(|| "--parents".to_owned()));
     words.extend(op.chown.as_ref().map(|owner| format!("--chown={owner}")));
     if let Some(mode) = &files.chmod {
         words.push(format!("--chmod={}", state.scope.expand(mode)?));

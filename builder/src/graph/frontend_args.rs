@@ -21,6 +21,8 @@ const HOSTNAME: &str = "BUILDKIT_SANDBOX_HOSTNAME";
 pub const INLINE_CACHE: &str = "BUILDKIT_INLINE_CACHE";
 /// The time of everything that the build makes (reproducible-builds.org).
 pub const EPOCH: &str = "SOURCE_DATE_EPOCH";
+/// The value of [`EPOCH`] that stands for the time of the build's context.
+const OF_CONTEXT: &str = "context";
 /// The host name of steps where none is given, as under BuildKit.
 pub const USUAL_HOSTNAME: &str = "buildkitsandbox";
 /// The longest host name (sethostname(2)).
@@ -47,6 +49,18 @@ pub(super) fn hostname(request: &Request) -> Result<String, Problem> {
     Err(Problem::BadValue { what: HOSTNAME, value: name.clone(), reason })
 }
 
+/// What a value of an argument comes to: `SOURCE_DATE_EPOCH=context` is when the build's context last changed, and
+/// nothing where that is not known.
+pub(super) fn settled(name: &str, value: String, request: &Request) -> Option<String> {
+    if name == EPOCH && value == OF_CONTEXT { request.context_time.map(|time| time.to_string()) } else { Some(value) }
+}
+
+/// The time that a build arg gives the build, in seconds since 1970 as it was written.
+pub fn given_epoch(request: &Request) -> Option<String> {
+    let given = request.build_args.get(EPOCH).filter(|value| !value.is_empty())?;
+    settled(EPOCH, given.clone(), request)
+}
+
 /// The time that a number of seconds since 1970 means, as RFC 3339.
 pub fn epoch_time(seconds: &str) -> Option<String> {
     let time = seconds.trim().parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
@@ -59,7 +73,7 @@ pub(super) fn default_epoch(selection: &Selection<'_>) -> Result<Option<String>,
     let declares = |argument: &&Instruction| matches!(&argument.command, Command::Arg(declared) if declared.iter().any(|arg| arg.name == EPOCH));
     let Some(argument) = selection.dockerfile.global_args.iter().rfind(declares) else { return Ok(None) };
     let Some(value) = selection.globals.get(EPOCH).filter(|value| !value.is_empty()) else { return Ok(None) };
-    let reason = "it is a number of seconds since 1970";
+    let reason = "it is a number of seconds since 1970, or `context`";
     let wrong = || Problem::BadValue { what: EPOCH, value: value.to_owned(), reason }.at(argument.span);
     epoch_time(value).map(Some).ok_or_else(wrong)
 }
@@ -105,6 +119,7 @@ mod tests {
             platform: Platform::host(),
             labels: BTreeMap::new(),
             network: StepNetwork::default(),
+            context_time: None,
             contexts: BTreeMap::new(),
         }
     }

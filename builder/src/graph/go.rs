@@ -6,17 +6,23 @@ use crate::graph::config::Healthcheck;
 
 /// `%q` of a list of strings: `["a" "b c"]`.
 pub(super) fn list(words: &[String]) -> String {
-    let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+    let quoted: Vec<String> = words.iter().map(|word| quoted(word)).collect();
     format!("[{}]", quoted.join(" "))
 }
 
-/// `%q` of a pointer to Docker's `HealthConfig`: `&{["CMD-SHELL" "x"] "30s" "0s" "0s" "0s" '\x03'}`.
+/// `%+v` of Docker's `HealthcheckConfig`: `{Test:[CMD-SHELL x] Interval:30s Timeout:0s … Retries:3}`.
 pub(super) fn healthcheck(check: &Healthcheck) -> String {
-    let mut text = format!("&{{{}", list(&check.test));
-    for time in [check.interval, check.timeout, check.start_period, check.start_interval] {
-        let _ = write!(text, " {:?}", duration(time));
+    let mut text = format!("{{Test:[{}]", check.test.join(" "));
+    let times = [
+        ("Interval", check.interval),
+        ("Timeout", check.timeout),
+        ("StartPeriod", check.start_period),
+        ("StartInterval", check.start_interval),
+    ];
+    for (name, time) in times {
+        let _ = write!(text, " {name}:{}", duration(time));
     }
-    let _ = write!(text, " {}}}", character(check.retries));
+    let _ = write!(text, " Retries:{}}}", check.retries);
     text
 }
 
@@ -47,20 +53,24 @@ fn decimal(count: u64, unit: u64) -> String {
     if rest == 0 { whole.to_string() } else { format!("{whole}.{rest:0digits$}").trim_end_matches('0').to_owned() }
 }
 
-/// `%q` of an integer: the character of that number.
-fn character(number: u64) -> String {
-    let character = u32::try_from(number).ok().and_then(char::from_u32);
-    match character.unwrap_or(char::REPLACEMENT_CHARACTER) {
-        '\x07' => "'\\a'".into(),
-        '\x08' => "'\\b'".into(),
-        '\x0b' => "'\\v'".into(),
-        '\x0c' => "'\\f'".into(),
-        '\n' => "'\\n'".into(),
-        '\r' => "'\\r'".into(),
-        '\t' => "'\\t'".into(),
-        low if low < ' ' || low == '\x7f' => format!("'\\x{:02x}'", u32::from(low)),
-        other => format!("{other:?}"),
+/// `%q` of a string, but for characters above ASCII that cannot be printed.
+fn quoted(text: &str) -> String {
+    let mut shown = String::from('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => shown.extend(['\\', character]),
+            '\x07' => shown.push_str("\\a"),
+            '\x08' => shown.push_str("\\b"),
+            '\t' => shown.push_str("\\t"),
+            '\n' => shown.push_str("\\n"),
+            '\x0b' => shown.push_str("\\v"),
+            '\x0c' => shown.push_str("\\f"),
+            '\r' => shown.push_str("\\r"),
+            control if control.is_ascii_control() => _ = write!(shown, "\\x{:02x}", u32::from(control)),
+            other => shown.push(other),
+        }
     }
+    shown + "\""
 }
 
 #[cfg(test)]
@@ -85,9 +95,15 @@ mod tests {
     }
 
     #[test]
-    fn numbers_as_characters() {
-        let shown: Vec<String> = [0, 3, 7, 10, 39, 65, 127, u64::MAX].into_iter().map(character).collect();
-        let expected = [r"'\x00'", r"'\x03'", r"'\a'", r"'\n'", r"'\''", "'A'", r"'\x7f'", "'\u{fffd}'"];
-        assert_eq!(shown, expected);
+    fn strings() {
+        for (text, shown) in [
+            ("plain", r#""plain""#),
+            ("a \"b\" \\", r#""a \"b\" \\""#),
+            ("\x07\x08\t\n\x0b\x0c\r", r#""\a\b\t\n\v\f\r""#),
+            ("\x1b\x7f", r#""\x1b\x7f""#),
+            ("'한국어' ⚠\u{fe0f}", "\"'한국어' ⚠\u{fe0f}\""),
+        ] {
+            assert_eq!(quoted(text), shown);
+        }
     }
 }

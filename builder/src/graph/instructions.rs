@@ -1,6 +1,5 @@
 //! What each instruction does to a stage: one function an instruction.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::dockerfile::{
@@ -15,6 +14,9 @@ use crate::graph::platform::Platform;
 use crate::graph::references::StepNetwork;
 use crate::graph::scope::PROXY_ARGS;
 use crate::graph::{MkdirOp, Op, Problem, RunOp, Script};
+
+/// What a port counts, in bytes: its text in the config and in the history.
+const PORT: usize = 64;
 
 /// Whether an instruction adds a layer to the image.
 pub(super) fn makes_layer(command: &Command) -> bool {
@@ -52,22 +54,19 @@ impl Lowering<'_> {
             if self.selection.request.secret_args.contains(name) {
                 texts.push(name.clone());
                 state.scope.hide(name);
-                if !state.args.contains(name) {
-                    state.args.push(name.clone());
-                }
+                state.args.insert(name.clone());
                 continue;
             }
             let default = default.as_ref().map(|word| state.scope.expand(word)).transpose()?;
-            let given = self.selection.request.build_args.get(name).cloned().or(default);
+            let given = self.selection.request.build_args.get(name).cloned();
+            let given = given.and_then(|value| frontend_args::settled(name, value, self.selection.request)).or(default);
             let value = given.or_else(|| self.selection.globals.get(name).map(str::to_owned));
             texts.push(value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}={value}")));
             if let Some(value) = value {
                 state.scope.set(name, &value);
             }
             // A proxy that has an ARG of its own is one like others (Dockerfile reference, "Predefined ARGs").
-            if !state.args.contains(name) {
-                state.args.push(name.clone());
-            }
+            state.args.insert(name.clone());
         }
         state.config_history(format!("ARG {}", texts.join(" ")));
         Ok(())
@@ -83,7 +82,9 @@ impl Lowering<'_> {
         let Mounts { ops: mounts, from, agent } = self.mounts(state, &run.mounts, instruction.span)?;
         let (argv, script) = command(state, run);
         let text = history_of_run(state, &argv);
-        let mut env = state.scope.variables().to_vec();
+        state.scope.spend()?;
+        let variables = state.scope.variables();
+        let mut env: Vec<(String, String)> = variables.map(|(name, value)| (name.into(), value.into())).collect();
         env.extend(agent.filter(|(name, _)| state.scope.get(name).is_none()));
         let op = RunOp {
             argv,
@@ -102,9 +103,15 @@ impl Lowering<'_> {
         Ok(())
     }
 
+    /// The proxies that were given, each by both its names, as BuildKit does: some programs know the one, some the other.
     fn proxies(&self) -> Vec<(String, String)> {
-        let args = &self.selection.request.build_args;
-        PROXY_ARGS.iter().filter_map(|&name| args.get(name).map(|value| (name.to_owned(), value.clone()))).collect()
+        let given = |name: &str| self.selection.request.build_args.get(name).filter(|value| !value.is_empty());
+        let mut proxies = Vec::new();
+        for [upper, lower] in PROXY_ARGS {
+            let values = [(upper, given(upper).or(given(lower))), (lower, given(lower).or(given(upper)))];
+            proxies.extend(values.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.clone()))));
+        }
+        proxies
     }
 
     fn workdir(&mut self, state: &mut StageState, word: &Word, instruction: &Instruction) -> Result<(), Problem> {
@@ -170,7 +177,7 @@ fn env(state: &mut StageState, pairs: &[(Word, Word)]) -> Result<(), Problem> {
     let pairs = expand_pairs(state, pairs)?;
     for (name, value) in &pairs {
         state.scope.set(name, value);
-        state.config.config.set_env(name, value);
+        state.env.insert(name.clone(), format!("{name}={value}"));
     }
     state.config_history(format!("ENV {}", join_pairs(&pairs)));
     Ok(())
@@ -198,13 +205,11 @@ fn expose(state: &mut StageState, words: &[Word]) -> Result<(), Problem> {
     for word in words {
         for text in state.scope.expand_words(word)? {
             let range = Ports::parse(&text).map_err(|source| Problem::Port { text: text.clone(), source })?;
+            state.scope.budget().spend(usize::from(range.last - range.first) * PORT)?;
             ports.extend((range.first..=range.last).map(|port| format!("{port}/{}", range.protocol)));
         }
     }
-    // Docker prints a set here, in the order of the texts.
-    let shown: BTreeSet<String> = ports.iter().map(|port| format!("{port}:{{}}")).collect();
-    let shown: Vec<String> = shown.into_iter().collect();
-    state.config_history(format!("EXPOSE map[{}]", shown.join(" ")));
+    state.config_history(format!("EXPOSE [{}]", ports.join(" ")));
     state.config.config.exposed_ports.extend(ports.into_iter().map(|port| (port, Empty {})));
     Ok(())
 }
@@ -239,8 +244,8 @@ fn maintainer(state: &mut StageState, name: &str) {
 }
 
 fn onbuild(state: &mut StageState, trigger: &str) {
+    // The one instruction that leaves nothing in the history, as under BuildKit.
     state.config.config.on_build.push(trigger.to_owned());
-    state.config_history(format!("ONBUILD {trigger}"));
 }
 
 fn shell(state: &mut StageState, words: &[String]) {

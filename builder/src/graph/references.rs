@@ -1,9 +1,11 @@
 //! Which stages a target needs and which images they start from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::dockerfile::{Command, Dockerfile, Instruction, MountOptions, Span, Stage, parse_trigger};
+use crate::graph::budget::Budget;
+use crate::graph::frontend_args;
 use crate::graph::named::{LayoutName, NamedContext, canonical};
 use crate::graph::platform::Platform;
 use crate::graph::scope::{Scope, platform_args};
@@ -24,6 +26,8 @@ pub struct Request {
     pub labels: BTreeMap<String, String>,
     /// `--network`.
     pub network: StepNetwork,
+    /// When the build's context last changed, in seconds since 1970, where that is known.
+    pub context_time: Option<i64>,
     /// `--build-context`, by [`canonical`] name: it stands in for a stage or an image of that name.
     pub contexts: BTreeMap<String, NamedContext>,
 }
@@ -77,6 +81,8 @@ pub struct Selection<'a> {
     pub bases: BTreeMap<usize, Base>,
     /// The target's index.
     pub target: usize,
+    /// The stages of each name, in order.
+    names: HashMap<&'a str, Vec<usize>>,
     /// The images needed, each with the lines of the first instruction that names it.
     pub images: BTreeMap<ImageName, Span>,
     /// The named contexts needed that are files.
@@ -101,6 +107,7 @@ pub fn select<'a>(
         globals,
         bases: BTreeMap::new(),
         target,
+        names: names(&dockerfile.stages),
         images: BTreeMap::new(),
         contexts: BTreeSet::new(),
     };
@@ -171,7 +178,7 @@ impl Selection<'_> {
         if let Some(context) = self.named(&name, &platform).map_err(at)? {
             return Ok(context);
         }
-        if let Some(earlier) = stage_named(&self.dockerfile.stages[..index], &name) {
+        if let Some(earlier) = self.stage_before(index, &name) {
             return Ok(Base::Stage(earlier));
         }
         image(&name, &platform).map(Base::Image).map_err(at)
@@ -212,6 +219,12 @@ impl Selection<'_> {
         if text.is_empty() { Ok(self.request.platform.clone()) } else { Ok(text.parse()?) }
     }
 
+    /// The last stage before stage `index` that is called `name`; names are case-insensitive.
+    fn stage_before(&self, index: usize, name: &str) -> Option<usize> {
+        let stages = self.names.get(name.to_ascii_lowercase().as_str())?;
+        stages[..stages.partition_point(|stage| *stage < index)].last().copied()
+    }
+
     /// What `--from=word` in stage `index` means: an earlier stage by name or number, else an image.
     pub fn from(&self, index: usize, word: &str) -> Result<Base, Problem> {
         if word.contains('$') {
@@ -224,22 +237,32 @@ impl Selection<'_> {
         if let Some(context) = self.named(word, &self.request.platform)? {
             return Ok(context);
         }
-        let stages = &self.dockerfile.stages;
-        let number = word.parse::<usize>().ok().filter(|n| *n < stages.len());
-        if let Some(earlier) = number.filter(|n| *n < index).or_else(|| stage_named(&stages[..index], word)) {
+        let number = word.parse::<usize>().ok().filter(|n| *n < self.dockerfile.stages.len());
+        if let Some(earlier) = number.filter(|n| *n < index).or_else(|| self.stage_before(index, word)) {
             return Ok(Base::Stage(earlier));
         }
-        if number.is_some() || stage_named(&stages[index..=index], word).is_some() {
+        if number.is_some() || self.stage_before(index + 1, word).is_some() {
             return Err(Problem::NotEarlier { name: word.into() });
         }
         if word == "scratch" { Ok(Base::Scratch) } else { image(word, &self.request.platform).map(Base::Image) }
     }
 }
 
-/// The last of `stages` that is called `name`; names are case-insensitive.
-fn stage_named(stages: &[Stage], name: &str) -> Option<usize> {
+/// The last stage that is called `name`; names are case-insensitive.
+fn last_named(stages: &[Stage], name: &str) -> Option<usize> {
     let name = name.to_ascii_lowercase();
     stages.iter().rposition(|stage| stage.name.as_ref() == Some(&name))
+}
+
+/// The stages of each name, in order.
+fn names(stages: &[Stage]) -> HashMap<&str, Vec<usize>> {
+    let mut names: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (index, stage) in stages.iter().enumerate() {
+        if let Some(name) = &stage.name {
+            names.entry(name).or_default().push(index);
+        }
+    }
+    names
 }
 
 fn image(name: &str, platform: &Platform) -> Result<ImageName, Problem> {
@@ -250,23 +273,21 @@ fn image(name: &str, platform: &Platform) -> Result<ImageName, Problem> {
 fn target(dockerfile: &Dockerfile, request: &Request) -> Result<usize, GraphError> {
     let last = dockerfile.stages.len() - 1;
     let Some(name) = &request.target else { return Ok(last) };
-    stage_named(&dockerfile.stages, name).or_else(|| name.parse().ok().filter(|&index| index <= last)).ok_or_else(
-        || {
-            let known: Vec<String> = dockerfile
-                .stages
-                .iter()
-                .enumerate()
-                .map(|(index, stage)| format!("`{}`", stage.name.clone().unwrap_or_else(|| index.to_string())))
-                .collect();
-            Problem::UnknownTarget { name: name.clone(), known: known.join(", ") }.at(dockerfile.stages[last].span)
-        },
-    )
+    last_named(&dockerfile.stages, name).or_else(|| name.parse().ok().filter(|&index| index <= last)).ok_or_else(|| {
+        let known: Vec<String> = dockerfile
+            .stages
+            .iter()
+            .enumerate()
+            .map(|(index, stage)| format!("`{}`", stage.name.clone().unwrap_or_else(|| index.to_string())))
+            .collect();
+        Problem::UnknownTarget { name: name.clone(), known: known.join(", ") }.at(dockerfile.stages[last].span)
+    })
 }
 
 /// The global scope: platform arguments first, then the `ARG`s before the first `FROM`, each as `--build-arg` says or
 /// by its default.
 fn globals(dockerfile: &Dockerfile, request: &Request) -> Result<Scope, GraphError> {
-    let mut scope = Scope::new(dockerfile.escape);
+    let mut scope = Scope::new(dockerfile.escape, Budget::default());
     for (name, value) in platform_args(&request.platform, &Platform::host()) {
         scope.set(&name, &value);
     }
@@ -278,12 +299,14 @@ fn globals(dockerfile: &Dockerfile, request: &Request) -> Result<Scope, GraphErr
                 scope.hide(&declaration.name);
                 continue;
             }
-            let value = match (request.build_args.get(&declaration.name), &declaration.default) {
-                (Some(given), _) => Some(given.clone()),
-                (None, Some(word)) => Some(scope.expand(word).map_err(|problem| problem.at(instruction.span))?),
-                (None, None) => None,
-            };
-            if let Some(value) = value {
+            let settled = |value| frontend_args::settled(&declaration.name, value, request);
+            let value =
+                match (request.build_args.get(&declaration.name).cloned().and_then(settled), &declaration.default) {
+                    (Some(given), _) => Some(given),
+                    (None, Some(word)) => Some(scope.expand(word).map_err(|problem| problem.at(instruction.span))?),
+                    (None, None) => None,
+                };
+            if let Some(value) = value.and_then(settled) {
                 scope.set(&declaration.name, &value);
             }
         }

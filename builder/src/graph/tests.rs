@@ -17,6 +17,7 @@ fn request(arguments: &[(&str, &str)]) -> Request {
     Request {
         secret_args: BTreeSet::new(),
         network: StepNetwork::Host,
+        context_time: None,
         build_args: arguments.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         target: None,
         platform: Platform::host(),
@@ -123,6 +124,18 @@ fn arguments_have_the_scope_that_the_reference_gives_them() {
 }
 
 #[test]
+fn a_stage_inherits_the_arguments_of_the_stage_it_stands_on() {
+    let text = "ARG G=global\nFROM a AS low\nARG V=low G\nENV E=$V\nFROM low AS high\nARG V=$V-high\nRUN x\n";
+    assert_eq!(environment(text, &[]), ["PATH=/bin", "BASE=set", "V=low-high", "G=global", "E=low"]);
+    let graph = lowered(text, &request(&[])).unwrap();
+    let run = &graph.config.history.last().unwrap().created_by;
+    assert_eq!(run, "RUN |2 V=low-high G=global /bin/sh -c x # buildkit");
+    // A stage on an image does not, whichever stages stand above it.
+    let other = "FROM a AS low\nARG V=low\nFROM a\nCOPY --from=low x /\nRUN x\n";
+    assert_eq!(environment(other, &[]), ["PATH=/bin", "BASE=set"]);
+}
+
+#[test]
 fn a_later_declaration_wins_and_values_are_those_before_the_instruction() {
     assert_eq!(
         environment("FROM a\nARG V=arg\nENV V=env W=$V\nRUN x\n", &[]),
@@ -135,7 +148,7 @@ fn a_later_declaration_wins_and_values_are_those_before_the_instruction() {
 fn proxies_reach_a_command_and_neither_its_key_nor_the_history() {
     let graph = lowered("FROM a\nRUN x\n", &request(&[("https_proxy", "p")])).unwrap();
     let Op::Run(op) = &graph.vertices[1].op else { panic!() };
-    assert_eq!(op.proxy_env, [("https_proxy".to_owned(), "p".to_owned())]);
+    assert_eq!(op.proxy_env, ["HTTPS_PROXY", "https_proxy"].map(|name| (name.to_owned(), "p".to_owned())));
     assert!(!op.env.iter().any(|(name, _)| name == "https_proxy"));
     assert_eq!(graph.config.history[0].created_by, "RUN /bin/sh -c x # buildkit");
 }
@@ -205,9 +218,26 @@ fn a_global_arg_fixes_the_time() {
     assert_eq!(epoch(text, &[("SOURCE_DATE_EPOCH", "1")]).unwrap().as_deref(), Some("1970-01-01T00:00:01Z"));
     assert_eq!(epoch(text, &[("SOURCE_DATE_EPOCH", "")]).unwrap(), None);
     assert_eq!(epoch("FROM scratch\nARG SOURCE_DATE_EPOCH=60\n", &[]).unwrap(), None);
-    let error = epoch("ARG X\nARG SOURCE_DATE_EPOCH=context\nFROM scratch\n", &[]).unwrap_err();
+    let error = epoch("ARG X\nARG SOURCE_DATE_EPOCH=base\nFROM scratch AS base\n", &[]).unwrap_err();
     assert_eq!(error.span.start, 2);
-    assert_eq!(error.to_string(), "SOURCE_DATE_EPOCH cannot be `context`: it is a number of seconds since 1970");
+    assert_eq!(
+        error.to_string(),
+        "SOURCE_DATE_EPOCH cannot be `base`: it is a number of seconds since 1970, or `context`"
+    );
+}
+
+#[test]
+fn the_time_of_the_context_fixes_that_of_the_build() {
+    let epoch = |text: &str, given: &[(&str, &str)], context_time: Option<i64>| {
+        let request = Request { context_time, ..request(given) };
+        (frontend_args::given_epoch(&request), lowered(text, &request).unwrap().epoch)
+    };
+    let (plain, fixed) = ("FROM scratch\n", "ARG SOURCE_DATE_EPOCH=context\nFROM scratch\n");
+    let context = [("SOURCE_DATE_EPOCH", "context")];
+    assert_eq!(epoch(plain, &context, Some(60)), (Some("60".into()), None));
+    assert_eq!(epoch(plain, &context, None), (None, None));
+    assert_eq!(epoch(fixed, &[], Some(60)), (None, Some("1970-01-01T00:01:00Z".into())));
+    assert_eq!(epoch(fixed, &[], None), (None, None));
 }
 
 #[test]
@@ -245,4 +275,38 @@ fn an_outline_has_what_the_target_needs() {
         .collect();
     let none = |name: &str| (name.to_owned(), None, false);
     assert_eq!(names, [none("tools"), none("unused"), ("app".into(), Some("is built".into()), true)]);
+}
+
+#[test]
+fn what_is_made_of_few_lines_has_a_limit() {
+    let growing = [
+        "ENV a=x$a\n".repeat(100_000),
+        "WORKDIR a\n".repeat(100_000),
+        "EXPOSE 1-65535\n".repeat(1000),
+        format!("EXPOSE{}\n", " 1-65535".repeat(10_000)),
+        format!("ARG a={}\nENV{}\n", "x".repeat(50_000), " b=$a".repeat(1000)),
+        format!("ARG a={}\nCOPY{} /\n", "x".repeat(50_000), " $a".repeat(1000)),
+        format!("ENV a={}\n{}", "x".repeat(50_000), "RUN true\n".repeat(1000)),
+        format!("ENV a={}\n{}", "x".repeat(50_000), "FROM b as b\n".repeat(1000)),
+    ];
+    for text in growing {
+        let text = format!("FROM scratch AS b\n{text}");
+        let error = lowered(&text, &request(&[])).unwrap_err();
+        assert!(matches!(error.problem, Problem::TooMuch { .. }), "{text:.80}: {error}");
+    }
+}
+
+#[test]
+fn as_many_instructions_as_there_may_be_are_lowered() {
+    let many = |line: &dyn Fn(u32) -> String| (0..100_000).map(line).collect::<String>();
+    let files = [
+        many(&|number| format!("ENV k{number}=v\n")),
+        many(&|number| format!("ARG k{number}=v\n")),
+        many(&|number| format!("FROM b AS s{number}\nCOPY --from=b / /\n")),
+    ];
+    for text in files {
+        lowered(&format!("FROM scratch AS b\n{text}"), &request(&[])).unwrap();
+    }
+    lowered(&many(&|number| format!("ARG k{number}=v\n")).replace("k0=v\n", "k0=v\nFROM scratch\n"), &request(&[]))
+        .unwrap();
 }

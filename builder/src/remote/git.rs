@@ -33,6 +33,18 @@ const PASSED: [&str; 9] = [
     "GIT_SSL_CAINFO",
 ];
 
+/// How git reaches servers by ssh, unless the caller's own `GIT_SSH_COMMAND` says it: never by asking.
+const SSH: (&str, &str) = ("GIT_SSH_COMMAND", "ssh -oBatchMode=yes");
+
+/// What ssh says when it is refused, and what to do.
+const ADVICE: [(&str, &str); 2] = [
+    ("Host key verification failed", "add the host's key to ~/.ssh/known_hosts: `ssh-keyscan HOST` shows it"),
+    (
+        "Permission denied (publickey",
+        "give rbuild a key that the host takes: `--ssh default=FILE`, or `--ssh default` for an agent",
+    ),
+];
+
 /// How long a killed git may take to be gone.
 const KILLED: Duration = Duration::from_secs(2);
 
@@ -108,6 +120,8 @@ pub enum GitError {
 /// The files of a commit, for as long as this lives.
 #[derive(Debug)]
 pub struct Checkout {
+    /// When the commit was made, in seconds since 1970.
+    pub made: Option<i64>,
     directory: PathBuf,
     _scratch: TempDirectory,
 }
@@ -184,14 +198,11 @@ pub(super) fn checkout(access: &Access, store: &Store, source: &GitSource, commi
     if source.submodules && top.join(".gitmodules").is_file() {
         git.run(&["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"])?;
     }
-    let time = match source.times {
-        Times::Commit => git.run(&["show", "-s", "--format=%ct", "HEAD"])?.trim().parse().ok(),
-        Times::Checkout => None,
-    };
+    let made = git.run(&["show", "-s", "--format=%ct", "HEAD"])?.trim().parse().ok();
     if !source.keep_git_dir {
         remove_git_dirs(&top).map_err(failed)?;
     }
-    settle(&top, time).map_err(failed)?;
+    settle(&top, made.filter(|_| source.times == Times::Commit)).map_err(failed)?;
     let directory = match &source.subdir {
         Some(subdir) => beneath(&top, subdir).map_err(|error| GitError::Subdir {
             source_name: shown(&source.remote),
@@ -200,7 +211,7 @@ pub(super) fn checkout(access: &Access, store: &Store, source: &GitSource, commi
         })?,
         None => top,
     };
-    Ok(Checkout { directory, _scratch: scratch })
+    Ok(Checkout { made, directory, _scratch: scratch })
 }
 
 /// Makes a repository that has `commit`.
@@ -253,7 +264,10 @@ impl Git<'_> {
         }
         let remote = &self.source.remote;
         let said = String::from_utf8_lossy(&output.stderr).replace(remote, &shown(remote));
-        let message: String = said.trim().chars().take(SHOWN).collect();
+        let mut message: String = said.trim().chars().take(SHOWN).collect();
+        for (_, advice) in ADVICE.iter().filter(|(refusal, _)| said.contains(refusal)) {
+            message.extend(["\n", advice]);
+        }
         Err(GitError::Failed { source_name: self.source.to_string(), message })
     }
 
@@ -261,6 +275,7 @@ impl Git<'_> {
     fn environment(&self) -> Result<Vec<(String, String)>, SecretError> {
         let passed = PASSED.iter().filter_map(|name| paths::variable(name).map(|value| (*name, value)));
         let mut variables: Vec<(String, String)> = passed.map(|(name, value)| (name.to_owned(), value)).collect();
+        let ssh = paths::variable(SSH.0);
         let mut set = |name: &str, value: &str| variables.push((name.to_owned(), value.to_owned()));
         for (name, value) in [
             ("GIT_CONFIG_NOSYSTEM", "1"),
@@ -268,7 +283,7 @@ impl Git<'_> {
             ("GIT_TERMINAL_PROMPT", "0"),
             ("GIT_ASKPASS", "true"),
             ("GIT_ALLOW_PROTOCOL", "http:https:ssh:git"),
-            ("GIT_SSH_COMMAND", "ssh -oBatchMode=yes"),
+            (SSH.0, ssh.as_deref().unwrap_or(SSH.1)),
             ("GIT_HTTP_LOW_SPEED_LIMIT", "1000"),
             ("GIT_HTTP_LOW_SPEED_TIME", "60"),
             ("LC_ALL", "C.UTF-8"),

@@ -55,7 +55,8 @@ fn in_order(stage: &Stage, mut above: Above, findings: &mut Vec<Finding>) -> Abo
                     let message = format!("`{}` is relative to the working directory of the base image", quoted(path));
                     findings.push(Finding::new(Rule::WorkdirRelativePath, instruction.span, message));
                 }
-                above.has_workdir |= !relative;
+                // Who makes the first one absolute mends those below it, too.
+                above.has_workdir = true;
             }
             _ => {}
         }

@@ -59,6 +59,7 @@ fn forms_of_instructions() {
     found(Rule::LegacyKeyValueFormat, "FROM a\nENV A b\nENV A=b C=d\nLABEL a b\nLABEL a=b\n", &[2, 4]);
     found(Rule::WorkdirRelativePath, "FROM a\nWORKDIR x\nWORKDIR /y\nWORKDIR z\nFROM b\nWORKDIR $X\n", &[2]);
     found(Rule::WorkdirRelativePath, "FROM a AS a\nWORKDIR /x\nFROM a\nWORKDIR y\n", &[]);
+    found(Rule::WorkdirRelativePath, "FROM a AS a\nWORKDIR x\nWORKDIR y\nFROM a\nWORKDIR z\n", &[2]);
     found(
         Rule::MultipleInstructionsDisallowed,
         "FROM a\nCMD [\"1\"]\nCMD [\"2\"]\ncmd [\"3\"]\nFROM b\nCMD []\n",

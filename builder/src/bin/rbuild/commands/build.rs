@@ -52,6 +52,8 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
     build.dockerfile_name.clone_from(&main.name);
     build.context.clone_from(&main.directory);
     build.ignore = std::mem::take(&mut main.ignore);
+    build.request.context_time = main.changed;
+    build.epoch = epoch(&build.request)?;
     let text = String::from_utf8_lossy(&build.dockerfile).into_owned();
     let dockerfile = Dockerfile { name: main.name.clone(), text };
     if let Some(asked) = asked {
@@ -121,12 +123,11 @@ pub(crate) fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
     if let (false, Some(seconds)) = (build_args.contains_key(EPOCH), paths::variable(EPOCH)) {
         build_args.insert(EPOCH.to_owned(), seconds);
     }
-    let epoch = build_args.get(EPOCH).filter(|seconds| !seconds.is_empty()).cloned();
     let mut caching = args.caching.caching();
     if build_args.get(INLINE_CACHE).is_some_and(|value| matches!(value.as_str(), "1" | "true")) {
         caching.to.push(CacheTo::inline());
     }
-    Ok(Build {
+    let mut build = Build {
         dockerfile: Vec::new(),
         dockerfile_name: String::new(),
         context: PathBuf::new(),
@@ -138,6 +139,7 @@ pub(crate) fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
             platform: args.platform.clone().unwrap_or_else(Platform::host),
             labels: labels(&args.labels)?,
             network: args.network.into(),
+            context_time: None,
             contexts: named_contexts(&args.contexts)?,
         },
         tags,
@@ -148,8 +150,10 @@ pub(crate) fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
         jobs: args.jobs.map(usize::from),
         settings: args.settings.read(args.network)?,
         grants: Grants::default(),
-        epoch: epoch.map(|seconds| epoch_time(&seconds)).transpose()?,
-    })
+        epoch: None,
+    };
+    build.epoch = epoch(&build.request)?;
+    Ok(build)
 }
 
 fn named_contexts(contexts: &[String]) -> Result<BTreeMap<String, NamedContext>, Failure> {
@@ -178,10 +182,12 @@ fn labels(labels: &[String]) -> Result<BTreeMap<String, String>, Failure> {
         .collect()
 }
 
-/// `SOURCE_DATE_EPOCH` (reproducible-builds.org), seconds since the epoch, as RFC 3339.
-fn epoch_time(seconds: &str) -> Result<String, Failure> {
-    frontend_args::epoch_time(seconds)
-        .ok_or_else(|| Failure::Usage(format!("SOURCE_DATE_EPOCH=`{seconds}` is not a number of seconds")))
+/// `SOURCE_DATE_EPOCH` (reproducible-builds.org) as RFC 3339.
+fn epoch(request: &Request) -> Result<Option<String>, Failure> {
+    let Some(seconds) = frontend_args::given_epoch(request) else { return Ok(None) };
+    let wrong =
+        || Failure::Usage(format!("SOURCE_DATE_EPOCH=`{seconds}` is neither a number of seconds nor `context`"));
+    frontend_args::epoch_time(&seconds).map(Some).ok_or_else(wrong)
 }
 
 /// `--iidfile` and `--metadata-file`, with the keys that buildx writes.
