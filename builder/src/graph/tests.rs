@@ -288,6 +288,7 @@ fn what_is_made_of_few_lines_has_a_limit() {
         format!("ARG a={}\nCOPY{} /\n", "x".repeat(50_000), " $a".repeat(1000)),
         format!("ENV a={}\n{}", "x".repeat(50_000), "RUN true\n".repeat(1000)),
         format!("ENV a={}\n{}", "x".repeat(50_000), "FROM b as b\n".repeat(1000)),
+        "FROM b as b\n".repeat(100_000),
     ];
     for text in growing {
         let text = format!("FROM scratch AS b\n{text}");
