@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::dockerfile::{Command, Dockerfile, Instruction, MountOptions, Span, Stage, parse_trigger, suggest};
+use crate::dockerfile::{Command, Dockerfile, Instruction, MountOptions, Span, Stage, parse_trigger, quoted, suggest};
 use crate::graph::budget::Budget;
 use crate::graph::frontend_args;
 use crate::graph::named::{LayoutName, NamedContext, canonical};
 use crate::graph::platform::Platform;
 use crate::graph::scope::{Scope, platform_args};
 use crate::graph::{GraphError, PinnedImage, Problem};
+
+/// The most stages that an error lists.
+const MOST_LISTED: usize = 50;
 
 /// What the caller of a build decides about its graph.
 #[derive(Debug, Clone)]
@@ -296,12 +299,12 @@ fn target(dockerfile: &Dockerfile, request: &Request) -> Result<usize, GraphErro
     let Some(name) = &request.target else { return Ok(last) };
     stage_named(&dockerfile.stages, name).or_else(|| name.parse().ok().filter(|&index| index <= last)).ok_or_else(
         || {
-            let known: Vec<String> = dockerfile
-                .stages
-                .iter()
-                .enumerate()
-                .map(|(index, stage)| format!("`{}`", stage.name.clone().unwrap_or_else(|| index.to_string())))
-                .collect();
+            let named = dockerfile.stages.iter().enumerate();
+            let named = named.map(|(index, stage)| stage.name.clone().unwrap_or_else(|| index.to_string()));
+            let mut known: Vec<String> = named.take(MOST_LISTED).map(|name| format!("`{}`", quoted(&name))).collect();
+            if last >= MOST_LISTED {
+                known.push(format!("and {} more", last + 1 - MOST_LISTED));
+            }
             Problem::UnknownTarget { name: name.clone(), known: known.join(", ") }.at(dockerfile.stages[last].span)
         },
     )
