@@ -248,7 +248,7 @@ pub(super) fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream)
         enter(&tree)?;
         // The filter needs this: nobody here is the administrator of its namespace.
         rustix::thread::set_no_new_privs(true).attempt(|| "give up new privileges".to_owned())?;
-        install(&seccomp::default()).attempt(|| "filter system calls".to_owned())?;
+        install(seccomp::default()).attempt(|| "filter system calls".to_owned())?;
         let listener = install_with_listener(&inject::filter()).attempt(|| "filter system calls".to_owned())?;
         Listener::send(&listener, &theirs).attempt(|| "hand over the filter".to_owned())?;
         drop(listener);

@@ -31,6 +31,12 @@ pub(super) struct Started {
     root: Option<JoinHandle<Result<(), Failure>>>,
 }
 
+/// Makes the filters, for all processes that are copies of this one.
+pub(super) fn prepare() {
+    seccomp::default();
+    emulate::program(RootEmulation::Full);
+}
+
 /// Forks `step`, a process of one thread, and confines it and this process to what a step may do.
 pub(super) fn start(
     emulation: Option<RootEmulation>,
@@ -38,7 +44,7 @@ pub(super) fn start(
     report: impl FnOnce(Failure) -> u8,
 ) -> Result<Started, Failure> {
     if let Some((emulation, program)) = emulation.and_then(|kind| Some((kind, emulate::program(kind)?))) {
-        return emulated((emulation, &program), step, report);
+        return emulated((emulation, program), step, report);
     }
     filter_as_usual()?;
     capabilities::confine(CapabilitySet::empty())?;
@@ -79,7 +85,7 @@ fn emulated(
 }
 
 fn filter_as_usual() -> Result<(), Failure> {
-    seccomp::install(&seccomp::default()).attempt(|| "filter the calls of the step".to_owned())
+    seccomp::install(seccomp::default()).attempt(|| "filter the calls of the step".to_owned())
 }
 
 fn fork(step: impl FnOnce() -> u8) -> Result<Pid, Failure> {
