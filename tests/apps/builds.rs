@@ -24,7 +24,7 @@ fn every_service_is_built_pushed_and_recorded() {
     // The bytes of layers are told by several threads, and how many they are depends on the times in them.
     let lines = text.lines().filter(|line| !line.contains(" bytes) "));
     let lines: Vec<&str> = lines.map(|line| line.split_once(" down, ").map_or(line, |(line, _)| line)).collect();
-    expect_test::expect![[r#"
+    expect_test::expect![[r"
         Packaging source... OK
         Uploading source... OK
         Starting build... OK
@@ -54,7 +54,7 @@ fn every_service_is_built_pushed_and_recorded() {
         #10 DONE 0.0
         2 steps run, 0 cached, 0.0 MB
         Build:   BXXXXXXXXXX
-        Release: RXXXXXXXXXX"#]]
+        Release: RXXXXXXXXXX"]]
     .assert_eq(&lines.join("\n"));
 
     let build = app.newest();
