@@ -63,7 +63,7 @@ impl Whole {
     /// Notes how everything is, before a step changes it.
     pub fn observe(&mut self) -> Result<(), Error> {
         let states = self.states.take().map_or_else(|| States::read(self.path()), Ok)?;
-        states.settle();
+        states.settle(self.path())?;
         self.states = Some(states);
         Ok(())
     }
@@ -72,7 +72,7 @@ impl Whole {
     /// left it there, and notes how everything is now.
     pub fn changes(&mut self, upper: &Path) -> Result<(), Error> {
         let before = self.states.take().unwrap_or_default();
-        let (changes, after) = changes::find(self.path(), &before)?;
+        let (changes, after) = changes::find(self.path(), before)?;
         changes::copy(self.path(), &changes, TreeWriter::new(upper, self.active.flavour())?)?;
         self.states = Some(after);
         Ok(())

@@ -53,7 +53,13 @@ impl Checks {
         if list.trim() == "all" {
             return Checks::All;
         }
-        Checks::Only(list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect())
+        let mut names = BTreeSet::new();
+        for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            if !names.contains(name) {
+                names.insert(name.to_owned());
+            }
+        }
+        Checks::Only(names)
     }
 }
 

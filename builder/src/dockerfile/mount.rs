@@ -11,6 +11,9 @@ use super::error::quoted;
 use super::expand::{self, ExpandError};
 use super::instruction::{Mount, MountKind, Sharing};
 
+/// The most options of a mount: ten times what there are.
+const MOST_OPTIONS: usize = 200;
+
 /// The options of one `--mount=` as written: every value but `from=` may use variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountOptions {
@@ -24,6 +27,8 @@ pub struct MountOptions {
 pub enum MountError {
     #[error("a quoted field does not end where its quote does")]
     Csv,
+    #[error("it has more than {MOST_OPTIONS} options")]
+    TooMany,
     #[error("unknown option `{key}`")]
     UnknownKey { key: String },
     #[error("the option `{key}` has no value")]
@@ -124,6 +129,9 @@ pub(super) fn known_names(error: &MountError) -> (&str, Vec<&'static str>) {
 impl MountOptions {
     /// Reads the value of the flag, and checks all that stands there without variables.
     pub(super) fn parse(text: &str, escape: char) -> Result<Self, MountError> {
+        if text.split(',').count() > MOST_OPTIONS {
+            return Err(MountError::TooMany);
+        }
         let fields = csv_fields(text).ok_or(MountError::Csv)?;
         let options = fields.iter().map(|field| option(field)).collect::<Result<Vec<_>, _>>()?;
         let options = MountOptions { text: text.to_owned(), options };

@@ -186,7 +186,8 @@ pub(crate) fn member(name: &str, size: u64) -> io::Result<tar::Header> {
     Ok(header)
 }
 
-/// Gives `write` the destination: standard output, or a file that appears whole or not at all.
+/// Gives `write` the destination: standard output, a device or pipe that is there, or a file that appears whole or not at
+/// all.
 pub(super) fn with_writer(
     destination: &Destination,
     write: impl FnOnce(&mut dyn Write) -> Result<(), ExportError>,
@@ -196,6 +197,13 @@ pub(super) fn with_writer(
         Destination::File(path) => path,
     };
     let failed = |source| ExportError::Write { path: path.clone(), source };
+    // Renamed over `/dev/null`, a file would take its place for every other program.
+    if fs_err::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        let mut out =
+            io::BufWriter::with_capacity(1 << 20, fs_err::OpenOptions::new().write(true).open(path).map_err(failed)?);
+        write(&mut out)?;
+        return out.flush().map_err(failed);
+    }
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
     file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(failed)?;
@@ -211,5 +219,27 @@ pub(super) fn shown(destination: &Destination) -> PathBuf {
     match destination {
         Destination::File(path) => path.clone(),
         Destination::Stdout => PathBuf::from("standard output"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_file_is_written_and_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pipe");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let reader = std::thread::spawn({
+            let path = path.clone();
+            move || fs_err::read(path).unwrap()
+        });
+        let written = with_writer(&Destination::File(path.clone()), |out| {
+            out.write_all(b"bytes").map_err(|source| ExportError::Write { path: "pipe".into(), source })
+        });
+        written.unwrap();
+        assert!(!fs_err::metadata(&path).unwrap().is_file());
+        assert_eq!(reader.join().unwrap(), b"bytes");
     }
 }

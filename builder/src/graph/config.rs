@@ -174,15 +174,6 @@ impl RunConfig {
     pub fn env_pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.env.iter().map(|entry| entry.split_once('=').unwrap_or((entry, "")))
     }
-
-    /// Sets a variable in its place, or appends it.
-    pub fn set_env(&mut self, name: &str, value: &str) {
-        let entry = format!("{name}={value}");
-        match self.env.iter_mut().find(|e| e.split_once('=').map_or(e.as_str(), |(n, _)| n) == name) {
-            Some(place) => *place = entry,
-            None => self.env.push(entry),
-        }
-    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

@@ -27,6 +27,15 @@ pub enum Problem {
         /// Why.
         source: ExpandError,
     },
+    /// Variables or lists that grow with every instruction.
+    #[error(
+        "the variables, the history and the steps of this Dockerfile come to more than {mebibytes} MiB: something grows \
+         with every instruction; make it shorter"
+    )]
+    TooMuch {
+        /// The limit.
+        mebibytes: usize,
+    },
     /// `FROM` whose name expands to nothing.
     #[error("`FROM {0}` names no image: `{0}` is empty here; give its ARG a default or pass --build-arg", quoted(.word))]
     EmptyBase {

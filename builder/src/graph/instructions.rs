@@ -15,6 +15,9 @@ use crate::graph::references::StepNetwork;
 use crate::graph::scope::PROXY_ARGS;
 use crate::graph::{MkdirOp, Op, Problem, RunOp, Script};
 
+/// What a port counts, in bytes: its text in the config and in the history.
+const PORT: usize = 64;
+
 /// Whether an instruction adds a layer to the image.
 pub(super) fn makes_layer(command: &Command) -> bool {
     matches!(command, Command::Run(_) | Command::Copy(_) | Command::Add(_) | Command::Workdir(_))
@@ -51,9 +54,7 @@ impl Lowering<'_> {
             if self.selection.request.secret_args.contains(name) {
                 texts.push(name.clone());
                 state.scope.hide(name);
-                if !state.args.contains(name) {
-                    state.args.push(name.clone());
-                }
+                state.args.insert(name.clone());
                 continue;
             }
             let default = default.as_ref().map(|word| state.scope.expand(word)).transpose()?;
@@ -65,9 +66,7 @@ impl Lowering<'_> {
                 state.scope.set(name, &value);
             }
             // A proxy that has an ARG of its own is one like others (Dockerfile reference, "Predefined ARGs").
-            if !state.args.contains(name) {
-                state.args.push(name.clone());
-            }
+            state.args.insert(name.clone());
         }
         state.config_history(format!("ARG {}", texts.join(" ")));
         Ok(())
@@ -83,7 +82,9 @@ impl Lowering<'_> {
         let Mounts { ops: mounts, from, agent } = self.mounts(state, &run.mounts, instruction.span)?;
         let (argv, script) = command(state, run);
         let text = history_of_run(state, &argv);
-        let mut env = state.scope.variables().to_vec();
+        state.scope.spend()?;
+        let variables = state.scope.variables();
+        let mut env: Vec<(String, String)> = variables.map(|(name, value)| (name.into(), value.into())).collect();
         env.extend(agent.filter(|(name, _)| state.scope.get(name).is_none()));
         let op = RunOp {
             argv,
@@ -176,7 +177,7 @@ fn env(state: &mut StageState, pairs: &[(Word, Word)]) -> Result<(), Problem> {
     let pairs = expand_pairs(state, pairs)?;
     for (name, value) in &pairs {
         state.scope.set(name, value);
-        state.config.config.set_env(name, value);
+        state.env.insert(name.clone(), format!("{name}={value}"));
     }
     state.config_history(format!("ENV {}", join_pairs(&pairs)));
     Ok(())
@@ -204,6 +205,7 @@ fn expose(state: &mut StageState, words: &[Word]) -> Result<(), Problem> {
     for word in words {
         for text in state.scope.expand_words(word)? {
             let range = Ports::parse(&text).map_err(|source| Problem::Port { text: text.clone(), source })?;
+            state.scope.budget().spend(usize::from(range.last - range.first) * PORT)?;
             ports.extend((range.first..=range.last).map(|port| format!("{port}/{}", range.protocol)));
         }
     }

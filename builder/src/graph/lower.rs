@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use indexmap::{IndexMap, IndexSet};
+
 use crate::dockerfile::parse_trigger;
 use crate::dockerfile::{Instruction, Span};
 use crate::graph::config::{DEFAULT_PATH, History, ImageConfig};
@@ -38,7 +40,9 @@ pub(super) struct StageState {
     /// The variables in scope: the image's ENV, then ARG and ENV of this stage and those below it, in order.
     pub(super) scope: Scope,
     /// The ARGs declared in this stage and those below it, for the history.
-    pub(super) args: Vec<String>,
+    pub(super) args: IndexSet<String>,
+    /// The entries of the config's `Env` by the names of their variables; they are in the config when the stage ends.
+    pub(super) env: IndexMap<String, String>,
     /// Whether this stage has set CMD: an ENTRYPOINT then keeps it.
     pub(super) cmd_set: bool,
     /// The stage's platform.
@@ -93,25 +97,36 @@ impl<'a> Lowering<'a> {
             Base::Image(image) => self.source(image, stage.span, format!("[{name} 1/{steps}] {}", stage.original)),
             Base::Context(files) => self.context(files, stage.span, format!("[{name} 1/{steps}] {}", stage.original)),
         };
+        let env = config.config.env.iter().map(|entry| {
+            let name = entry.split_once('=').map_or(entry.as_str(), |(name, _)| name);
+            (name.to_owned(), entry.clone())
+        });
+        let env = env.collect();
         let (scope, args) = match base {
             // What a stage declares is declared in those that are built on it (Dockerfile reference, "Scope").
             Base::Stage(earlier) => (self.stages[earlier].scope.clone(), self.stages[earlier].args.clone()),
-            Base::Scratch | Base::Image(_) | Base::Context(_) => (self.scope(&config), Vec::new()),
+            Base::Scratch | Base::Image(_) | Base::Context(_) => (self.scope(&config), IndexSet::new()),
         };
         let mut lowered =
-            StageState { tip, config, scope, args, cmd_set: false, platform, index, name, step: 1, steps };
+            StageState { tip, config, scope, args, env, cmd_set: false, platform, index, name, step: 1, steps };
+        let begun = lowered.scope.spend().and_then(|()| lowered.spend_history(0));
+        begun.map_err(|problem| problem.at(stage.span))?;
         if matches!(base, Base::Context(_)) {
             lowered.layer_history(&stage.original);
         }
         for instruction in instructions() {
-            self.instruction(&mut lowered, instruction).map_err(|problem| problem.at(instruction.span))?;
+            let known = lowered.config.history.len();
+            let done = self.instruction(&mut lowered, instruction).and_then(|()| lowered.spend_history(known));
+            done.map_err(|problem| problem.at(instruction.span))?;
         }
+        lowered.config.config.env = lowered.env.values().cloned().collect();
         Ok(lowered)
     }
 
     /// The variables that a stage on an image begins with: those of the image, and a search path.
     fn scope(&self, config: &ImageConfig) -> Scope {
-        let mut scope = Scope::new(self.selection.dockerfile.escape);
+        let budget = self.selection.globals.budget().clone();
+        let mut scope = Scope::new(self.selection.dockerfile.escape, budget);
         for (name, value) in config.config.env_pairs() {
             scope.set(name, value);
         }
@@ -188,6 +203,12 @@ impl<'a> Lowering<'a> {
 }
 
 impl StageState {
+    /// Counts what was added to the history behind its first `known` entries.
+    fn spend_history(&self, known: usize) -> Result<(), Problem> {
+        let entries = &self.config.history[known..];
+        self.scope.budget().spend(entries.iter().map(|entry| entry.created_by.len() + size_of::<History>()).sum())
+    }
+
     /// Notes an instruction that made a layer.
     pub(super) fn layer_history(&mut self, text: &str) {
         self.history(format!("{text} # buildkit"), false);

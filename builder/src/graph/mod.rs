@@ -3,6 +3,7 @@
 //! Pure: [`references`] says which images a target needs, [`lower()`] turns the AST and the pinned images into a
 //! [`Graph`]. Nothing here touches a disk or a network.
 
+mod budget;
 pub mod chmod;
 pub mod config;
 mod files;

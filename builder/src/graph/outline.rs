@@ -1,6 +1,6 @@
 //! What a Dockerfile has to offer (`--call=targets`) and what a target may be given (`--call=outline`). Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::dockerfile::{Command, Dockerfile, Instruction, Span};
@@ -93,10 +93,11 @@ impl Outline {
             agents: Vec::new(),
             caches: Vec::new(),
         };
-        outline.declared(&selection.dockerfile.global_args, |name| selection.globals.get(name));
+        let mut places = HashMap::new();
+        outline.declared(&mut places, &selection.dockerfile.global_args, |name| selection.globals.get(name));
         for (&index, stage) in &lowering.stages {
             let instructions = selection.instructions(&selection.dockerfile.stages[index]);
-            outline.declared(instructions, |name| stage.scope.get(name));
+            outline.declared(&mut places, instructions, |name| stage.scope.get(name));
         }
         for vertex in &lowering.vertices {
             let Op::Run(run) = &vertex.op else { continue };
@@ -105,12 +106,19 @@ impl Outline {
         Ok(outline)
     }
 
-    fn declared<'v>(&mut self, instructions: &[Instruction], value: impl Fn(&str) -> Option<&'v str>) {
+    /// Adds what instructions declare; `places` are those of the args by their names.
+    fn declared<'v, 'i>(
+        &mut self,
+        places: &mut HashMap<&'i str, usize>,
+        instructions: &'i [Instruction],
+        value: impl Fn(&str) -> Option<&'v str>,
+    ) {
         for instruction in instructions {
             let Command::Arg(declarations) = &instruction.command else { continue };
             for declared in declarations {
-                let known = self.args.iter_mut().find(|arg| arg.name == declared.name);
-                if let Some(known) = known {
+                let next = self.args.len();
+                let place = *places.entry(&declared.name).or_insert(next);
+                if let Some(known) = self.args.get_mut(place) {
                     known.description = known.description.take().or_else(|| declared.description.clone());
                     continue;
                 }

@@ -1,9 +1,10 @@
 //! Which stages a target needs and which images they start from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::dockerfile::{Command, Dockerfile, Instruction, MountOptions, Span, Stage, parse_trigger, suggest};
+use crate::graph::budget::Budget;
 use crate::graph::frontend_args;
 use crate::graph::named::{LayoutName, NamedContext, canonical};
 use crate::graph::platform::Platform;
@@ -80,6 +81,8 @@ pub struct Selection<'a> {
     pub bases: BTreeMap<usize, Base>,
     /// The target's index.
     pub target: usize,
+    /// The stages of each name, in order.
+    names: HashMap<&'a str, Vec<usize>>,
     /// The images needed, each with the lines of the first instruction that names it.
     pub images: BTreeMap<ImageName, Span>,
     /// The named contexts needed that are files.
@@ -104,6 +107,7 @@ pub fn select<'a>(
         globals,
         bases: BTreeMap::new(),
         target,
+        names: names(&dockerfile.stages),
         images: BTreeMap::new(),
         contexts: BTreeSet::new(),
     };
@@ -174,7 +178,7 @@ impl Selection<'_> {
         if let Some(context) = self.named(&name, &platform).map_err(at)? {
             return Ok(context);
         }
-        if let Some(earlier) = stage_named(&self.dockerfile.stages[..index], &name) {
+        if let Some(earlier) = self.stage_before(index, &name) {
             return Ok(Base::Stage(earlier));
         }
         image(&name, &platform).map(Base::Image).map_err(at)
@@ -215,6 +219,12 @@ impl Selection<'_> {
         if text.is_empty() { Ok(self.request.platform.clone()) } else { Ok(text.parse()?) }
     }
 
+    /// The last stage before stage `index` that is called `name`; names are case-insensitive.
+    fn stage_before(&self, index: usize, name: &str) -> Option<usize> {
+        let stages = self.names.get(name.to_ascii_lowercase().as_str())?;
+        stages[..stages.partition_point(|stage| *stage < index)].last().copied()
+    }
+
     /// What `--from=word` in stage `index` means: an earlier stage by name or number, else an image.
     pub fn from(&self, index: usize, word: &str) -> Result<Base, Problem> {
         if word.contains('$') {
@@ -227,12 +237,11 @@ impl Selection<'_> {
         if let Some(context) = self.named(word, &self.request.platform)? {
             return Ok(context);
         }
-        let stages = &self.dockerfile.stages;
-        let number = word.parse::<usize>().ok().filter(|n| *n < stages.len());
-        if let Some(earlier) = number.filter(|n| *n < index).or_else(|| stage_named(&stages[..index], word)) {
+        let number = word.parse::<usize>().ok().filter(|n| *n < self.dockerfile.stages.len());
+        if let Some(earlier) = number.filter(|n| *n < index).or_else(|| self.stage_before(index, word)) {
             return Ok(Base::Stage(earlier));
         }
-        if number.is_some() || stage_named(&stages[index..], word).is_some() {
+        if number.is_some() || self.stage_before(self.dockerfile.stages.len(), word).is_some() {
             return Err(Problem::NotEarlier { name: word.into() });
         }
         if word == "scratch" { Ok(Base::Scratch) } else { image(word, &self.request.platform).map(Base::Image) }
@@ -252,7 +261,7 @@ pub fn stage_meant(dockerfile: &Dockerfile, span: Span) -> Option<String> {
     };
     let above: Vec<&str> = stages[..index].iter().filter_map(|stage| stage.name.as_deref()).collect();
     words.into_iter().find_map(|word| {
-        if stage_named(&stages[index + 1..], word).is_some() {
+        if last_named(&stages[index + 1..], word).is_some() {
             return Some(format!("the stage `{word}` stands below: a stage builds only on those above it"));
         }
         let meant = suggest::nearest(word, &above).filter(|name| !name.eq_ignore_ascii_case(word));
@@ -260,10 +269,21 @@ pub fn stage_meant(dockerfile: &Dockerfile, span: Span) -> Option<String> {
     })
 }
 
-/// The last of `stages` that is called `name`; names are case-insensitive.
-fn stage_named(stages: &[Stage], name: &str) -> Option<usize> {
+/// The last stage that is called `name`; names are case-insensitive.
+fn last_named(stages: &[Stage], name: &str) -> Option<usize> {
     let name = name.to_ascii_lowercase();
     stages.iter().rposition(|stage| stage.name.as_ref() == Some(&name))
+}
+
+/// The stages of each name, in order.
+fn names(stages: &[Stage]) -> HashMap<&str, Vec<usize>> {
+    let mut names: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (index, stage) in stages.iter().enumerate() {
+        if let Some(name) = &stage.name {
+            names.entry(name).or_default().push(index);
+        }
+    }
+    names
 }
 
 fn image(name: &str, platform: &Platform) -> Result<ImageName, Problem> {
@@ -274,23 +294,21 @@ fn image(name: &str, platform: &Platform) -> Result<ImageName, Problem> {
 fn target(dockerfile: &Dockerfile, request: &Request) -> Result<usize, GraphError> {
     let last = dockerfile.stages.len() - 1;
     let Some(name) = &request.target else { return Ok(last) };
-    stage_named(&dockerfile.stages, name).or_else(|| name.parse().ok().filter(|&index| index <= last)).ok_or_else(
-        || {
-            let known: Vec<String> = dockerfile
-                .stages
-                .iter()
-                .enumerate()
-                .map(|(index, stage)| format!("`{}`", stage.name.clone().unwrap_or_else(|| index.to_string())))
-                .collect();
-            Problem::UnknownTarget { name: name.clone(), known: known.join(", ") }.at(dockerfile.stages[last].span)
-        },
-    )
+    last_named(&dockerfile.stages, name).or_else(|| name.parse().ok().filter(|&index| index <= last)).ok_or_else(|| {
+        let known: Vec<String> = dockerfile
+            .stages
+            .iter()
+            .enumerate()
+            .map(|(index, stage)| format!("`{}`", stage.name.clone().unwrap_or_else(|| index.to_string())))
+            .collect();
+        Problem::UnknownTarget { name: name.clone(), known: known.join(", ") }.at(dockerfile.stages[last].span)
+    })
 }
 
 /// The global scope: platform arguments first, then the `ARG`s before the first `FROM`, each as `--build-arg` says or
 /// by its default.
 fn globals(dockerfile: &Dockerfile, request: &Request) -> Result<Scope, GraphError> {
-    let mut scope = Scope::new(dockerfile.escape);
+    let mut scope = Scope::new(dockerfile.escape, Budget::default());
     for (name, value) in platform_args(&request.platform, &Platform::host()) {
         scope.set(&name, &value);
     }

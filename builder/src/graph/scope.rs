@@ -3,9 +3,12 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
+use indexmap::IndexMap;
+
 use crate::dockerfile::Word;
 use crate::dockerfile::expand::{self, ExpandError};
 use crate::graph::Problem;
+use crate::graph::budget::Budget;
 use crate::graph::platform::Platform;
 
 /// Predefined proxy arguments, each by its two names: a RUN sees them without an ARG; they are in no history and no
@@ -21,35 +24,47 @@ pub const PROXY_ARGS: [[&str; 2]; 5] = [
 /// Variables in the order of their first declaration; a later declaration replaces the value in place.
 #[derive(Debug, Clone)]
 pub struct Scope {
-    variables: Vec<(String, String)>,
+    variables: IndexMap<String, String>,
     /// Variables whose values are not known here and must get nowhere: they are no [`Scope::variables`].
     secrets: BTreeSet<String>,
     escape: char,
+    budget: Budget,
 }
 
 impl Scope {
-    /// An empty scope; `escape` is the file's `# escape=`.
-    pub fn new(escape: char) -> Self {
-        Self { variables: Vec::new(), secrets: BTreeSet::new(), escape }
+    /// An empty scope of a file; `escape` is its `# escape=`.
+    pub(super) fn new(escape: char, budget: Budget) -> Self {
+        Self { variables: IndexMap::new(), secrets: BTreeSet::new(), escape, budget }
+    }
+
+    /// Counts all variables: they are copied.
+    pub(super) fn spend(&self) -> Result<(), Problem> {
+        let bytes = |(name, value): (&String, &String)| name.len() + value.len() + size_of::<[String; 2]>();
+        self.budget.spend(self.variables.iter().map(bytes).sum())
+    }
+
+    /// What counts the texts of the file.
+    pub(super) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// The value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.variables.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.variables.get(name).map(String::as_str)
     }
 
     /// Declares or replaces a variable.
     pub fn set(&mut self, name: &str, value: &str) {
         self.secrets.remove(name);
-        match self.variables.iter_mut().find(|(n, _)| n == name) {
-            Some((_, place)) => value.clone_into(place),
-            None => self.variables.push((name.to_owned(), value.to_owned())),
+        match self.variables.get_mut(name) {
+            Some(place) => value.clone_into(place),
+            None => _ = self.variables.insert(name.to_owned(), value.to_owned()),
         }
     }
 
     /// Declares a variable whose value is a secret.
     pub fn hide(&mut self, name: &str) {
-        self.variables.retain(|(known, _)| known != name);
+        self.variables.shift_remove(name);
         self.secrets.insert(name.to_owned());
     }
 
@@ -86,14 +101,16 @@ impl Scope {
     }
 
     /// The variables, in order.
-    pub fn variables(&self) -> &[(String, String)] {
-        &self.variables
+    pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// Expands a word to one string.
     pub fn expand(&self, word: &Word) -> Result<String, Problem> {
-        self.expanding(|lookup| expand::expand(&word.0, self.escape, lookup))
-            .map_err(|source| Problem::Expand { word: word.0.clone(), source })
+        let expanded = self.expanding(|lookup| expand::expand(&word.0, self.escape, lookup));
+        let expanded = expanded.map_err(|source| Problem::Expand { word: word.0.clone(), source })?;
+        self.budget.spend(expanded.len())?;
+        Ok(expanded)
     }
 
     /// Expands a part of an instruction that is no word of its own.
@@ -104,13 +121,17 @@ impl Scope {
     /// Expands the body of a heredoc that becomes a file.
     pub fn expand_heredoc(&self, body: &str) -> Result<String, Problem> {
         let expanded = self.expanding(|lookup| expand::expand_body(body, lookup));
-        expanded.map(|expanded| expanded.text).map_err(|source| Problem::Expand { word: "the heredoc".into(), source })
+        let expanded = expanded.map_err(|source| Problem::Expand { word: "the heredoc".into(), source })?;
+        self.budget.spend(expanded.text.len())?;
+        Ok(expanded.text)
     }
 
     /// Expands a word that may become several (`EXPOSE $PORTS`).
     pub fn expand_words(&self, word: &Word) -> Result<Vec<String>, Problem> {
-        self.expanding(|lookup| expand::expand_words(&word.0, self.escape, lookup))
-            .map_err(|source| Problem::Expand { word: word.0.clone(), source })
+        let expanded = self.expanding(|lookup| expand::expand_words(&word.0, self.escape, lookup));
+        let expanded = expanded.map_err(|source| Problem::Expand { word: word.0.clone(), source })?;
+        self.budget.spend(expanded.iter().map(String::len).sum())?;
+        Ok(expanded)
     }
 }
 

@@ -311,3 +311,37 @@ fn an_outline_has_what_the_target_needs() {
     let none = |name: &str| (name.to_owned(), None, false);
     assert_eq!(names, [none("tools"), none("unused"), ("app".into(), Some("is built".into()), true)]);
 }
+
+#[test]
+fn what_is_made_of_few_lines_has_a_limit() {
+    let growing = [
+        "ENV a=x$a\n".repeat(100_000),
+        "WORKDIR a\n".repeat(100_000),
+        "EXPOSE 1-65535\n".repeat(1000),
+        format!("EXPOSE{}\n", " 1-65535".repeat(10_000)),
+        format!("ARG a={}\nENV{}\n", "x".repeat(50_000), " b=$a".repeat(1000)),
+        format!("ARG a={}\nCOPY{} /\n", "x".repeat(50_000), " $a".repeat(1000)),
+        format!("ENV a={}\n{}", "x".repeat(50_000), "RUN true\n".repeat(1000)),
+        format!("ENV a={}\n{}", "x".repeat(50_000), "FROM b as b\n".repeat(1000)),
+    ];
+    for text in growing {
+        let text = format!("FROM scratch AS b\n{text}");
+        let error = lowered(&text, &request(&[])).unwrap_err();
+        assert!(matches!(error.problem, Problem::TooMuch { .. }), "{text:.80}: {error}");
+    }
+}
+
+#[test]
+fn as_many_instructions_as_there_may_be_are_lowered() {
+    let many = |line: &dyn Fn(u32) -> String| (0..100_000).map(line).collect::<String>();
+    let files = [
+        many(&|number| format!("ENV k{number}=v\n")),
+        many(&|number| format!("ARG k{number}=v\n")),
+        many(&|number| format!("FROM b AS s{number}\nCOPY --from=b / /\n")),
+    ];
+    for text in files {
+        lowered(&format!("FROM scratch AS b\n{text}"), &request(&[])).unwrap();
+    }
+    lowered(&many(&|number| format!("ARG k{number}=v\n")).replace("k0=v\n", "k0=v\nFROM scratch\n"), &request(&[]))
+        .unwrap();
+}

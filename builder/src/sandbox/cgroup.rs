@@ -2,7 +2,7 @@
 //!
 //! Only version 2 knows of subtrees that are given to somebody (cgroups(7), "Delegation"). rbuild makes the groups of steps
 //! below the one that it was started in. That may hold groups or processes, not both, so rbuild moves into a leaf of its
-//! own first where it has to; which works unless others are in its group.
+//! own first, unless it is in the root; which is enough unless others are in its group.
 //!
 //! ```text
 //! <own>/rbuild-<pid>       rbuild, if it had to move
@@ -71,29 +71,30 @@ impl Groups {
         let handed = list("cgroup.subtree_control")?;
         let wanted: Vec<&str> =
             controllers.iter().copied().filter(|name| !handed.iter().any(|handed| handed == name)).collect();
+        let signed = |sign: &str| wanted.iter().flat_map(|name| [sign, name, " "]).collect::<String>();
+        let action = |own: &Path| format!("hand limits down from `{}`", own.display());
         let mut groups = Self { own, leaf: None, next: AtomicU32::new(0) };
+        groups.make_room(signed("-")).attempt(|| action(&groups.own))?;
         if !wanted.is_empty() {
-            groups.hand_down(&wanted)?;
+            let handed = write(&groups.own.join("cgroup.subtree_control"), &signed("+"));
+            handed.attempt(|| action(&groups.own))?;
         }
         Ok(groups)
     }
 
-    fn hand_down(&mut self, controllers: &[&str]) -> Result<(), Failure> {
-        let signed = |sign: &str| controllers.iter().flat_map(|name| [sign, name, " "]).collect::<String>();
-        let control = self.own.join("cgroup.subtree_control");
-        let hand_down = || write(&control, &signed("+"));
-        let action = || format!("hand limits down from `{}`", self.own.display());
-        match hand_down() {
-            // Somebody is in the group; perhaps rbuild alone.
-            Err(error) if error.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {}
-            result => return result.attempt(action),
+    /// Moves rbuild into a leaf, unless this is the root, the only group that may hold both. The kernel itself does not
+    /// see to that where only processors are limited: then it lets groups be made that take no process.
+    fn make_room(&mut self, undo: String) -> io::Result<()> {
+        if !self.own.join("cgroup.type").exists() {
+            return Ok(());
         }
         let pid = std::process::id();
         let leaf = self.own.join(format!("{PREFIX}{pid}"));
-        fs_err::create_dir(&leaf).attempt(action)?;
+        fs_err::create_dir(&leaf)?;
         let moved = write(&leaf.join("cgroup.procs"), &pid.to_string());
-        self.leaf = Some((leaf, signed("-"))); // also undoes what was half done
-        moved.and_then(|()| hand_down()).attempt(action)
+        self.leaf = Some((leaf, undo)); // also undoes what was half done
+        moved?;
+        if fs_err::read_to_string(self.own.join("cgroup.procs"))?.is_empty() { Ok(()) } else { Err(Errno::BUSY.into()) }
     }
 
     /// Makes the group of a step.
@@ -189,6 +190,7 @@ fn own_group(cgroup: &str, mountinfo: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::probe::in_child;
     use super::*;
 
     const MOUNTS: &str = "24 1 0:22 / /sys rw - sysfs sysfs rw\n\
@@ -224,6 +226,50 @@ mod tests {
         assert!(groups.leaf.is_none());
         let failure = Groups::below(group("pids\n", "").path().to_owned(), &["memory"]).unwrap_err();
         assert!(failure.action.starts_with("use the controller `memory` in "), "{failure:?}");
+    }
+
+    /// Makes a group of the kernel, in which `test` runs in a process of its own.
+    fn in_group(test: impl FnOnce(&Path) -> Result<(), Failure>) {
+        let read = |path: &str| fs_err::read_to_string(path).unwrap();
+        let own = own_group(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
+        let Some(own) = own.filter(|_| nix::unistd::Uid::effective().is_root()) else {
+            return; // a plain user makes no group, and a machine without version 2 has none
+        };
+        let group = own.join(format!("test-of-rbuild-{:?}", std::thread::current().id()));
+        fs_err::create_dir(&group).unwrap();
+        let result = in_child(|| enter(&group).and_then(|()| test(&group)));
+        fs_err::remove_dir(&group).unwrap();
+        result.unwrap();
+    }
+
+    fn members(group: &Path) -> String {
+        fs_err::read_to_string(group.join("cgroup.procs")).unwrap()
+    }
+
+    #[test]
+    fn rbuild_makes_room_for_groups_and_returns() {
+        in_group(|group| {
+            let groups = Groups::below(group.to_owned(), &[])?;
+            assert_eq!(members(group), "");
+            let step = groups.make(&Settings::default())?;
+            write(&step.path().join("cgroup.procs"), "0").attempt(|| "enter the group of a step".to_owned())?;
+            enter(group)?;
+            drop((step, groups));
+            assert_eq!(members(group), format!("{}\n", std::process::id()));
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn others_in_the_group_are_in_the_way() {
+        in_group(|group| {
+            let other = std::process::Command::new("sleep").arg("60").spawn();
+            let mut other = other.attempt(|| "start another".to_owned())?;
+            let errno = Groups::below(group.to_owned(), &[]).err().and_then(|failure| failure.errno);
+            other.kill().and_then(|()| other.wait()).attempt(|| "end the other".to_owned())?;
+            assert_eq!(errno, Some(Errno::BUSY.raw_os_error()));
+            enter(group.parent().expect("a group is in another"))
+        });
     }
 
     #[test]

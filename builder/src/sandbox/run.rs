@@ -91,11 +91,23 @@ pub(super) fn run(
         return Err(SandboxError::Cancelled);
     }
     let report = watched.map_err(|source| SandboxError::Watch { action: "read the output", source })?;
-    let status = running.end();
     if let Some(after) = spec.settings.timeout.filter(|_| running.timed_out) {
+        running.end();
         return Err(SandboxError::TimedOut { after });
     }
-    let (code, made) = verdict(&report, status)?;
+    let Some((code, made)) = verdict(&report)? else {
+        let status = running.end();
+        let status = status.map_or_else(|| "it could not be waited for".to_owned(), |status| status.to_string());
+        return Err(SandboxError::InitDied { status });
+    };
+    match running.init.take() {
+        // A group cannot be removed before its last process is gone.
+        Some(init) if spec.group.is_none() => zygote.see_off(init),
+        init => {
+            running.init = init;
+            running.end();
+        }
+    }
     let upper = spec.upper.as_ref();
     if !made.stubs.is_empty() {
         stubs::remove(upper, &made, &stubs::look(upper, &made)?)?;
@@ -103,8 +115,8 @@ pub(super) fn run(
     Ok(ExitStatus { code, out_of_memory: code != 0 && settings::memory_kills() > kills })
 }
 
-/// What the report says: the first failure, or else how the step ended.
-fn verdict(report: &[u8], status: Option<std::process::ExitStatus>) -> Result<(i32, Made), SandboxError> {
+/// What the report says: the first failure, or else how the step ended; nothing when the init could not say it.
+fn verdict(report: &[u8]) -> Result<Option<(i32, Made)>, SandboxError> {
     let mut ended = None;
     for line in report.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
         match serde_json::from_slice(line) {
@@ -113,8 +125,7 @@ fn verdict(report: &[u8], status: Option<std::process::ExitStatus>) -> Result<(i
             Err(source) => return Err(SandboxError::Watch { action: "read the report", source: source.into() }),
         }
     }
-    let status = || status.map_or_else(|| "it could not be waited for".to_owned(), |status| status.to_string());
-    ended.ok_or_else(|| SandboxError::InitDied { status: status() })
+    Ok(ended)
 }
 
 /// A spawned init. Dropping it ends it, and with it everything of the step.
@@ -175,6 +186,7 @@ impl Running {
             stdin: stdin.map(OwnedFd::from),
         };
         let begin = |source| SandboxError::Watch { action: "begin the init", source };
+        zygote.wait_for_leaving();
         zygote.send(&order).map_err(begin)?;
         drop(order); // or the outputs and the channel would never end
         let init = first_word(&mut channel).map_err(begin)?;

@@ -1,6 +1,7 @@
 //! What every step of a build has that its Dockerfile does not say: names of hosts, limits, the size of `/dev/shm`, a
 //! time. Nothing of it is in a key of the cache.
 
+use std::io::Read;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -9,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::error::SandboxError;
 use super::spec::{Attempt, Failure};
+
+/// More bytes than `/proc/vmstat` has.
+const VMSTAT: usize = 16 << 10;
 
 /// The settings of all steps.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,7 +145,9 @@ pub(super) fn limit(settings: &Settings) -> Result<(), Failure> {
 /// How many processes the kernel has killed for want of memory since the machine started; none where it does not say
 /// (`/proc/vmstat`, Linux 4.13).
 pub(super) fn memory_kills() -> Option<u64> {
-    let text = fs_err::read_to_string("/proc/vmstat").ok()?;
+    // The kernel counts anew for every read: some large ones are quicker than many small ones.
+    let mut text = String::with_capacity(VMSTAT);
+    fs_err::File::open("/proc/vmstat").ok()?.read_to_string(&mut text).ok()?;
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok())
 }
 

@@ -20,6 +20,7 @@ pub(super) const INIT: &str = "rbuild-init";
 /// Everything that the init must know. The bytes of standard input come on a descriptor of their own.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Spec {
+    #[serde(with = "texts")]
     pub(super) lowers: Vec<OsString>,
     pub(super) upper: OsString,
     pub(super) work: OsString,
@@ -65,6 +66,37 @@ pub(super) enum ExtraMount {
     Tmpfs { target: OsString, size: Option<u64>, readonly: bool },
     Layers { lowers: Vec<OsString>, writes: Option<[OsString; 2]>, source: OsString, target: OsString },
     File { content: Content, target: OsString, mode: u32, uid: u32, gid: u32 },
+}
+
+/// A list of paths, of which there may be hundreds, as texts: serde writes an `OsString` as a list of numbers.
+mod texts {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Text<S> {
+        Utf8(S),
+        Other(Vec<u8>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(list: &[OsString], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(list.iter().map(|text| match text.to_str() {
+            Some(text) => Text::Utf8(text),
+            None => Text::Other(text.as_encoded_bytes().to_vec()),
+        }))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<OsString>, D::Error> {
+        let list = Vec::<Text<String>>::deserialize(deserializer)?;
+        let text = |text: Text<String>| match text {
+            Text::Utf8(text) => text.into(),
+            Text::Other(bytes) => OsString::from_vec(bytes),
+        };
+        Ok(list.into_iter().map(text).collect())
+    }
 }
 
 impl Spec {
@@ -255,5 +287,22 @@ pub(super) struct Time {
 impl From<StatxTimestamp> for Time {
     fn from(time: StatxTimestamp) -> Self {
         Self { seconds: time.tv_sec, nanoseconds: time.tv_nsec }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    #[test]
+    fn a_list_of_paths_comes_back_whatever_its_bytes_are() {
+        #[derive(Serialize, Deserialize)]
+        struct List(#[serde(with = "texts")] Vec<OsString>);
+
+        let list: Vec<OsString> = vec!["".into(), "a/\"é\n".into(), OsString::from_vec(vec![0xff, b'a', 0x80])];
+        let text = serde_json::to_string(&List(list.clone())).unwrap();
+        assert_eq!(serde_json::from_str::<List>(&text).unwrap().0, list, "{text}");
     }
 }

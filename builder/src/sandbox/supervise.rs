@@ -1,12 +1,14 @@
 //! Starting the step's process, and answering its calls where root is emulated.
 //!
 //! ```text
-//! process 1 ── fork ──▶ the step: filters itself, sends the listener, gives up capabilities, becomes its user, execve
+//! process 1: filters itself
+//!    │ ─── fork ──▶ the step: filters itself again, sends the listener, gives up capabilities, becomes its user, execve
 //!    │ gives up capabilities                     │
 //!    └ thread "root" ◀── the listener ───────────┘  answers until process 1 ends
 //! ```
 //!
-//! The filter needs `CAP_SYS_ADMIN`, and nothing of the step's is executed before it is in force. A call that is made
+//! Where nothing is to be answered process 1 gives up its capabilities before it forks, and the step has nothing to wait
+//! for. Filters need `CAP_SYS_ADMIN`, and nothing of the step's is executed before they are in force. A call that is made
 //! before the thread listens waits for it.
 
 use std::io::{ErrorKind, Read, Write};
@@ -18,7 +20,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::CapabilitySet;
 
 use super::emulate::{self, Emulation, RootEmulation};
-use super::seccomp::{self, Handler, Listener};
+use super::seccomp::{self, Handler, Listener, Program};
 use super::spec::{Attempt, Failure};
 use super::{capabilities, system};
 
@@ -36,21 +38,34 @@ pub(super) fn start(
     step: impl FnOnce() -> Result<u8, Failure>,
     report: impl FnOnce(Failure) -> u8,
 ) -> Result<Started, Failure> {
+    seccomp::install(&seccomp::default()).attempt(|| "filter the calls of the step".to_owned())?;
+    if let Some((emulation, program)) = emulation.and_then(|kind| Some((kind, emulate::program(kind)?))) {
+        return emulated((emulation, &program), step, report);
+    }
+    capabilities::confine(CapabilitySet::empty())?;
+    fork(|| step().unwrap_or_else(report)).map(Started::alone)
+}
+
+/// Forks a step that filters itself for the emulation of root, and answers its calls where the filter does not.
+fn emulated(
+    (emulation, program): (RootEmulation, &Program),
+    step: impl FnOnce() -> Result<u8, Failure>,
+    report: impl FnOnce(Failure) -> u8,
+) -> Result<Started, Failure> {
     let (ours, theirs) = UnixStream::pair().attempt(|| "make a socket pair".to_owned())?;
     let mut ends = Some((ours, theirs));
-    let pid = system::fork(|| {
+    let pid = fork(|| {
         let begun = ends.take().map_or(Ok(()), |(ours, theirs)| {
             drop(ours);
-            filter(emulation, &theirs)?;
+            filter(emulation, program, &theirs)?;
             // Process 1 has given up what the step may not reach through it.
             (&theirs).read_exact(&mut [0]).attempt(|| "wait for process 1".to_owned())
         });
         begun.and_then(|()| capabilities::confine(CapabilitySet::empty())).and_then(|()| step()).unwrap_or_else(report)
-    })
-    .attempt(|| "fork the step".to_owned())?;
+    })?;
     let Some((ours, theirs)) = ends else { return Ok(Started::alone(pid)) };
     drop(theirs);
-    let answers = emulation == Some(RootEmulation::Full);
+    let answers = emulation == RootEmulation::Full;
     // To read what belongs to programs that let nobody read them. No process of the step has it: none traces this one.
     capabilities::confine(if answers { CapabilitySet::SYS_PTRACE } else { CapabilitySet::empty() })?;
     match (&ours).write_all(&[0]) {
@@ -64,18 +79,18 @@ pub(super) fn start(
     listener.map_or(Ok(Started::alone(pid)), |listener| answer(listener, pid, Emulation::new))
 }
 
-/// Puts this process, which is about to become the step's, under its filters. What one of them refuses none allows.
-fn filter(emulation: Option<RootEmulation>, socket: &UnixStream) -> Result<(), Failure> {
-    seccomp::install(&seccomp::default()).attempt(|| "filter the calls of the step".to_owned())?;
-    let Some((emulation, program)) = emulation.and_then(|kind| Some((kind, emulate::program(kind)?))) else {
-        return Ok(());
-    };
+fn fork(step: impl FnOnce() -> u8) -> Result<Pid, Failure> {
+    system::fork(step).attempt(|| "fork the step".to_owned())
+}
+
+/// Puts this process, which is about to become the step's, under another filter. What one of both refuses none allows.
+fn filter(emulation: RootEmulation, program: &Program, socket: &UnixStream) -> Result<(), Failure> {
     let action = || "filter the calls of the step for the emulation of root".to_owned();
-    if emulation == RootEmulation::Filter {
-        return seccomp::install(&program).attempt(action);
+    if emulation != RootEmulation::Full {
+        return seccomp::install(program).attempt(action);
     }
     emulate::begin().attempt(|| "begin the emulation of root".to_owned())?;
-    let listener = seccomp::install_with_listener(&program).attempt(action)?;
+    let listener = seccomp::install_with_listener(program).attempt(action)?;
     Listener::send(&listener, socket).attempt(|| "send the listener of the step's filter".to_owned())
 }
 

@@ -14,9 +14,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
+use rustix::process::{Pid, WaitOptions, waitpid};
 
 use super::error::SandboxError;
 use super::spec::INIT;
@@ -39,6 +41,8 @@ pub(super) struct Order {
 pub(super) struct Zygote {
     socket: UnixStream,
     child: Child,
+    /// Inits that have nothing left to do but to end.
+    leaving: Mutex<Vec<Pid>>,
 }
 
 impl Zygote {
@@ -55,7 +59,26 @@ impl Zygote {
             .stdout(Stdio::null())
             .spawn()
             .map_err(failed)?;
-        Ok(Self { socket, child })
+        Ok(Self { socket, child, leaving: Mutex::default() })
+    }
+
+    /// Takes an init that is ending, with the namespaces of its step, for which nobody has to wait at once: the kernel
+    /// takes its time to unmount what is mounted there.
+    pub(super) fn see_off(&self, init: Pid) {
+        self.leaving().push(init);
+    }
+
+    /// Waits for the inits that were ending. To be called before a root is mounted: overlayfs warns of a lower directory
+    /// that is still the upper one of another mount.
+    pub(super) fn wait_for_leaving(&self) {
+        for init in std::mem::take(&mut *self.leaving()) {
+            let waited = rustix::io::retry_on_intr(|| waitpid(Some(init), WaitOptions::empty()));
+            debug_assert!(waited.is_ok(), "an init is a child that nobody else waits for");
+        }
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, Vec<Pid>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has a copy of it take the order.
@@ -72,6 +95,7 @@ impl Zygote {
 
 impl Drop for Zygote {
     fn drop(&mut self) {
+        self.wait_for_leaving();
         let ended = self.socket.shutdown(Shutdown::Both).and_then(|()| self.child.wait());
         debug_assert!(ended.is_ok(), "a child that was not waited for ends with its socket, and can be waited for");
     }

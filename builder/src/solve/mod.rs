@@ -20,6 +20,7 @@ mod mkdir;
 mod mounts;
 mod plan;
 mod recall;
+mod relay;
 mod run;
 pub mod scheduler;
 mod select;

@@ -1,6 +1,6 @@
 //! Layers of images: fetched, verified and unpacked, several at once, each into its own directory.
 
-use std::io::{self, BufWriter, PipeWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +15,7 @@ use crate::layout;
 
 use super::World;
 use super::error::Cause;
+use super::relay::{RelayWriter, relay};
 use super::tree::TreeLayer;
 
 /// Layers in flight at a time: enough to keep two cores decompressing while others wait for the network.
@@ -22,9 +23,6 @@ const CONCURRENT_LAYERS: usize = 4;
 
 /// Which records say what a layer of an image was compressed to.
 const CONVERTED: &str = "converted";
-
-/// What a pipe holds, pipe(7).
-const COPY_BUFFER: usize = 64 * 1024;
 
 /// Makes sure that every layer of an image has its directory and its index. The caller holds the image's lock.
 pub(super) fn unpack(world: &World<'_>, image: &PinnedImage, layers: &[Arc<TreeLayer>]) -> Result<(), Cause> {
@@ -68,7 +66,7 @@ fn unpack_one(world: &World<'_>, image: &PinnedImage, layer: &Layer) -> Result<U
     if world.store.blobs().has_verified(layer.blob.digest(), layer.blob.size()) {
         return unpack_stream(world, image, layer, world.store.blobs().open(layer.blob.digest())?);
     }
-    let (arriving, copy) = io::pipe()?;
+    let (copy, arriving) = relay();
     std::thread::scope(|scope| {
         let unpacking = scope.spawn(|| unpack_stream(world, image, layer, arriving));
         let fetched = fetch_blob(world, image, layer, Some(copy));
@@ -140,9 +138,8 @@ pub(crate) fn fetch(world: &World<'_>, image: &PinnedImage, layer: &Layer) -> Re
 }
 
 /// Fetches the blob into the store, and into `copy` as far as that is read.
-fn fetch_blob(world: &World<'_>, image: &PinnedImage, layer: &Layer, copy: Option<PipeWriter>) -> Result<(), Cause> {
+fn fetch_blob(world: &World<'_>, image: &PinnedImage, layer: &Layer, copy: Option<RelayWriter>) -> Result<(), Cause> {
     let (digest, size) = (layer.blob.digest(), layer.blob.size());
-    let copy = copy.map(|copy| BufWriter::with_capacity(COPY_BUFFER, copy));
     let mut writer = Tee { blob: world.store.blobs().writer()?, copy };
     if let Some(path) = &image.layout {
         let file = layout::open(path, digest).map_err(|source| Cause::Layout(Box::new(source)))?;
@@ -153,6 +150,8 @@ fn fetch_blob(world: &World<'_>, image: &PinnedImage, layer: &Layer, copy: Optio
         pulled.map_err(|source| not_fetched(image, source))?;
     }
     writer.flush()?;
+    // The reader is at the end before all is on the disk.
+    drop(writer.copy);
     writer.blob.commit(Some((digest, size))).map_err(|error| match error {
         snapshot::Error::DigestMismatch { expected, found } if image.layout.is_none() => {
             let repository = image.reference.repository().to_owned();
@@ -171,21 +170,16 @@ fn not_fetched(image: &PinnedImage, source: registry::Error) -> Cause {
     Cause::Fetch { reference: image.reference.whole(), source: Box::new(source) }
 }
 
-/// Writes into the store, and into a pipe for as long as somebody reads from it.
+/// Writes into the store, and to somebody else for as long as that one reads.
 struct Tee {
     blob: BlobWriter,
-    copy: Option<BufWriter<PipeWriter>>,
+    copy: Option<RelayWriter>,
 }
 
 impl Tee {
     /// A reader that gave up has its own error to tell.
-    fn pass_on(&mut self, act: impl FnOnce(&mut BufWriter<PipeWriter>) -> io::Result<()>) {
-        if self.copy.as_mut().is_some_and(|copy| act(copy).is_err())
-            && let Some(copy) = self.copy.take()
-        {
-            // Without another try to write what is left.
-            drop(copy.into_parts());
-        }
+    fn pass_on(&mut self, act: impl FnOnce(&mut RelayWriter) -> io::Result<()>) {
+        self.copy.take_if(|copy| act(copy).is_err());
     }
 }
 

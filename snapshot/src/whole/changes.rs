@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Stat};
 
-use super::states::{State, States};
+use super::states::{Names, State, States};
 use crate::diff::{describe, special};
 use crate::entry::Kind;
 use crate::path::{Root, names, open_directory, open_regular, split};
@@ -27,17 +27,18 @@ pub(super) enum Change {
 
 /// Compares the tree with how it was; returns the changes, parents first, and how it is now. What it passes on as changed
 /// may be equal to what was there: only the status was asked.
-pub(super) fn find(root: &Path, before: &States) -> Result<(Vec<Change>, States), Error> {
+pub(super) fn find(root: &Path, before: States) -> Result<(Vec<Change>, States), Error> {
     let mut search = Search { before, after: States::default(), found: Vec::new(), linked: HashMap::new() };
     let top = open_directory(Root::open(root)?.as_fd(), ".".as_ref()).map_err(Error::io("open directory", root))?;
-    let mut levels = vec![search.enter(top, PathBuf::new(), false)?];
-    while let Some(level) = levels.last_mut() {
-        if let Some(name) = level.names.pop() {
-            let below = search.visit(level, name)?;
-            levels.extend(below);
-        } else {
-            levels.pop();
-        }
+    let mut levels = vec![search.enter(top, PathBuf::new(), Known::ButChanged)?];
+    while let Some(mut level) = levels.pop() {
+        let Some((name, before)) = level.names.next() else {
+            search.after.insert(level.path, level.after);
+            continue;
+        };
+        let below = search.visit(&mut level, name, before)?;
+        levels.push(level);
+        levels.extend(below);
     }
     let relinked = search.relinked();
     let mut number = 0;
@@ -48,18 +49,29 @@ pub(super) fn find(root: &Path, before: &States) -> Result<(Vec<Change>, States)
     Ok((search.found, search.after))
 }
 
+/// What is known of a directory that a search enters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// It was there and its status has not changed, so its names are what they were.
+    ByItsNames,
+    /// It was there.
+    ButChanged,
+    /// It is new, and so is everything in it.
+    Nothing,
+}
+
 /// A directory whose names are being visited.
 struct Level {
     directory: OwnedFd,
     path: PathBuf,
-    /// Names not yet visited, the next one last.
-    names: Vec<OsString>,
-    /// Whether everything in it counts as new, because the directory is.
-    new: bool,
+    /// Names not yet visited, with their states before.
+    names: std::vec::IntoIter<(OsString, Option<State>)>,
+    /// Those that were.
+    after: Names,
 }
 
-struct Search<'a> {
-    before: &'a States,
+struct Search {
+    before: States,
     after: States,
     found: Vec<Change>,
     /// The changed files with several names, by inode: for each name its place in `found`, and whether the name is an old
@@ -67,45 +79,53 @@ struct Search<'a> {
     linked: HashMap<u64, Vec<(usize, bool)>>,
 }
 
-impl Search<'_> {
-    fn enter(&mut self, directory: OwnedFd, path: PathBuf, new: bool) -> Result<Level, Error> {
-        let mut names = names(directory.as_fd()).map_err(Error::io("list directory", &path))?;
-        if !new {
-            let gone = self
-                .before
-                .names(&path)
-                .filter(|name| names.binary_search_by(|other| other.as_os_str().cmp(name)).is_err());
-            self.found.extend(gone.map(|name| Change::Gone { path: path.join(name) }));
-        }
-        names.reverse();
-        Ok(Level { directory, path, names, new })
+impl Search {
+    fn enter(&mut self, directory: OwnedFd, path: PathBuf, known: Known) -> Result<Level, Error> {
+        let before = if known == Known::Nothing { Names::new() } else { self.before.take(&path) };
+        let names: Vec<(OsString, Option<State>)> = if known == Known::ByItsNames {
+            before.into_iter().map(|(name, state)| (name, Some(state))).collect()
+        } else {
+            let names = names(directory.as_fd()).map_err(Error::io("list directory", &path))?;
+            let gone = before.iter().filter(|(name, _)| names.binary_search(name).is_err());
+            self.found.extend(gone.map(|(name, _)| Change::Gone { path: path.join(name) }));
+            let state = |name: &OsString| before.binary_search_by(|(other, _)| other.cmp(name)).ok();
+            let with_state = |name| (state(&name).map(|at| before[at].1), name);
+            names.into_iter().map(with_state).map(|(state, name)| (name, state)).collect()
+        };
+        let after = Names::with_capacity(names.len());
+        Ok(Level { directory, path, names: names.into_iter(), after })
     }
 
-    fn visit(&mut self, level: &Level, name: OsString) -> Result<Option<Level>, Error> {
-        let path = level.path.join(&name);
-        let state = State::of(level.directory.as_fd(), &name).map_err(Error::io("read the status of", &path))?;
-        let before = if level.new { None } else { self.before.get(&level.path, &name) };
-        let changed = before != Some(&state);
+    fn visit(&mut self, level: &mut Level, name: OsString, before: Option<State>) -> Result<Option<Level>, Error> {
+        let path = || level.path.join(&name);
+        let state = State::of(level.directory.as_fd(), &name);
+        let state = state.map_err(|error| Error::io("read the status of", &path())(error))?;
+        let changed = before != Some(state);
         let next = if state.is_directory() {
-            let before = before.filter(|before| before.is_directory());
+            let before = before.filter(State::is_directory);
             let opaque = before.is_some_and(|before| !before.is_same_file(&state));
             if changed {
-                self.found.push(Change::Directory { path: path.clone(), opaque });
+                self.found.push(Change::Directory { path: path(), opaque });
             }
+            let known = match before {
+                None => Known::Nothing,
+                Some(_) if opaque => Known::Nothing,
+                Some(_) if changed => Known::ButChanged,
+                Some(_) => Known::ByItsNames,
+            };
             let directory = open_directory(level.directory.as_fd(), &name);
-            let directory = directory.map_err(Error::io("open directory", &path))?;
-            Some(self.enter(directory, path, level.new || opaque || before.is_none())?)
+            Some(self.enter(directory.map_err(|error| Error::io("open directory", &path())(error))?, path(), known)?)
         } else {
             if changed {
                 if state.links > 1 {
-                    let relinked = before.is_some_and(|before| state.is_relinked(before));
+                    let relinked = before.is_some_and(|before| state.is_relinked(&before));
                     self.linked.entry(state.inode()).or_default().push((self.found.len(), relinked));
                 }
-                self.found.push(Change::File { path });
+                self.found.push(Change::File { path: path() });
             }
             None
         };
-        self.after.insert(&level.path, name, state);
+        level.after.push((name, state));
         Ok(next)
     }
 

@@ -1,6 +1,6 @@
 //! How every file of a tree is, so far as its status tells.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -30,6 +30,23 @@ pub(super) struct State {
 }
 
 type Time = (i64, u32);
+
+/// Whether a change always gets another time than the one that was looked at last, however soon it comes ("multigrain
+/// timestamps", Linux 6.13). Tried on `directory` itself, whose mode is set to what it is: where times go by ticks, some
+/// changes in a row have the same.
+fn is_precise(directory: &Path) -> Result<bool, Errno> {
+    const ATTEMPTS: u32 = 4;
+    let mut last = None;
+    for _ in 0..ATTEMPTS {
+        let found = rustix::fs::statx(rustix::fs::CWD, directory, AtFlags::empty(), StatxFlags::BASIC_STATS)?;
+        let changed = (found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec);
+        if last.replace(changed) == Some(changed) {
+            return Ok(false);
+        }
+        rustix::fs::chmod(directory, rustix::fs::Mode::from_raw_mode(u32::from(found.stx_mode) & 0o7777))?;
+    }
+    Ok(true)
+}
 
 impl State {
     /// Looks at `name` in an open directory.
@@ -77,10 +94,13 @@ impl From<&Statx> for State {
     }
 }
 
-/// The states of all files of a tree, by directory and name.
+/// The names in a directory, sorted, each with its state.
+pub(super) type Names = Vec<(OsString, State)>;
+
+/// The states of all files of a tree.
 #[derive(Debug, Default)]
 pub(super) struct States {
-    directories: HashMap<PathBuf, BTreeMap<OsString, State>>,
+    directories: HashMap<PathBuf, Names>,
     /// The time of the last change.
     latest: Time,
 }
@@ -92,6 +112,7 @@ impl States {
         let top = Root::open(root)?;
         let mut open = vec![(rustix::io::dup(&top).map_err(Error::io("open directory", root))?, PathBuf::new())];
         while let Some((directory, path)) = open.pop() {
+            let mut found = Names::new();
             for name in names(directory.as_fd()).map_err(Error::io("list directory", &path))? {
                 let state = State::of(directory.as_fd(), &name);
                 let state = state.map_err(Error::io("read the status of", &path.join(&name)))?;
@@ -100,35 +121,33 @@ impl States {
                     let opened = open_directory(directory.as_fd(), &name);
                     open.push((opened.map_err(Error::io("open directory", &below))?, below));
                 }
-                states.insert(&path, name, state);
+                found.push((name, state));
             }
+            states.insert(path, found);
         }
         Ok(states)
     }
 
-    /// Waits until another change has another time than the last one.
-    pub(super) fn settle(&self) {
+    /// Waits until another change has another time than the last one, in a tree whose root is `root`.
+    pub(super) fn settle(&self, root: &Path) -> Result<(), Error> {
+        if is_precise(root).map_err(Error::io("try the times of changes in", root))? {
+            return Ok(());
+        }
         let latest = Duration::new(u64::try_from(self.latest.0).unwrap_or(0), self.latest.1);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         // What lies in the future was changed under another clock.
         std::thread::sleep((latest + TICK).saturating_sub(now).min(TICK));
+        Ok(())
     }
 
-    pub(super) fn insert(&mut self, directory: &Path, name: OsString, state: State) {
-        self.latest = self.latest.max(state.changed);
-        if let Some(names) = self.directories.get_mut(directory) {
-            names.insert(name, state);
-        } else {
-            self.directories.insert(directory.to_owned(), BTreeMap::from([(name, state)]));
-        }
+    pub(super) fn insert(&mut self, directory: PathBuf, names: Names) {
+        let latest = names.iter().map(|(_, state)| state.changed).max();
+        self.latest = self.latest.max(latest.unwrap_or_default());
+        self.directories.insert(directory, names);
     }
 
-    pub(super) fn get(&self, directory: &Path, name: &OsStr) -> Option<&State> {
-        self.directories.get(directory)?.get(name)
-    }
-
-    /// The names in a directory, sorted.
-    pub(super) fn names(&self, directory: &Path) -> impl Iterator<Item = &OsStr> {
-        self.directories.get(directory).into_iter().flat_map(|names| names.keys().map(OsString::as_os_str))
+    /// Takes what is known of a directory.
+    pub(super) fn take(&mut self, directory: &Path) -> Names {
+        self.directories.remove(directory).unwrap_or_default()
     }
 }

@@ -96,7 +96,8 @@ impl Globals {
         for word in words.into_iter().flatten() {
             let Ok(expanded) = expand_noting_unset(&word.0, self.escape, &lookup) else { continue };
             for name in expanded.unset {
-                let candidates = self.defaults.keys().map(String::as_str).filter(|_| findings.len() < GUESSED);
+                let candidates = self.defaults.keys().map(String::as_str);
+                let candidates = candidates.take(if findings.len() < GUESSED { usize::MAX } else { 0 });
                 let message = match suggest::nearest(&name, &candidates.collect::<Vec<_>>()) {
                     Some(meant) => format!("`{name}` is no global build arg; did you mean `{meant}`?"),
                     None => format!("`{}` is no global build arg", quoted(&name)),

@@ -62,7 +62,7 @@ fn report(instruction: &Instruction, escape: char, names: &BTreeSet<String>, fin
         unset.extend(expanded.unwrap_or_else(|_| Expanded::default()).unset);
     }
     for name in unset {
-        let candidates = names.iter().map(String::as_str).filter(|_| findings.len() < GUESSED);
+        let candidates = names.iter().map(String::as_str).take(if findings.len() < GUESSED { usize::MAX } else { 0 });
         let message = match suggest::nearest(&name, &candidates.collect::<Vec<_>>()) {
             Some(meant) => format!("`${name}` is not defined; did you mean `${meant}`?"),
             None => format!("`${}` is not defined", quoted(&name)),

@@ -2,7 +2,8 @@
 //!
 //! The program looks at the architecture, then searches for the number of the call by halves; calls that no rule names are
 //! allowed. That is slow for nobody: since Linux 5.11 the kernel remembers which calls a filter always allows, for which
-//! it runs the program once for every call there is when the filter is installed. Calls of
+//! it runs the program once for every call there is when the filter is installed. It also compiles the program then, which
+//! is what an instruction costs every step. Calls of
 //! an architecture that the rules do not cover, those of x32 among them, end with `ENOSYS`: allowed, they would be a way
 //! around the rules.
 
@@ -108,37 +109,69 @@ fn block(abi: Abi, rules: &[Rule]) -> Vec<sock_filter> {
     if abi == Abi::X86_64 {
         skip_unless(&mut block, JUMP_GREATER_EQUAL, X32, vec![give(Action::Errno(libc::ENOSYS))]);
     }
-    let mut bodies = BTreeMap::new();
+    let mut named = BTreeMap::new();
     for rule in rules {
-        let Some(number) = rule.call.number(abi) else { continue };
-        let mut body = Vec::new();
-        for (condition, action) in &rule.cases {
-            case(&mut body, *condition, *action);
+        if let Some(number) = rule.call.number(abi) {
+            // The first rule counts.
+            named.entry(number).or_insert(rule);
         }
-        body.push(give(rule.otherwise));
-        // The first rule counts.
-        bodies.entry(number).or_insert(body);
     }
-    block.extend(search(&Vec::from_iter(bodies)));
+    block.extend(search(&segments(&named)));
     block
 }
 
-/// Runs the body of the number that is loaded; the numbers ascend.
-fn search(bodies: &[(u32, Vec<sock_filter>)]) -> Vec<sock_filter> {
-    let mut found = Vec::new();
-    match bodies {
-        [] => found.push(give(Action::Allow)),
-        [(number, body)] => {
-            skip_unless(&mut found, JUMP_EQUAL, *number, body.clone());
-            found.push(give(Action::Allow));
-        }
-        _ => {
-            let (lower, upper) = bodies.split_at(bodies.len() / 2);
-            skip_unless(&mut found, JUMP_GREATER_EQUAL, upper[0].0, search(upper));
-            found.extend(search(lower));
+/// Some numbers in a row that get the same answer: the first of them, and the rule, if there is one.
+type Segment<'a> = (u32, Option<&'a Rule>);
+
+/// All numbers there are, in as few segments as they need.
+fn segments<'a>(named: &BTreeMap<u32, &'a Rule>) -> Vec<Segment<'a>> {
+    let mut segments: Vec<Segment<'a>> = vec![(0, None)];
+    let mut begin = |number: u32, rule: Option<&'a Rule>| match segments.last_mut() {
+        Some((_, last)) if same(*last, rule) => {}
+        Some((first, last)) if *first == number => *last = rule,
+        _ => segments.push((number, rule)),
+    };
+    for (&number, &rule) in named {
+        begin(number, Some(rule));
+        if !named.contains_key(&(number + 1)) {
+            begin(number + 1, None);
         }
     }
-    found
+    segments
+}
+
+/// Whether both have one answer, the same one, whatever the arguments are.
+fn same(one: Option<&Rule>, other: Option<&Rule>) -> bool {
+    let answer = |rule: Option<&Rule>| match rule {
+        None => Some(Action::Allow),
+        Some(rule) => rule.cases.is_empty().then_some(rule.otherwise),
+    };
+    answer(one).is_some_and(|answer_of_one| answer(other) == Some(answer_of_one))
+}
+
+/// Answers the number that is loaded, which is in one of the segments.
+fn search(segments: &[Segment<'_>]) -> Vec<sock_filter> {
+    match segments {
+        [] => vec![give(Action::Allow)],
+        [(_, rule)] => body(*rule),
+        _ => {
+            let (lower, upper) = segments.split_at(segments.len() / 2);
+            let mut found = Vec::new();
+            skip_unless(&mut found, JUMP_GREATER_EQUAL, upper[0].0, search(upper));
+            found.extend(search(lower));
+            found
+        }
+    }
+}
+
+fn body(rule: Option<&Rule>) -> Vec<sock_filter> {
+    let Some(rule) = rule else { return vec![give(Action::Allow)] };
+    let mut body = Vec::new();
+    for (condition, action) in &rule.cases {
+        case(&mut body, *condition, *action);
+    }
+    body.push(give(rule.otherwise));
+    body
 }
 
 fn case(body: &mut Vec<sock_filter>, condition: Condition, action: Action) {
@@ -153,11 +186,15 @@ fn case(body: &mut Vec<sock_filter>, condition: Condition, action: Action) {
 }
 
 /// Appends `then`, which is left out unless the comparison holds. A conditional jump reaches 255 instructions, the other
-/// kind all: so one jumps over the other.
+/// kind all: where that is not enough one jumps over the other.
 fn skip_unless(program: &mut Vec<sock_filter>, comparison: u16, value: u32, then: Vec<sock_filter>) {
-    program.push(sock_filter { code: comparison, jt: 1, jf: 0, k: value });
-    program
-        .push(plain(JUMP, u32::try_from(then.len()).expect("a program of the kernel has at most 4096 instructions")));
+    if let Ok(jf) = u8::try_from(then.len()) {
+        program.push(sock_filter { code: comparison, jt: 0, jf, k: value });
+    } else {
+        let length = u32::try_from(then.len()).expect("a program of the kernel has at most 4096 instructions");
+        program.push(sock_filter { code: comparison, jt: 1, jf: 0, k: value });
+        program.push(plain(JUMP, length));
+    }
     program.extend(then);
 }
 
@@ -253,6 +290,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn calls_in_a_row_with_one_answer_need_no_more_instructions_than_one() {
+        let abi = Abi::ALL[0];
+        let length = |calls: &[Call]| {
+            let rules: Vec<Rule> = calls.iter().map(|call| Rule::always(*call, Action::Errno(1))).collect();
+            block(abi, &rules).len()
+        };
+        let row = [Call::Fsopen, Call::Fsconfig, Call::Fsmount, Call::Fspick];
+        let numbers: Vec<u32> = row.iter().map(|call| call.number(abi).unwrap()).collect();
+        assert!(numbers.is_sorted_by(|one, next| one + 1 == *next), "{numbers:?}");
+        assert_eq!(length(&row), length(&row[..1]));
     }
 
     #[test]
