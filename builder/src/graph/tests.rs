@@ -323,6 +323,7 @@ fn what_is_made_of_few_lines_has_a_limit() {
         format!("ARG a={}\nCOPY{} /\n", "x".repeat(50_000), " $a".repeat(1000)),
         format!("ENV a={}\n{}", "x".repeat(50_000), "RUN true\n".repeat(1000)),
         format!("ENV a={}\n{}", "x".repeat(50_000), "FROM b as b\n".repeat(1000)),
+        "FROM b as b\n".repeat(100_000),
     ];
     for text in growing {
         let text = format!("FROM scratch AS b\n{text}");
@@ -344,4 +345,15 @@ fn as_many_instructions_as_there_may_be_are_lowered() {
     }
     lowered(&many(&|number| format!("ARG k{number}=v\n")).replace("k0=v\n", "k0=v\nFROM scratch\n"), &request(&[]))
         .unwrap();
+}
+
+#[test]
+fn messages_and_names_of_steps_stay_short() {
+    let many = "FROM scratch\n".repeat(60);
+    let unknown = Request { target: Some("x".repeat(1000)), ..request(&[]) };
+    let error = lowered(&many, &unknown).unwrap_err().to_string();
+    assert!(error.ends_with("`49`, and 10 more") && error.len() < 600, "{error}");
+    let graph = lowered(&format!("FROM scratch\nRUN {}\n", "\u{e9}".repeat(5000)), &request(&[])).unwrap();
+    let name = &graph.vertices.last().unwrap().name;
+    assert!(name.ends_with("\u{e9}…") && name.chars().count() < 1100, "{name}");
 }
