@@ -18,6 +18,12 @@ use crate::graph::{CopyOp, CopySource, Graph, GraphError, Op, PinnedImage, Probl
 /// What `comment` in the history says; scanners and `docker history` know the frontend by it.
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 
+/// The most characters of an instruction that the name of its step has.
+const LONGEST_SHOWN: usize = 1000;
+
+/// What a stage counts, in bytes: all are kept, for later ones may start from them.
+const STAGE: usize = 2 << 10;
+
 /// Lowers the stages of a selection, given the images that it names.
 pub fn lower(selection: &Selection<'_>, images: &BTreeMap<ImageName, Arc<PinnedImage>>) -> Result<Graph, GraphError> {
     let mut lowering = Lowering::all(selection, images)?;
@@ -109,7 +115,8 @@ impl<'a> Lowering<'a> {
         };
         let mut lowered =
             StageState { tip, config, scope, args, env, cmd_set: false, platform, index, name, step: 1, steps };
-        let begun = lowered.scope.spend().and_then(|()| lowered.spend_history(0));
+        let kept = lowered.scope.budget().spend(STAGE).and_then(|()| lowered.scope.spend());
+        let begun = kept.and_then(|()| lowered.spend_history(0));
         begun.map_err(|problem| problem.at(stage.span))?;
         if matches!(base, Base::Context(_)) {
             lowered.layer_history(&stage.original);
@@ -192,7 +199,11 @@ impl<'a> Lowering<'a> {
     ) {
         let from = from.into_iter().collect();
         state.step += 1;
-        let name = format!("[{} {}/{}] {}", state.name, state.step, state.steps, instruction.original);
+        let shown = match instruction.original.char_indices().nth(LONGEST_SHOWN) {
+            Some((end, _)) => format!("{}…", &instruction.original[..end]),
+            None => instruction.original.clone(),
+        };
+        let name = format!("[{} {}/{}] {shown}", state.name, state.step, state.steps);
         state.tip = self.push(Vertex { op, base: Some(state.tip), from, span: instruction.span, name });
     }
 

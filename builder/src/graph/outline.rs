@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use indexmap::{IndexMap, IndexSet};
+
 use crate::dockerfile::{Command, Dockerfile, Instruction, Span};
 use crate::graph::lower::Lowering;
 use crate::graph::references::{ImageName, Selection};
@@ -99,10 +101,21 @@ impl Outline {
             let instructions = selection.instructions(&selection.dockerfile.stages[index]);
             outline.declared(&mut places, instructions, |name| stage.scope.get(name));
         }
+        let (mut secrets, mut agents, mut caches) = (IndexMap::new(), IndexMap::new(), IndexSet::new());
         for vertex in &lowering.vertices {
             let Op::Run(run) = &vertex.op else { continue };
-            run.mounts.iter().for_each(|mount| outline.mounted(mount, vertex.span));
+            for mount in &run.mounts {
+                match mount {
+                    MountOp::Secret(secret) => grant(&mut secrets, &secret.id, secret.required, vertex.span),
+                    MountOp::Ssh(ssh) => grant(&mut agents, &ssh.id, ssh.required, vertex.span),
+                    MountOp::Cache(cache) => _ = caches.insert(cache.id.clone()),
+                    MountOp::Bind(_) | MountOp::Tmpfs(_) => {}
+                }
+            }
         }
+        outline.secrets = secrets.into_values().collect();
+        outline.agents = agents.into_values().collect();
+        outline.caches = caches.into_iter().collect();
         Ok(outline)
     }
 
@@ -131,20 +144,9 @@ impl Outline {
             }
         }
     }
-
-    fn mounted(&mut self, mount: &MountOp, span: Span) {
-        match mount {
-            MountOp::Secret(secret) => grant(&mut self.secrets, &secret.id, secret.required, span),
-            MountOp::Ssh(ssh) => grant(&mut self.agents, &ssh.id, ssh.required, span),
-            MountOp::Cache(cache) if !self.caches.contains(&cache.id) => self.caches.push(cache.id.clone()),
-            MountOp::Cache(_) | MountOp::Bind(_) | MountOp::Tmpfs(_) => {}
-        }
-    }
 }
 
-fn grant(grants: &mut Vec<Grant>, id: &str, required: bool, span: Span) {
-    match grants.iter_mut().find(|grant| grant.id == id) {
-        Some(known) => known.required |= required,
-        None => grants.push(Grant { id: id.to_owned(), required, span }),
-    }
+fn grant(grants: &mut IndexMap<String, Grant>, id: &str, required: bool, span: Span) {
+    let new = || Grant { id: id.to_owned(), required, span };
+    grants.entry(id.to_owned()).or_insert_with(new).required |= required;
 }

@@ -118,7 +118,7 @@ fn read(
         Wanted::Index => Made::Index(snapshot::survey(&mut tar)?),
         Wanted::Directory => {
             let snapshots = world.store.snapshots();
-            Made::Directory(snapshot::unpack(&mut tar, snapshots.prepare()?, snapshots.flavour())?.into())
+            Made::Directory(Box::new(snapshot::unpack(&mut tar, snapshots.prepare()?, snapshots.flavour())?))
         }
     };
     // The digest is of the whole stream, and tar ends before it does.

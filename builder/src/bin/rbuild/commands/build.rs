@@ -1,4 +1,4 @@
-//! `rbuild build`.
+//! `rbuild build`. Flags have the names and the meaning that `docker buildx build` gave them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -9,23 +9,130 @@ use builder::build::{self, Build, Machine};
 use builder::cache::CacheTo;
 use builder::context::Ignore;
 use builder::contexts::{self, MainContext};
-use builder::export::{Output, compression};
-use builder::grants::Grants;
+use builder::export::{Output, OutputSpec, compression};
+use builder::grants::{AgentSpec, Grants, SecretSpec};
 use builder::graph::frontend_args::{self, EPOCH, INLINE_CACHE};
 use builder::graph::named::{NamedContext, canonical};
 use builder::graph::platform::Platform;
 use builder::graph::references::Request;
 use builder::image::Image;
 use builder::paths;
+use builder::prune::Limit;
 use builder::remote::Remotes;
 use builder::remote::location::Location;
 use builder::sandbox::{Cancel, Sandbox};
+use clap::Args;
 use serde_json::json;
 
-use crate::args::{BuildArgs, Mode};
+use crate::commands::caching::CachingArgs;
+use crate::commands::registries::RegistryArgs;
+use crate::commands::settings::{NetworkMode, SettingsArgs};
 use crate::commands::{app, call, grants, registries};
 use crate::report::{Dockerfile, Failure};
-use crate::{signals, ui};
+use crate::signals;
+use crate::ui::{self, Mode};
+
+/// `rbuild build`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BuildArgs {
+    /// The build context: a directory, a git or https URL, or `-` for a tar archive or a Dockerfile on standard input
+    #[arg(value_name = "CONTEXT", default_value = ".")]
+    pub(crate) context: String,
+    /// The Dockerfile; `-` reads it from standard input; of a fetched context, a file in it [default: Dockerfile]
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) file: Option<PathBuf>,
+    /// A name for the image, `name[:tag]`; may be given several times
+    #[arg(short, long = "tag", value_name = "NAME")]
+    pub(crate) tags: Vec<String>,
+    /// Push the image to the registry that each name names
+    #[arg(long)]
+    pub(crate) push: bool,
+    /// `type=oci|docker|local|tar|registry[,dest=PATH][,tar=false][,compression=KIND][,compression-level=N][,force-compression=true]`; `-` is
+    /// standard output; may be given several times
+    #[arg(short, long = "output", value_name = "SPEC", value_parser = |text: &str| text.parse::<OutputSpec>())]
+    pub(crate) outputs: Vec<OutputSpec>,
+    /// How new layers are compressed where an output does not say it: `gzip`, `zstd` or `uncompressed` [default: gzip]
+    #[arg(long, value_name = "KIND")]
+    pub(crate) compression: Option<String>,
+    /// The level of the compression: 0 to 9 for gzip, 1 for zstd [default: 6 for gzip]
+    #[arg(long, value_name = "N")]
+    pub(crate) compression_level: Option<String>,
+    /// Build this stage instead of the last
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// Set an ARG, `NAME=VALUE`; `NAME` alone takes the value from the environment
+    #[arg(id = "build_arg", long = "build-arg", value_name = "NAME[=VALUE]")]
+    pub(crate) arguments: Vec<String>,
+    /// A context with a name, `NAME=VALUE`, for `COPY --from=NAME` and instead of an image or a stage `NAME`: a directory,
+    /// a git or https URL, `docker-image://REF` or `oci-layout://PATH[:TAG|@DIGEST]`
+    #[arg(long = "build-context", value_name = "NAME=VALUE")]
+    pub(crate) contexts: Vec<String>,
+    /// Set a label of the image, `NAME=VALUE`
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    pub(crate) labels: Vec<String>,
+    /// Let steps mount a secret, `id=NAME[,src=PATH|,env=VARIABLE]`; may be given several times
+    #[arg(long = "secret", value_name = "SPEC", value_parser = |text: &str| SecretSpec::parse(text))]
+    pub(crate) secrets: Vec<SecretSpec>,
+    /// Let layers hold the values of secrets: a step that puts one there fails otherwise
+    #[arg(long)]
+    pub(crate) allow_secret_in_layer: bool,
+    /// Let steps use an ssh agent: `default`, `NAME=SOCKET` or `NAME=KEY[,KEY]`; may be given several times
+    #[arg(long = "ssh", value_name = "SPEC", value_parser = |text: &str| AgentSpec::parse(text))]
+    pub(crate) agents: Vec<AgentSpec>,
+    /// The platform to build for, `linux/ARCH`
+    #[arg(long, value_name = "OS/ARCH", value_parser = |text: &str| text.parse::<Platform>())]
+    pub(crate) platform: Option<Platform>,
+    #[command(flatten)]
+    pub(crate) call: call::CallArgs,
+    /// Run every step, whatever the cache has
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    #[command(flatten)]
+    pub(crate) caching: CachingArgs,
+    /// Ask the registry for every base image (rbuild always does)
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// How large the store may be when the build is done: bytes (`20GiB`) or a share of the disk; the longest unused goes
+    #[arg(long, value_name = "SIZE", default_value_t = Limit::default())]
+    pub(crate) keep_storage: Limit,
+    /// Steps to run at a time [default: the number of processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) jobs: Option<u16>,
+    /// The network of the steps that do not say it themselves; `private` needs `slirp4netns`
+    #[arg(long, value_name = "MODE", default_value = "default")]
+    pub(crate) network: NetworkMode,
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+    #[command(flatten)]
+    pub(crate) isolation: super::isolation::IsolationArgs,
+    /// Write the digest of the image's config to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Write what was built to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) registries: RegistryArgs,
+    /// How to show what happens
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    pub(crate) progress: Mode,
+    /// Show nothing but errors and print the image's digest
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) app: app::build::AppFlags,
+}
+
+impl BuildArgs {
+    /// All outputs: those of `-o`, and `--push`.
+    pub(crate) fn all_outputs(&self) -> Vec<OutputSpec> {
+        let mut outputs = self.outputs.clone();
+        if self.push && outputs.iter().all(|spec| spec.output != Output::Push) {
+            outputs.push(OutputSpec { output: Output::Push, compression: None, force: false });
+        }
+        outputs
+    }
+}
 
 pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
     if app::build::is_app(args) {

@@ -12,9 +12,9 @@ use builder::graph::outline::{self, Arg, Grant, Outline, Target};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::args::Mode;
 use crate::report::{self, Dockerfile, Failure};
 use crate::ui;
+use crate::ui::Mode;
 
 /// What to do with the Dockerfile instead of building it.
 #[derive(Debug, Clone, Copy, Args)]

@@ -8,9 +8,9 @@ use builder::transfer::{self, Choice, Machine, Place};
 use clap::Args;
 
 use super::registries::{self, RegistryArgs};
-use crate::args::Mode;
 use crate::report::Failure;
 use crate::ui;
+use crate::ui::Mode;
 
 /// `rbuild copy`.
 #[derive(Debug, Args)]

@@ -9,9 +9,25 @@ use anyhow::Context;
 use builder::build::BuildError;
 use builder::sandbox::{Cancel, Executor, Mount, Network, Process, Root, Settings, Stream, doctor, enter};
 
-use crate::args::DebugCommand;
 use crate::report::{Dockerfile, Failure};
 use crate::ui;
+
+/// `rbuild debug`.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum DebugCommand {
+    /// Print the syntax tree of a Dockerfile
+    Ast {
+        /// The Dockerfile
+        file: PathBuf,
+    },
+    /// Tell what the machine allows, with overlayfs tried in a directory
+    Doctor {
+        /// An existing directory
+        directory: PathBuf,
+    },
+    /// Run one process in one root file system
+    Run(Box<Run>),
+}
 
 /// `rbuild debug run`.
 #[derive(Debug, clap::Args)]

@@ -3,11 +3,19 @@
 use anyhow::Context;
 use builder::build::open_store;
 use builder::export::tags::{self, Tag};
+use clap::Args;
 use jiff::Timestamp;
 
-use crate::args::ImagesArgs;
 use crate::report::Failure;
 use crate::ui;
+
+/// `rbuild images`.
+#[derive(Debug, Args)]
+pub(crate) struct ImagesArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 pub(crate) fn run(args: &ImagesArgs) -> Result<(), Failure> {
     let sandbox = super::enter()?;

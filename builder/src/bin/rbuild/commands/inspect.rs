@@ -9,9 +9,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::registries::{self, RegistryArgs};
-use crate::args::Mode;
 use crate::report::Failure;
 use crate::ui;
+use crate::ui::Mode;
 
 /// `rbuild inspect`.
 #[derive(Debug, Args)]

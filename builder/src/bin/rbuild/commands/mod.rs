@@ -9,7 +9,7 @@ pub(crate) mod copy;
 pub(crate) mod debug;
 mod doctor;
 mod grants;
-mod images;
+pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod isolation;
 mod key_agent;
@@ -49,7 +49,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Some(Command::Tags(args)) => inspect::tags(&args),
         Some(Command::Cache(command)) => return cache::run(&command),
         Some(Command::Prune(args)) => cache::run_prune(&args),
-        Some(Command::Doctor(_)) => doctor::run(),
+        Some(Command::Doctor) => doctor::run(),
         Some(Command::Debug(command)) => return debug::run(&command),
     }?;
     Ok(ExitCode::SUCCESS)

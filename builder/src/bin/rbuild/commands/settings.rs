@@ -1,17 +1,40 @@
-//! What the flags say of every step of a build: `--add-host`, `--shm-size`, `--ulimit`, `--timeout`, `--memory`, `--cpus`.
+//! What the flags say of every step of a build: `--add-host`, `--shm-size`, `--ulimit`, `--timeout`, `--memory`, `--cpus`,
+//! `--network`.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use builder::dockerfile::read_size;
+use builder::graph::references::StepNetwork;
 use builder::sandbox::{ResourceLimit, Settings};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
-use crate::args::NetworkMode;
 use crate::report::Failure;
 
 /// The address that stands for the machine itself.
 const HOST_GATEWAY: &str = "host-gateway";
+
+/// `--network`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NetworkMode {
+    /// The network of the machine
+    #[value(alias = "host")]
+    Default,
+    /// A loopback interface and nothing else
+    None,
+    /// A network of its own with a way out; addresses of the machine's loopback are out of reach
+    Private,
+}
+
+impl From<NetworkMode> for StepNetwork {
+    fn from(mode: NetworkMode) -> Self {
+        match mode {
+            NetworkMode::Default => Self::Host,
+            NetworkMode::None => Self::None,
+            NetworkMode::Private => Self::Private,
+        }
+    }
+}
 
 /// Flags of `rbuild build`.
 #[derive(Debug, Clone, Args)]

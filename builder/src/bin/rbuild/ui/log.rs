@@ -5,9 +5,9 @@ use std::sync::{Mutex, PoisonError};
 
 use builder::progress::{Event, Progress};
 
+use super::Mode;
 use super::plain::Plain;
 use super::{Display, display, note, print};
-use crate::args::Mode;
 
 /// What is shown, and the log.
 struct Both<'a> {

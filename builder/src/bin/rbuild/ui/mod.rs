@@ -12,9 +12,24 @@ use std::time::Duration;
 
 use builder::image::Image;
 use builder::progress::{Event, Progress};
+use clap::ValueEnum;
 use jiff::Timestamp;
 
-use crate::args::Mode;
+/// `--progress`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// A live display on a terminal, else a plain log
+    Auto,
+    /// A live display
+    Tty,
+    /// A log, line by line
+    Plain,
+    /// Nothing but errors
+    Quiet,
+    /// One JSON object a line, on standard error
+    #[value(alias = "rawjson")]
+    Json,
+}
 
 /// A reader of a build's events.
 pub(crate) trait Display: Progress {

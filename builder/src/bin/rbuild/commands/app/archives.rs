@@ -24,9 +24,9 @@ use snapshot::{Lease, Store};
 use super::builds::complete;
 use super::published::bring;
 use super::{Outcome, Place, Voice, app_failure, latest, refuse, registry_options};
-use crate::args::Mode;
 use crate::report::Failure;
 use crate::ui;
+use crate::ui::Mode;
 
 /// `rbuild builds import-image`.
 #[derive(Debug, Args)]

@@ -25,9 +25,10 @@ use clap::Args;
 use super::racks::{BUILD_ARCH, BUILD_CPU, BUILD_MEM};
 use super::releases::promote;
 use super::{Outcome, Place, RackName, Voice, app_failure, archives, latest, published, refuse, registry_options};
-use crate::args::{BuildArgs, Mode};
+use crate::commands::build::BuildArgs;
 use crate::commands::{build as plain, grants};
 use crate::report::{self, Dockerfile, Failure};
+use crate::ui::Mode;
 use crate::{signals, ui};
 
 /// The smallest share of a processor that a step can be given, in thousandths: `cpu.max` takes no less.

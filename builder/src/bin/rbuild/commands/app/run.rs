@@ -14,9 +14,9 @@ use builder::sandbox::{Cancel, Stream};
 use clap::Args;
 
 use super::{Place, app_failure, refuse, registry_options};
-use crate::args::Mode;
 use crate::commands::isolation::IsolationArgs;
 use crate::report::Failure;
+use crate::ui::Mode;
 use crate::{signals, ui};
 
 /// `rbuild run`.
