@@ -274,10 +274,11 @@ impl ChangeSink for Nowhere {
     type Error = Error;
 
     fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn Read) -> Result<(), Error> {
-        let mut left = if let Kind::File { size } = entry.kind { size } else { 0 };
+        let size = if let Kind::File { size } = entry.kind { size } else { 0 };
+        let mut left = size;
         while left > 0 {
             match content.read(&mut self.buffer) {
-                Ok(0) => return Err(Error::ShortContent { path: path.to_owned(), size: left }),
+                Ok(0) => return Err(Error::ShortContent { path: path.to_owned(), size }),
                 Ok(read) => left = left.saturating_sub(read as u64),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(source) => return Err(Error::Content { path: path.to_owned(), source }),
