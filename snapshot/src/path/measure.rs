@@ -22,6 +22,9 @@ const SHARED_FROM: usize = 2;
 /// More threads than this wait for the kernel's locks.
 const THREADS_MAX: usize = 4;
 
+/// Fewer shares than this are walked sooner than a thread is started.
+const SHARES_LEAST: usize = 16;
+
 /// The sum of a tree.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Measure {
@@ -80,7 +83,8 @@ fn latest(root: &Root) -> Result<(i64, i64), Errno> {
         }
         Ok(lower.sum.changed)
     };
-    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX).min(directories.len());
+    let wanted = THREADS_MAX.min(directories.len() / SHARES_LEAST);
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(wanted);
     let changed = thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         let mut changed = vec![work()];

@@ -26,7 +26,11 @@ fn the_last_change_is_found_at_every_depth() {
         fs_err::write(top.join(file), file).unwrap();
     }
     symlink("/nowhere", top.join("z/y/link")).unwrap();
-    for path in directories.into_iter().chain(files) {
+    // So many that several threads share them.
+    for share in 0..3 * SHARES_LEAST {
+        fs_err::create_dir_all(top.join(format!("z/{share}/within"))).unwrap();
+    }
+    for path in directories.into_iter().chain(files).chain(["z/47/within"]) {
         let mode = if top.join(path).is_dir() { 0o711 } else { 0o604 };
         let before = last_change(&top).unwrap();
         assert_eq!(before, newest(&top), "{path}");
