@@ -10,11 +10,12 @@
 //! ```
 //!
 //! Every case is built without the cache and then with it, which has to give the same image. A case may have a `context`
-//! and a `setup` of its own. All cases share one state directory and run two at a time.
+//! and a `setup` of its own. All cases share one state directory and run at the same time, one for each processor.
 //! `UPDATE_EXPECT=1` rewrites what is expected; read what it wrote.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::num::NonZero;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -23,8 +24,6 @@ use serde_json::Value;
 
 use crate::common::{Bench, Image, Run, peer, registry, with_bases};
 
-/// Cases that run at a time.
-const THREADS: usize = 2;
 /// Longer contents are shown by their digest.
 const SHOWN: usize = 72;
 
@@ -37,7 +36,7 @@ fn every_case_builds_what_it_expects() {
     let left = Mutex::new(cases.iter());
     let failures = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..THREADS {
+        for _ in 0..std::thread::available_parallelism().map_or(2, NonZero::get) {
             scope.spawn(|| {
                 while let Some(case) = next(&left) {
                     if let Err(difference) = check(case, &bench, &base) {

@@ -60,3 +60,35 @@ fn a_second_build_asks_for_the_base_s_manifest_alone() {
     // The first request finds out whether the registry, which is on loopback, speaks TLS.
     assert_eq!(log, ["GET /v2/", "GET /v2/library/busybox/manifests/latest"]);
 }
+
+/// How many layers the store has as directories.
+fn directories(bench: &Bench) -> usize {
+    let store = bench.path("home/store-v1");
+    let kinds = fs_err::read_dir(store).unwrap().map(|entry| entry.unwrap().path());
+    let kinds = kinds.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("snapshots-"));
+    let names = kinds.flat_map(|kind| fs_err::read_dir(kind).unwrap().map(|entry| entry.unwrap().file_name()));
+    names.filter(|name| name.len() == 64).count()
+}
+
+/// A base is unpacked, and what was copied written out, when a step needs the files: not to copy onto them.
+#[test]
+fn files_that_no_step_reads_are_in_no_directory() {
+    let copies = "FROM {busybox}\nWORKDIR /data\nCOPY f /bin/\nCOPY --chown=7:8 f f\nCOPY --link f /l\n";
+    let bench = Bench::with(copies);
+    bench.file("f", "some text\n");
+    let image = bench.image(&[]);
+    assert_eq!(directories(&bench), 0);
+    assert_eq!((image.text("bin/f"), image.text("data/f")), ("some text\n".into(), "some text\n".into()));
+    // The same, before the layer of another step.
+    bench.dockerfile(&format!("{copies}RUN cat /bin/f /l >/seen && ls -ln /data/f | cut -c 1-40 >>/seen\n"));
+    let run = bench.build(&["-o", bench.path("root").to_str().unwrap()]);
+    assert_eq!(run.cached(), 4, "{}", run.stderr);
+    let seen = fs_err::read_to_string(bench.path("root/seen")).unwrap();
+    assert!(seen.starts_with("some text\nsome text\n-rw-r--r--") && seen.contains(" 7 "), "{seen}");
+    assert_eq!(directories(&bench), 6);
+    // A name is looked up in the base's files.
+    let bench = Bench::with("FROM {busybox}\nCOPY --chown=root f /f\n");
+    bench.file("f", "some text\n");
+    bench.build(&["-t", "owned"]);
+    assert_eq!(directories(&bench), 1);
+}

@@ -78,5 +78,5 @@ pub use snapshotter::{Active, Snapshot, SnapshotId, Snapshots, chain_id};
 pub use store::{Lease, Store};
 pub use temp::TempDirectory;
 pub use tree::{Flavour, TreeWriter};
-pub use unpack::{Unpacked, unpack};
+pub use unpack::{Unpacked, survey, unpack};
 pub use whole::Whole;

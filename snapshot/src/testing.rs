@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::layer::{Layer, LayerOptions, LayerWriter, decompress};
 use crate::{
     BlobStore, ChangeSink, Content, Entry, Error, Flavour, Kind, LayerIndex, Metadata, Mtime, Snapshot, SnapshotId,
-    Snapshots, View, Xattrs, unpack,
+    Snapshots, View, Xattrs, survey, unpack,
 };
 
 /// One path of a tree with its bytes, or another name of an earlier one.
@@ -119,6 +119,7 @@ impl Place {
         let id = SnapshotId(crate::digest::sha256(&[tar, format!("{:?}", below.trees).as_bytes()].concat()));
         let unpacked = unpack(&mut &*tar, self.snapshots.prepare()?, self.snapshots.flavour())?;
         let index = unpacked.index().clone();
+        assert_eq!(survey(&mut &*tar)?.nodes(), index.nodes(), "a layer is the same with and without its files");
         let dirs: Vec<PathBuf> = below.trees.iter().map(|tree| tree.dir.clone()).collect();
         below.trees.push(unpacked.settle(&below.view, &dirs, &id)?);
         below.view.push(index);

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use crate::common::{Bench, Image, Listing, RBUILD, Run, peer};
 use crate::rootless::Rootless;
 
-use super::container::{ADMINISTRATOR, Container, DOCKER, Filter};
+use super::container::{ADMINISTRATOR, Container, DOCKER, Filter, WITHOUT_NODES};
 
 /// Root in a container as Docker makes it.
 pub(super) const DOCKER_DEFAULT: Container =
@@ -155,6 +155,18 @@ fn root_of_docker_s_default_container_gets_the_same_image() {
     for dockerfile in [COPIES, KINDS] {
         assert_equal_to_root(Place::Container(DOCKER_DEFAULT), dockerfile);
     }
+}
+
+/// The devices that every step has, whatever they are.
+const DEVICES: &str = "FROM {busybox}\n\
+    RUN echo gone >/dev/null && [ -c /dev/null ] && [ \"$(cat /dev/null | wc -c)\" -eq 0 ] && ! echo x >/dev/full && \
+    [ \"$(head -c 3 /dev/zero | wc -c)\" -eq 3 ] && [ \"$(head -c 3 /dev/urandom | wc -c)\" -eq 3 ] && [ ! -e /dev/null/x ]\n";
+
+/// As in a pod with a user namespace of its own and a filter.
+#[test]
+fn where_no_device_can_be_made_steps_see_those_of_the_container() {
+    let pod = Container { capabilities: WITHOUT_NODES, ..DOCKER_DEFAULT };
+    assert_equal_to_root(Place::Container(pod), DEVICES);
 }
 
 /// What programs look for beside their files, asked by a shell and by Python; as root and as a user.

@@ -19,6 +19,8 @@ use crate::rbuild::{self, Profile};
 use crate::setup::{self, Part};
 use crate::state::State;
 
+mod install;
+
 /// Steps that count in a build.
 const STEPS: u32 = 40;
 /// Runs of a peer that count in a sample.
@@ -37,6 +39,9 @@ pub(crate) struct Arguments {
     /// Measure this rbuild instead of a release build of the workspace
     #[arg(long, value_name = "FILE")]
     rbuild: Option<PathBuf>,
+    /// Measure the processor time of installing packages instead
+    #[arg(long)]
+    install: bool,
 }
 
 /// What all rows share.
@@ -57,6 +62,10 @@ pub(crate) fn run(state: &State, arguments: &Arguments) -> Result<()> {
     peers::enter_mount_namespace()?;
     let scratch = tempfile::Builder::new().prefix("rbuild-steps-").tempdir_in(&arguments.scratch)?;
     let bench = Bench { scratch, rbuild, base: registry.reference(Base::Debian.image()) };
+    if arguments.install {
+        println!("{}", install::table(&bench, arguments.samples)?);
+        return Ok(());
+    }
     bench.prepare()?;
     let mut rows: Vec<(String, Vec<Duration>)> = RUNGS.map(|rung| (format!("rbuild, {rung}"), Vec::new())).into();
     rows.extend(["crun run", "buildah run"].map(|peer| (peer.to_owned(), Vec::new())));
@@ -70,8 +79,9 @@ pub(crate) fn run(state: &State, arguments: &Arguments) -> Result<()> {
     let mut table = "| to `/bin/true` and back | median, ms | least, ms |\n|---|---|---|\n".to_owned();
     for (name, mut samples) in rows {
         samples.sort_unstable();
-        let milliseconds = |at: usize| samples[at].as_secs_f64() * 1000.0;
-        writeln!(table, "| {name} | {:.1} | {:.1} |", milliseconds((samples.len() - 1) / 2), milliseconds(0))?;
+        let milliseconds = |sample: Duration| sample.as_secs_f64() * 1000.0;
+        let (median, least) = (milliseconds(median(&samples)), milliseconds(samples[0]));
+        writeln!(table, "| {name} | {median:.1} | {least:.1} |")?;
     }
     println!("{table}");
     Ok(())
@@ -142,6 +152,11 @@ impl Bench {
         buildah.args(arguments);
         buildah
     }
+}
+
+/// The one in the middle of sorted samples, of which there is at least one.
+fn median(samples: &[Duration]) -> Duration {
+    samples[(samples.len() - 1) / 2]
 }
 
 fn timed(action: impl FnOnce() -> Result<()>) -> Result<Duration> {

@@ -163,7 +163,7 @@ const QUOTED: usize = 60;
 
 /// The text as a message quotes it: cut where it is too long, its control characters (which a terminal would obey)
 /// written as escapes.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut shown = String::new();
     for (count, character) in text.chars().enumerate() {
         if count == QUOTED {

@@ -28,6 +28,7 @@ mod words;
 
 pub use ast::{Arguments, Node, Separator, Tree, parse_tree};
 pub use directive::{CheckOptionError, CheckOptions, Checks};
+pub(crate) use error::quoted;
 pub use error::{Errors, ParseError, Problem};
 pub use expand::{ExpandError, Expanded};
 pub use instruction::{

@@ -159,6 +159,15 @@ impl MountOptions {
         &self.text
     }
 
+    /// The type and the options that are given, by the first of their names.
+    #[cfg(test)]
+    pub(super) fn given(&self) -> Vec<(MountKind, &'static str)> {
+        let value = |wanted: Key| self.options.iter().find(|(key, ..)| *key == wanted)?.2.as_deref();
+        let kind = value(Key::Type).map_or(MountKind::Bind, |value| kind(value).expect("a type that was parsed"));
+        let first = |key: &Key| KEYS.iter().find(|(_, known)| known == key).expect("every key has a name").0;
+        self.options.iter().map(|(key, ..)| (kind, first(key))).collect()
+    }
+
     /// The value of `from=`, which has no variables.
     pub fn from(&self) -> Option<&str> {
         self.options.iter().find(|(key, ..)| *key == Key::From).and_then(|(.., value)| value.as_deref())
@@ -285,6 +294,16 @@ impl Draft {
             env: self.env,
         })
     }
+}
+
+/// Every type with each option that it may have, by the first of its names.
+#[cfg(test)]
+pub(super) fn known() -> Vec<(MountKind, &'static str)> {
+    let mut names = KEYS.to_vec();
+    names.dedup_by_key(|(_, key)| *key);
+    let of =
+        |kind| names.clone().into_iter().filter(move |(_, key)| allows(kind, *key)).map(move |(name, _)| (kind, name));
+    KINDS.into_iter().flat_map(|(_, kind)| of(kind)).collect()
 }
 
 /// Which options a type may have, by Docker's Dockerfile reference; what BuildKit takes there and ignores is refused.

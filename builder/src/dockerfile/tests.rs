@@ -1,6 +1,7 @@
 //! Whole files: the public suites, our fixtures, a second parser, hostile input. What one function does is tested
 //! beside it.
 
+mod complete;
 mod differential;
 mod fixtures;
 mod hostile;

@@ -1,7 +1,7 @@
 //! Why a Dockerfile that parses does not make a graph.
 
 use crate::dockerfile::expand::ExpandError;
-use crate::dockerfile::{MountError, PortError, Span};
+use crate::dockerfile::{MountError, PortError, Span, quoted};
 use crate::graph::platform::PlatformError;
 use crate::remote::location::LocationError;
 
@@ -20,7 +20,7 @@ pub struct GraphError {
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     /// A word could not be expanded.
-    #[error("cannot expand `{word}`")]
+    #[error("cannot expand `{}`", quoted(.word))]
     Expand {
         /// The word as written.
         word: String,
@@ -37,7 +37,7 @@ pub enum Problem {
         mebibytes: usize,
     },
     /// `FROM` whose name expands to nothing.
-    #[error("`FROM {word}` names no image: `{word}` is empty here; give its ARG a default or pass --build-arg")]
+    #[error("`FROM {0}` names no image: `{0}` is empty here; give its ARG a default or pass --build-arg", quoted(.word))]
     EmptyBase {
         /// The word as written.
         word: String,
@@ -49,15 +49,15 @@ pub enum Problem {
     #[error(transparent)]
     Platform(#[from] PlatformError),
     /// `--target` that no stage has.
-    #[error("no stage is called `{name}`: the stages are {known}")]
+    #[error("no stage is called `{}`: the stages are {known}", quoted(.name))]
     UnknownTarget {
         /// What was asked for.
         name: String,
         /// The stages there are.
         known: String,
     },
-    /// A stage that copies from itself or a later one by number.
-    #[error("`{name}` is not an earlier stage")]
+    /// A stage that copies from itself or a later one.
+    #[error("`{}` is not an earlier stage: a stage reads only those that stand above it", quoted(.name))]
     NotEarlier {
         /// The stage named.
         name: String,
@@ -77,7 +77,7 @@ pub enum Problem {
         what: String,
     },
     /// A value that its instruction cannot take.
-    #[error("{what} cannot be `{value}`: {reason}")]
+    #[error("{what} cannot be `{}`: {reason}", quoted(.value))]
     BadValue {
         /// The instruction or flag.
         what: &'static str,
@@ -87,7 +87,7 @@ pub enum Problem {
         reason: &'static str,
     },
     /// `EXPOSE` of what is no port.
-    #[error("cannot expose `{text}`")]
+    #[error("cannot expose `{}`", quoted(.text))]
     Port {
         /// The word, expanded.
         text: String,
@@ -95,7 +95,7 @@ pub enum Problem {
         source: PortError,
     },
     /// `RUN --mount` whose options make no mount, once they have values.
-    #[error("cannot use `--mount={text}`: {source}")]
+    #[error("cannot use `--mount={}`: {source}", quoted(.text))]
     Mount {
         /// The options as written.
         text: String,
@@ -119,7 +119,7 @@ pub enum Problem {
         host: String,
     },
     /// An ONBUILD trigger of the base that does not parse.
-    #[error("the base image's ONBUILD trigger `{trigger}` is not an instruction: {reason}")]
+    #[error("the base image's ONBUILD trigger `{}` is not an instruction: {reason}", quoted(.trigger))]
     BadTrigger {
         /// The trigger's text.
         trigger: String,

@@ -16,6 +16,7 @@ impl Lowering<'_> {
         instruction: &Instruction,
     ) -> Result<(), Problem> {
         let op = CopyOp { parents: copy.parents, ..copy_op(state, &copy.files, false)? };
+        refuse_urls(&op)?;
         let crossed = op.parents && op.exclude.iter().any(|pattern| pattern.starts_with('!'));
         refuse(crossed, "`--exclude=!…` together with `--parents`")?;
         let (mut op, mut from) = (op, None);
@@ -44,13 +45,33 @@ impl Lowering<'_> {
     }
 }
 
+/// COPY fetches nothing: a URL is no path of the build context.
+fn refuse_urls(op: &CopyOp) -> Result<(), Problem> {
+    let is_url = |text: &str| matches!(Location::parse(text), Ok(Location::Http(_) | Location::Git(_)));
+    let url = op.sources.iter().find_map(|source| match source {
+        CopySource::Path(text) if !is_path(text) && is_url(text) => Some(text.clone()),
+        _ => None,
+    });
+    let wrong = |value| Problem::BadValue { what: "a source of COPY", value, reason: "ADD takes URLs, COPY does not" };
+    url.map_or(Ok(()), |url| Err(wrong(url)))
+}
+
+/// Whether a source is a path though it would be a repository where a context is named (BuildKit does the same).
+fn is_path(source: &str) -> bool {
+    source.starts_with("github.com/")
+}
+
 /// Tells the URLs among the sources of an ADD from its files, and gives them the flags that are about them.
 fn locate(state: &StageState, add: &Add, op: &mut CopyOp) -> Result<(), Problem> {
     let checksum = add.checksum.as_ref().map(|word| state.scope.expand(word)).transpose()?;
+    let checksum = checksum.filter(|checksum| !checksum.is_empty());
     let several = op.sources.len() > 1;
     let mut is_git = false;
     for source in &mut op.sources {
         let CopySource::Path(text) = source else { continue };
+        if is_path(text) {
+            continue;
+        }
         match Location::parse(text)? {
             Location::Directory(_) | Location::Stdin => {}
             Location::Git(git) => {
@@ -110,7 +131,8 @@ fn copy_op(state: &StageState, files: &CopyFiles, unpack: bool) -> Result<CopyOp
     }
     let chown = files.chown.as_ref().map(|word| state.scope.expand(word)).transpose()?;
     let chown = chown.filter(|owner| !owner.is_empty());
-    let chmod = files.chmod.as_ref().map(|word| mode(&state.scope.expand(word)?)).transpose()?;
+    let chmod = files.chmod.as_ref().map(|word| state.scope.expand(word)).transpose()?;
+    let chmod = chmod.filter(|text| !text.is_empty()).map(|text| mode(&text)).transpose()?;
     let exclude = files.exclude.iter().map(|word| state.scope.expand(word)).collect::<Result<Vec<_>, _>>()?;
     let link = files.link;
     Ok(CopyOp { context: None, sources, destination, chown, chmod, exclude, parents: false, unpack, link })
@@ -129,9 +151,7 @@ fn history_of_copy(state: &StageState, verb: &str, files: &CopyFiles, op: &CopyO
     let mut words = vec![verb.to_owned()];
     words.extend(op.parents.then(|| "--parents".to_owned()));
     words.extend(op.chown.as_ref().map(|owner| format!("--chown={owner}")));
-    if let Some(mode) = &files.chmod {
-        words.push(format!("--chmod={}", state.scope.expand(mode)?));
-    }
+    words.extend(op.chmod.as_ref().map(|mode| format!("--chmod={}", mode.text())));
     words.extend(op.sources.iter().map(|source| match source {
         CopySource::Path(path) => path.clone(),
         CopySource::Inline { name, .. } => format!("<<{name}"),

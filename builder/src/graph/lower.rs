@@ -18,6 +18,9 @@ use crate::graph::{CopyOp, CopySource, Graph, GraphError, Op, PinnedImage, Probl
 /// What `comment` in the history says; scanners and `docker history` know the frontend by it.
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 
+/// The most characters of an instruction that the name of its step has.
+const LONGEST_SHOWN: usize = 1000;
+
 /// What a stage counts, in bytes: all are kept, for later ones may start from them.
 const STAGE: usize = 2 << 10;
 
@@ -196,7 +199,11 @@ impl<'a> Lowering<'a> {
     ) {
         let from = from.into_iter().collect();
         state.step += 1;
-        let name = format!("[{} {}/{}] {}", state.name, state.step, state.steps, instruction.original);
+        let shown = match instruction.original.char_indices().nth(LONGEST_SHOWN) {
+            Some((end, _)) => format!("{}…", &instruction.original[..end]),
+            None => instruction.original.clone(),
+        };
+        let name = format!("[{} {}/{}] {shown}", state.name, state.step, state.steps);
         state.tip = self.push(Vertex { op, base: Some(state.tip), from, span: instruction.span, name });
     }
 

@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::dockerfile::{Command, Dockerfile, Instruction, MountOptions, Span, Stage, parse_trigger};
+use crate::dockerfile::{Command, Dockerfile, Instruction, MountOptions, Span, Stage, parse_trigger, quoted, suggest};
 use crate::graph::budget::Budget;
 use crate::graph::frontend_args;
 use crate::graph::named::{LayoutName, NamedContext, canonical};
 use crate::graph::platform::Platform;
 use crate::graph::scope::{Scope, platform_args};
 use crate::graph::{GraphError, PinnedImage, Problem};
+
+/// The most stages that an error lists.
+const MOST_LISTED: usize = 50;
 
 /// What the caller of a build decides about its graph.
 #[derive(Debug, Clone)]
@@ -241,15 +244,36 @@ impl Selection<'_> {
         if let Some(earlier) = number.filter(|n| *n < index).or_else(|| self.stage_before(index, word)) {
             return Ok(Base::Stage(earlier));
         }
-        if number.is_some() || self.stage_before(index + 1, word).is_some() {
+        if number.is_some() || self.stage_before(usize::MAX, word).is_some() {
             return Err(Problem::NotEarlier { name: word.into() });
         }
         if word == "scratch" { Ok(Base::Scratch) } else { image(word, &self.request.platform).map(Base::Image) }
     }
 }
 
-/// The last stage that is called `name`; names are case-insensitive.
-fn last_named(stages: &[Stage], name: &str) -> Option<usize> {
+/// What to say of the instruction at `span` when no image has the name that it gives: a stage may have been meant, one
+/// with a similar name above, or the one of this name below.
+pub fn stage_meant(dockerfile: &Dockerfile, span: Span) -> Option<String> {
+    let stages = &dockerfile.stages;
+    let index = stages.iter().rposition(|stage| stage.span.start <= span.start)?;
+    let stage = &stages[index];
+    let words: Vec<&str> = if stage.span == span {
+        vec![&stage.base.0]
+    } else {
+        stage.instructions.iter().filter(|other| other.span == span).flat_map(read_by).map(|(word, _)| word).collect()
+    };
+    let above: Vec<&str> = stages[..index].iter().filter_map(|stage| stage.name.as_deref()).collect();
+    words.into_iter().find_map(|word| {
+        if stage_named(&stages[index + 1..], word).is_some() {
+            return Some(format!("the stage `{word}` stands below: a stage builds only on those above it"));
+        }
+        let meant = suggest::nearest(word, &above).filter(|name| !name.eq_ignore_ascii_case(word));
+        meant.map(|name| format!("did you mean the stage `{name}`?"))
+    })
+}
+
+/// The last of `stages` that is called `name`; names are case-insensitive.
+fn stage_named(stages: &[Stage], name: &str) -> Option<usize> {
     let name = name.to_ascii_lowercase();
     stages.iter().rposition(|stage| stage.name.as_ref() == Some(&name))
 }
@@ -273,15 +297,17 @@ fn image(name: &str, platform: &Platform) -> Result<ImageName, Problem> {
 fn target(dockerfile: &Dockerfile, request: &Request) -> Result<usize, GraphError> {
     let last = dockerfile.stages.len() - 1;
     let Some(name) = &request.target else { return Ok(last) };
-    last_named(&dockerfile.stages, name).or_else(|| name.parse().ok().filter(|&index| index <= last)).ok_or_else(|| {
-        let known: Vec<String> = dockerfile
-            .stages
-            .iter()
-            .enumerate()
-            .map(|(index, stage)| format!("`{}`", stage.name.clone().unwrap_or_else(|| index.to_string())))
-            .collect();
-        Problem::UnknownTarget { name: name.clone(), known: known.join(", ") }.at(dockerfile.stages[last].span)
-    })
+    stage_named(&dockerfile.stages, name).or_else(|| name.parse().ok().filter(|&index| index <= last)).ok_or_else(
+        || {
+            let named = dockerfile.stages.iter().enumerate();
+            let named = named.map(|(index, stage)| stage.name.clone().unwrap_or_else(|| index.to_string()));
+            let mut known: Vec<String> = named.take(MOST_LISTED).map(|name| format!("`{}`", quoted(&name))).collect();
+            if last >= MOST_LISTED {
+                known.push(format!("and {} more", last + 1 - MOST_LISTED));
+            }
+            Problem::UnknownTarget { name: name.clone(), known: known.join(", ") }.at(dockerfile.stages[last].span)
+        },
+    )
 }
 
 /// The global scope: platform arguments first, then the `ARG`s before the first `FROM`, each as `--build-arg` says or

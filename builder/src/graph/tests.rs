@@ -8,7 +8,7 @@ use snapshot::digest::sha256;
 
 use super::named::NamedContext;
 use super::outline::{Grant, Outline, targets};
-use super::references::{Pinned, Request, StepNetwork, select};
+use super::references::{Pinned, Request, StepNetwork, select, stage_meant};
 use super::*;
 use crate::dockerfile::parse;
 use crate::graph::platform::Platform;
@@ -164,7 +164,11 @@ fn what_cannot_be_is_refused_with_its_line() {
             "FROM a\nUSER $NOBODY\n",
             "2: USER cannot be ``: write `name` or `uid`, and after a `:` a group if you want one",
         ),
-        ("FROM a AS x\nCOPY --from=x a b\n", "2: `x` is not an earlier stage"),
+        (
+            "FROM a AS x\nCOPY --from=x a b\n",
+            "2: `x` is not an earlier stage: a stage reads only those that stand above it",
+        ),
+        ("FROM a\nCOPY git@host:x a\n", "2: a source of COPY cannot be `git@host:x`: ADD takes URLs, COPY does not"),
         (
             "FROM a\nCOPY a b c\n",
             "2: the destination cannot be `c`: with several sources it has to be a directory and end with `/`",
@@ -180,6 +184,37 @@ fn what_cannot_be_is_refused_with_its_line() {
     ] {
         assert_eq!(error(text), expected);
     }
+}
+
+#[test]
+fn a_stage_may_have_been_meant() {
+    let text = "FROM a AS builder\nRUN x\nFROM later\nCOPY --from=biulder x /\n\
+        RUN --mount=from=nothing,target=/t --mount=from=bilder,target=/b x\nFROM builder2 AS later\nCOPY --from=b x /\nFROM c AS c\n";
+    let dockerfile = parse(text.as_bytes()).unwrap().dockerfile;
+    let meant = |line| stage_meant(&dockerfile, Span { start: line, end: line });
+    let said = Some("did you mean the stage `builder`?".to_owned());
+    assert_eq!([meant(4), meant(5), meant(6)], [said.clone(), said.clone(), said]);
+    let below = "the stage `later` stands below: a stage builds only on those above it";
+    assert_eq!(meant(3).as_deref(), Some(below));
+    assert_eq!([meant(1), meant(2), meant(7), meant(8)], [const { None }; 4]);
+}
+
+#[test]
+fn texts_are_quoted_in_part() {
+    let long = "x".repeat(1000);
+    for text in [
+        format!("FROM a\nENV A=${{B{long}!y}}\n"),
+        format!("FROM a\nENV A={long}${{B\n"),
+        format!("FROM a\nENV A=${{B/{long}}}\n"),
+        format!("FROM a\nSTOPSIGNAL {long}-%\n"),
+        format!("FROM a\nARG P={long}\nEXPOSE $P\n"),
+        format!("FROM a\nCOPY --chmod={long} x /\n"),
+        format!("FROM a\nRUN --mount=type=cache,target=/x,mode={long}$Y x\n"),
+    ] {
+        let error = error(&text);
+        assert!(error.len() < 250, "{error}");
+    }
+    assert_eq!(error("FROM a\nENV A=\u{1b}[31m${B\n"), "2: cannot expand `\\u{1b}[31m${B`");
 }
 
 #[test]
@@ -310,4 +345,15 @@ fn as_many_instructions_as_there_may_be_are_lowered() {
     }
     lowered(&many(&|number| format!("ARG k{number}=v\n")).replace("k0=v\n", "k0=v\nFROM scratch\n"), &request(&[]))
         .unwrap();
+}
+
+#[test]
+fn messages_and_names_of_steps_stay_short() {
+    let many = "FROM scratch\n".repeat(60);
+    let unknown = Request { target: Some("x".repeat(1000)), ..request(&[]) };
+    let error = lowered(&many, &unknown).unwrap_err().to_string();
+    assert!(error.ends_with("`49`, and 10 more") && error.len() < 600, "{error}");
+    let graph = lowered(&format!("FROM scratch\nRUN {}\n", "\u{e9}".repeat(5000)), &request(&[])).unwrap();
+    let name = &graph.vertices.last().unwrap().name;
+    assert!(name.ends_with("\u{e9}…") && name.chars().count() < 1100, "{name}");
 }

@@ -21,7 +21,7 @@ use rustix::thread::CapabilitySet;
 
 use super::describe::{Mount, Network, Process, Root};
 use super::error::SandboxError;
-use super::inject::Injector;
+use super::inject::{Devices, Injector};
 use super::rootfs::open_directory;
 use super::seccomp::{self, Listener, install, install_with_listener};
 use super::settings::Settings;
@@ -234,9 +234,13 @@ fn kind_of(path: &Path) -> Result<Kind, Errno> {
 
 /// Starts the step, and a thread that shows it what is outside of its root.
 pub(super) fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<Started, Failure> {
-    let injector = Injector::new(Path::new(&spec.upper)).attempt(|| "find the root".to_owned())?;
     let tree = open_directory(&spec.upper)?;
-    process_one::own_null(&tree, "dev/null").attempt(|| "open `/dev/null`".to_owned())?;
+    let devices = match process_one::own_null(&tree, "dev/null") {
+        // No node could be made: the container's own stay, and are shown.
+        Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Devices::OfContainer,
+        result => result.map(|()| Devices::OfRoot).attempt(|| "open `/dev/null`".to_owned())?,
+    };
+    let injector = Injector::new(Path::new(&spec.upper), devices).attempt(|| "find the root".to_owned())?;
     let (ours, theirs) = UnixStream::pair().attempt(|| "make a socket pair".to_owned())?;
     system::leave_keyring();
     capabilities::confine(CapabilitySet::empty())?;
@@ -244,7 +248,7 @@ pub(super) fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream)
         enter(&tree)?;
         // The filter needs this: nobody here is the administrator of its namespace.
         rustix::thread::set_no_new_privs(true).attempt(|| "give up new privileges".to_owned())?;
-        install(&seccomp::default()).attempt(|| "filter system calls".to_owned())?;
+        install(seccomp::default()).attempt(|| "filter system calls".to_owned())?;
         let listener = install_with_listener(&inject::filter()).attempt(|| "filter system calls".to_owned())?;
         Listener::send(&listener, &theirs).attempt(|| "hand over the filter".to_owned())?;
         drop(listener);

@@ -56,12 +56,19 @@ fn of_host(name: &str) -> io::Result<OwnedFd> {
     Ok(copy)
 }
 
+/// Whether a step finds this device in its `/dev`.
+pub(super) fn is_known(name: &str) -> bool {
+    DEVICES.iter().any(|(known, ..)| *known == name)
+}
+
 /// Makes the content of `/dev` in the directory `dev`, where nothing can be mounted: nodes, links, and directories that
-/// are as empty as those of the step's own file systems would be.
+/// are as empty as those of the step's own file systems would be. Where no node can be made there are empty files, in
+/// whose place a step is shown the container's devices.
 pub(super) fn make(dev: &OwnedFd) -> Result<(), Failure> {
     let mode = |name: &str, mode: u32| rustix::fs::chmodat(dev, name, Mode::from_raw_mode(mode), AtFlags::empty());
     for &(name, major, minor) in DEVICES {
-        mknodat(dev, name, FileType::CharacterDevice, Mode::empty(), makedev(major, minor))
+        let node = mknodat(dev, name, FileType::CharacterDevice, Mode::empty(), makedev(major, minor));
+        node.or_else(|error| if error == Errno::PERM { empty_file(dev, name) } else { Err(error) })
             .and_then(|()| mode(name, 0o666))
             .attempt(|| format!("make the device `/dev/{name}`"))?;
     }
@@ -74,6 +81,11 @@ pub(super) fn make(dev: &OwnedFd) -> Result<(), Failure> {
             .attempt(|| format!("make the directory `/dev/{name}`"))?;
     }
     Ok(())
+}
+
+fn empty_file(dev: &OwnedFd, name: &str) -> Result<(), Errno> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    openat(dev, name, flags, Mode::RUSR | Mode::WUSR).map(drop)
 }
 
 /// Mounts `/dev` with `devices`; returns the mount of `/dev/null`.

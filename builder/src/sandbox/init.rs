@@ -26,8 +26,8 @@ use super::network;
 use super::process_one::process_one;
 use super::reap::{self, Subreaper};
 use super::spec::{Attempt, Failure, INIT, Processes, Report, Spec};
-use super::system;
 use super::zygote::{self, Order};
+use super::{supervise, system};
 
 /// The exit code of an init that could not even report (`EX_SOFTWARE`).
 pub(super) const BROKEN: u8 = 70;
@@ -44,6 +44,7 @@ pub fn init_if_child() -> Option<ExitCode> {
     if std::env::args_os().next()? != INIT {
         return None;
     }
+    supervise::prepare();
     Some(ExitCode::from(zygote::live(begin).unwrap_or(BROKEN)))
 }
 

@@ -1,4 +1,4 @@
-//! `/proc`, `/sys` and terminals for a step that can have no mounts: a process outside of its root opens the files of the
+//! `/proc`, `/sys`, terminals, and devices where none can be made, for a step that can have no mounts: a process outside of its root opens the files of the
 //! container for it, and looks at them for it.
 //!
 //! Calls with a path that leads there ([`place`]) are answered by a thread of process 1, with the ids of the caller
@@ -28,6 +28,15 @@ use place::{Place, Seen};
 enum Links {
     Follow,
     Keep,
+}
+
+/// Which device nodes a step uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Devices {
+    /// Those of its root.
+    OfRoot,
+    /// Those of the container, where none can be made.
+    OfContainer,
 }
 
 /// The calls whose paths are looked at. `AT_EMPTY_PATH` says that there is none.
@@ -69,6 +78,7 @@ pub(super) fn filter() -> Program {
 pub(super) struct Injector {
     /// The path of the step's root, which a step must not see.
     root: Vec<u8>,
+    devices: Devices,
     caller: Caller,
 }
 
@@ -81,8 +91,9 @@ struct Request<'a> {
 
 impl Injector {
     /// For the step whose root is `root`.
-    pub(super) fn new(root: &Path) -> std::io::Result<Self> {
-        Ok(Self { root: fs_err::canonicalize(root)?.as_os_str().as_bytes().to_vec(), caller: Caller::default() })
+    pub(super) fn new(root: &Path, devices: Devices) -> std::io::Result<Self> {
+        let root = fs_err::canonicalize(root)?.as_os_str().as_bytes().to_vec();
+        Ok(Self { root, devices, caller: Caller::default() })
     }
 
     /// Reads the path of a call; nothing when it does not lead out of the root.
@@ -100,7 +111,8 @@ impl Injector {
             }
             path => path?,
         };
-        let Some(seen) = Seen::of(path.to_bytes(), links) else { return Ok(None) };
+        let device = || if self.devices == Devices::OfContainer { Seen::device(path.to_bytes()) } else { None };
+        let Some(seen) = Seen::of(path.to_bytes(), links).or_else(device) else { return Ok(None) };
         self.caller.become_one(thread)?;
         let place = seen.place(thread)?;
         if place.is_masked() {
@@ -131,7 +143,7 @@ impl Injector {
             Call::Readlink => self.read_link(&request, 1),
             Call::Readlinkat => self.read_link(&request, 2),
             Call::Chmod | Call::Fchmodat | Call::Chown | Call::Lchown | Call::Fchownat
-                if request.place.is_protected() =>
+                if request.place.is_protected() || request.place.is_device() =>
             {
                 Err(Errno::ROFS)
             }

@@ -122,13 +122,15 @@ impl Rung {
 }
 
 /// What [`Rung::Chroot`] guarantees, and what it does not.
-const CHROOT: [&str; 5] = [
+const CHROOT: [&str; 6] = [
     "owners, groups, modes and device nodes of the image are real; a change of a file with several names, which other \
      sandboxes make under one of them, is made under all",
     "a step has a root of its own and shares everything else with this container: nothing but the container confines it, \
      and it can leave its root",
     "what a step leaves running is killed, unless it kills the processes of rbuild first, which it sees",
     "setuid programs gain nothing (no_new_privs): root of a step needs none, but `sudo` after `USER` does not work",
+    "`/proc` and `/sys` are there for 64-bit programs that open or look at a file by a path that begins so: a step can \
+     neither enter them (`cd /proc`) nor execute what is there (`/proc/self/exe`)",
     "what is mounted into a step is moved into its tree: a read-only bind can be written, a tmpfs has no limit, and a secret \
      is a file on the disk until the step ends",
 ];

@@ -98,9 +98,9 @@ fn make_root(directory: Option<&Path>, ground: Ground) -> Result<(), Failure> {
     Targets::new(root, layers.into_upper()).place(proc, Path::new("/proc"), Kind::Directory)?;
     match ground.emulation.and_then(emulate::program) {
         // Nobody listens afterwards, nor is anything left to do.
-        Some(program) => seccomp::install_with_listener(&program)
+        Some(program) => seccomp::install_with_listener(program)
             .map(drop)
             .attempt(|| "filter the calls of a step and listen to them".to_owned()),
-        None => seccomp::install(&seccomp::default()).attempt(|| "filter the calls of a step".to_owned()),
+        None => seccomp::install(seccomp::default()).attempt(|| "filter the calls of a step".to_owned()),
     }
 }

@@ -1,15 +1,14 @@
 //! Starting the step's process, and answering its calls where root is emulated.
 //!
 //! ```text
-//! process 1: filters itself
-//!    │ ─── fork ──▶ the step: filters itself again, sends the listener, gives up capabilities, becomes its user, execve
+//! process 1 ── fork ──▶ the step: filters itself, sends the listener, gives up capabilities, becomes its user, execve
 //!    │ gives up capabilities                     │
 //!    └ thread "root" ◀── the listener ───────────┘  answers until process 1 ends
 //! ```
 //!
-//! Where nothing is to be answered process 1 gives up its capabilities before it forks, and the step has nothing to wait
-//! for. Filters need `CAP_SYS_ADMIN`, and nothing of the step's is executed before they are in force. A call that is made
-//! before the thread listens waits for it.
+//! Filters need `CAP_SYS_ADMIN`, and nothing of the step's is executed before they are in force. A call that is made before
+//! the thread listens waits for it. Where no root is emulated process 1 needs none of the calls that a step may not make:
+//! it filters itself and gives up its capabilities before it forks, and the step has nothing to wait for.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -32,16 +31,22 @@ pub(super) struct Started {
     root: Option<JoinHandle<Result<(), Failure>>>,
 }
 
+/// Makes the filters, for all processes that are copies of this one.
+pub(super) fn prepare() {
+    seccomp::default();
+    emulate::program(RootEmulation::Full);
+}
+
 /// Forks `step`, a process of one thread, and confines it and this process to what a step may do.
 pub(super) fn start(
     emulation: Option<RootEmulation>,
     step: impl FnOnce() -> Result<u8, Failure>,
     report: impl FnOnce(Failure) -> u8,
 ) -> Result<Started, Failure> {
-    seccomp::install(&seccomp::default()).attempt(|| "filter the calls of the step".to_owned())?;
     if let Some((emulation, program)) = emulation.and_then(|kind| Some((kind, emulate::program(kind)?))) {
-        return emulated((emulation, &program), step, report);
+        return emulated((emulation, program), step, report);
     }
+    filter_as_usual()?;
     capabilities::confine(CapabilitySet::empty())?;
     fork(|| step().unwrap_or_else(report)).map(Started::alone)
 }
@@ -79,12 +84,17 @@ fn emulated(
     listener.map_or(Ok(Started::alone(pid)), |listener| answer(listener, pid, Emulation::new))
 }
 
+fn filter_as_usual() -> Result<(), Failure> {
+    seccomp::install(seccomp::default()).attempt(|| "filter the calls of the step".to_owned())
+}
+
 fn fork(step: impl FnOnce() -> u8) -> Result<Pid, Failure> {
     system::fork(step).attempt(|| "fork the step".to_owned())
 }
 
-/// Puts this process, which is about to become the step's, under another filter. What one of both refuses none allows.
+/// Puts this process, which is about to become the step's, under its filters. What one of them refuses none allows.
 fn filter(emulation: RootEmulation, program: &Program, socket: &UnixStream) -> Result<(), Failure> {
+    filter_as_usual()?;
     let action = || "filter the calls of the step for the emulation of root".to_owned();
     if emulation != RootEmulation::Full {
         return seccomp::install(program).attempt(action);

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use snapshot::{Bytes, Entry, Found, Kind, Metadata, Mtime, View};
 
+use crate::accounts::Accounts;
 use crate::archive::{self, Archive, Owners};
 use crate::context::{Ignore, LocalContext, Selected};
 use crate::graph::{CopyOp, CopySource};
@@ -17,6 +18,7 @@ use crate::remote::location::shown;
 
 use super::destination::{Destination, Placement, join};
 use super::error::Cause;
+use super::key::looks_up_names;
 use super::select::{self, Chosen};
 use super::tree::Tree;
 use super::{Needs, World, relative};
@@ -50,12 +52,12 @@ enum Source<'a> {
 /// Copies.
 pub(super) fn copy(world: &World<'_>, job: &Job<'_>) -> Result<(), Cause> {
     let op = job.op;
-    let base_view = job.base.view(world)?;
     let owner = match &op.chown {
-        Some(spec) => Some(job.base.accounts(&base_view, world)?.owner(spec)?),
+        Some(spec) if looks_up_names(op) => Some(job.base.accounts(&job.base.view(world)?, world)?.owner(spec)?),
+        Some(spec) => Some(Accounts::default().owner(spec)?),
         None => None,
     };
-    let view = if op.link { View::default() } else { base_view };
+    let view = if op.link { View::default() } else { job.base.view(world)? };
     let from = job.from.map(|tree| tree.view(world).map(|view| (tree, view))).transpose()?;
     let repositories = repositories(world, op)?;
     let sources = sources(world, op, from.as_ref().map(|(_, view)| view), &repositories)?;

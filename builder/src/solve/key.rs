@@ -270,7 +270,7 @@ fn copy(op: &CopyOp, from: bool, world: &World<'_>) -> Result<Fields, Cause> {
 }
 
 /// Whether `--chown` names somebody, whom only the tree below knows.
-fn looks_up_names(op: &CopyOp) -> bool {
+pub(super) fn looks_up_names(op: &CopyOp) -> bool {
     op.chown.as_ref().is_some_and(|owner| owner.split(':').any(|id| id.parse::<u32>().is_err()))
 }
 

@@ -8,6 +8,7 @@ use crate::graph::{Graph, Op, VertexId};
 use super::World;
 use super::key::{self, CacheKey, Key};
 use super::recall::{self, Found, identity};
+use super::source::Wanted;
 use super::tree::Tree;
 
 /// What of the cache a vertex may be taken from.
@@ -32,6 +33,8 @@ pub(super) struct Plan {
     pub(super) layer: Vec<bool>,
     /// Its files are needed in a directory: a RUN stands on it, or a COPY reads from it.
     pub(super) directory: Vec<bool>,
+    /// What it contains has to be known, though nobody may need the files: a COPY or a WORKDIR stands on it.
+    pub(super) index: Vec<bool>,
     /// What of the cache it may be taken from.
     pub(super) lookup: Vec<Lookup>,
     /// The first vertex with its key on its base: that one alone runs, and stands for all of them.
@@ -148,32 +151,31 @@ fn attempt(
 ) -> Plan {
     let none = vec![false; graph.vertices.len()];
     let found = graph.vertices.iter().map(|_| None).collect();
-    let (execute, layer, directory) = (none.clone(), none.clone(), none);
-    let mut plan = Plan { execute, found, layer, directory, lookup, first: firsts(graph, keys) };
+    let (execute, layer, directory, index) = (none.clone(), none.clone(), none.clone(), none);
+    let mut plan = Plan { execute, found, layer, directory, index, lookup, first: firsts(graph, keys) };
     let (target, exported) = (plan.first[graph.target.0], world.options.export_layers);
     plan.layer[target] = exported;
     plan.directory[target] = !exported;
     for id in (0..graph.vertices.len()).rev() {
         let vertex = &graph.vertices[id];
-        let (layer, directory) = (plan.layer[id], plan.directory[id]);
+        let (layer, directory, index) = (plan.layer[id], plan.directory[id], plan.index[id]);
         if let Some(base) = vertex.base {
             let base = plan.first[base.0];
             plan.layer[base] |= layer;
             plan.directory[base] |= directory;
+            plan.index[base] |= index;
         }
-        if !layer && !directory {
+        if !layer && !directory && !index {
             continue;
         }
         let hit = match &vertex.op {
             Op::Scratch => true,
             // Steps will stand on it: what they need besides is prepared while its files are looked at.
-            Op::Source(_) => {
-                !directory
-                    || std::thread::scope(|scope| {
-                        scope.spawn(|| world.executor.warm());
-                        trees[id].is_unpacked(world)
-                    })
-            }
+            Op::Source(_) if directory => std::thread::scope(|scope| {
+                scope.spawn(|| world.executor.warm());
+                trees[id].has(Wanted::Directory, world)
+            }),
+            Op::Source(_) => !index || trees[id].has(Wanted::Index, world),
             Op::Copy(_) | Op::Mkdir(_) | Op::Run(_) => {
                 if plan.lookup[id] == Lookup::Early {
                     let key = &keys[id].definition;
@@ -188,13 +190,36 @@ fn attempt(
             continue;
         }
         plan.layer[id] |= world.caches.keeps_all();
-        // A COPY looks at the tree that it copies onto (its index comes from unpacking) and reads the one it copies from.
-        let inputs: Vec<usize> = plan.inputs(graph, id).collect();
-        for input in inputs {
+        for input in vertex.from.iter().map(|from| plan.first[from.0]) {
             plan.directory[input] = true;
+        }
+        let Some(base) = vertex.base.map(|base| plan.first[base.0]) else { continue };
+        match onto(&vertex.op) {
+            Onto::Nothing => {}
+            Onto::Index => plan.index[base] = true,
+            Onto::Files => plan.directory[base] = true,
         }
     }
     plan
+}
+
+/// What a step needs to know of its base.
+enum Onto {
+    Nothing,
+    Index,
+    Files,
+}
+
+/// A COPY looks where its destination leads, unless it is to depend on nothing; the numbers of a name are in files.
+fn onto(op: &Op) -> Onto {
+    match op {
+        Op::Copy(op) if key::looks_up_names(op) => Onto::Files,
+        Op::Copy(op) if op.link => Onto::Nothing,
+        Op::Mkdir(op) if !op.user.is_empty() => Onto::Files,
+        Op::Copy(_) | Op::Mkdir(_) => Onto::Index,
+        Op::Run(_) => Onto::Files,
+        Op::Scratch | Op::Source(_) => Onto::Nothing,
+    }
 }
 
 /// Whether the layer of a step has to be there as a blob, where it is exported. The blob of a COPY comes from its sources,

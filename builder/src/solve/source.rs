@@ -1,4 +1,4 @@
-//! Layers of images: fetched, verified and unpacked, several at once, each into its own directory.
+//! Layers of images: fetched, verified and unpacked, several at once, each into its own directory; or only looked at.
 
 use std::io::{self, Read, Write};
 use std::panic::resume_unwind;
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use oci_spec::image::{Digest, MediaType};
 use registry::Action;
 use snapshot::digest::{HashingReader, sha256};
-use snapshot::{BlobWriter, Compression, Layer, Unpacked, View, layer};
+use snapshot::{BlobWriter, Compression, Layer, LayerIndex, Unpacked, View, layer};
 
 use crate::graph::PinnedImage;
 use crate::layout;
@@ -24,24 +24,50 @@ const CONCURRENT_LAYERS: usize = 4;
 /// Which records say what a layer of an image was compressed to.
 const CONVERTED: &str = "converted";
 
-/// Makes sure that every layer of an image has its directory and its index. The caller holds the image's lock.
-pub(super) fn unpack(world: &World<'_>, image: &PinnedImage, layers: &[Arc<TreeLayer>]) -> Result<(), Cause> {
+/// What is made of a layer that is pulled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Its index: nobody needs the files.
+    Index,
+    /// Its directory, and its index.
+    Directory,
+}
+
+impl Wanted {
+    /// Whether it is there.
+    pub(super) fn is_met(self, world: &World<'_>, layer: &TreeLayer) -> bool {
+        (self == Self::Index || layer.snapshot(world).is_some()) && layer.stored_index(world).is_some()
+    }
+}
+
+/// What was made.
+enum Made {
+    Index(LayerIndex),
+    Directory(Box<Unpacked>),
+}
+
+/// Makes sure that every layer of an image has what is wanted. The caller holds the image's lock.
+pub(super) fn pull(
+    world: &World<'_>,
+    image: &PinnedImage,
+    layers: &[Arc<TreeLayer>],
+    wanted: Wanted,
+) -> Result<(), Cause> {
     let Some(top) = layers.last() else { return Ok(()) };
     // Another process may be at it: it is pulled once.
     let lock = world.store.lock(&format!("image-{}", top.id().0.digest()), &|| world.cancel.is_cancelled())?;
     let _lock = lock.ok_or(Cause::Cancelled)?;
-    let present: Vec<bool> =
-        layers.iter().map(|layer| layer.snapshot(world).is_some() && layer.stored_index(world).is_some()).collect();
+    let present: Vec<bool> = layers.iter().map(|layer| wanted.is_met(world, layer)).collect();
     let next = AtomicUsize::new(0);
-    let unpacked: Vec<Mutex<Option<Result<Unpacked, Cause>>>> = layers.iter().map(|_| Mutex::new(None)).collect();
+    let made: Vec<Mutex<Option<Result<Made, Cause>>>> = layers.iter().map(|_| Mutex::new(None)).collect();
     std::thread::scope(|scope| {
         for _ in 0..CONCURRENT_LAYERS.min(layers.len()) {
             scope.spawn(|| {
                 loop {
                     let position = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(slot) = unpacked.get(position) else { return };
+                    let Some(slot) = made.get(position) else { return };
                     if !present[position] {
-                        let result = unpack_one(world, image, &image.layers[position]);
+                        let result = pull_one(world, image, &image.layers[position], wanted);
                         *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
                     }
                 }
@@ -49,46 +75,56 @@ pub(super) fn unpack(world: &World<'_>, image: &PinnedImage, layers: &[Arc<TreeL
         }
     });
     let (mut view, mut dirs) = (View::default(), Vec::new());
-    for (layer, slot) in layers.iter().zip(unpacked) {
-        if let Some(result) = slot.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            let unpacked = result?;
-            layer.keep_index(world, Arc::clone(unpacked.index()))?;
-            layer.keep_snapshot(unpacked.settle(&view, &dirs, layer.id())?);
+    for (layer, slot) in layers.iter().zip(made) {
+        match slot.into_inner().unwrap_or_else(PoisonError::into_inner).transpose()? {
+            Some(Made::Index(index)) => layer.keep_index(world, Arc::new(index))?,
+            Some(Made::Directory(unpacked)) => {
+                layer.keep_index(world, Arc::clone(unpacked.index()))?;
+                layer.keep_snapshot(unpacked.settle(&view, &dirs, layer.id())?);
+            }
+            None => {}
         }
-        view.push(layer.stored_index(world).expect("present, or just kept"));
-        dirs.push(layer.snapshot(world).expect("present, or just kept").dir.clone());
+        if wanted == Wanted::Directory {
+            view.push(layer.stored_index(world).expect("present, or just kept"));
+            dirs.push(layer.snapshot(world).expect("present, or just kept").dir.clone());
+        }
     }
     Ok(())
 }
 
-/// Unpacks one layer; one that the store lacks is unpacked while it is fetched.
-fn unpack_one(world: &World<'_>, image: &PinnedImage, layer: &Layer) -> Result<Unpacked, Cause> {
+/// Makes of one layer what is wanted; one that the store lacks is read while it is fetched.
+fn pull_one(world: &World<'_>, image: &PinnedImage, layer: &Layer, wanted: Wanted) -> Result<Made, Cause> {
     if world.store.blobs().has_verified(layer.blob.digest(), layer.blob.size()) {
-        return unpack_stream(world, image, layer, world.store.blobs().open(layer.blob.digest())?);
+        return read(world, image, layer, (wanted, world.store.blobs().open(layer.blob.digest())?));
     }
     let (copy, arriving) = relay();
     std::thread::scope(|scope| {
-        let unpacking = scope.spawn(|| unpack_stream(world, image, layer, arriving));
+        let reading = scope.spawn(|| read(world, image, layer, (wanted, arriving)));
         let fetched = fetch_blob(world, image, layer, Some(copy));
-        let unpacked = unpacking.join().unwrap_or_else(|panic| resume_unwind(panic));
-        // What was cut short unpacks badly too: the fetch knows why.
-        fetched.and(unpacked)
+        let made = reading.join().unwrap_or_else(|panic| resume_unwind(panic));
+        // What was cut short is read badly too: the fetch knows why.
+        fetched.and(made)
     })
 }
 
-fn unpack_stream(
+fn read(
     world: &World<'_>,
     image: &PinnedImage,
     layer: &Layer,
-    blob: impl Read + Send,
-) -> Result<Unpacked, Cause> {
+    (wanted, blob): (Wanted, impl Read + Send),
+) -> Result<Made, Cause> {
     let mut tar = HashingReader::new(layer::decompress(blob, layer::Limits::default().bytes)?);
-    let snapshots = world.store.snapshots();
-    let unpacked = snapshot::unpack(&mut tar, snapshots.prepare()?, snapshots.flavour())?;
+    let made = match wanted {
+        Wanted::Index => Made::Index(snapshot::survey(&mut tar)?),
+        Wanted::Directory => {
+            let snapshots = world.store.snapshots();
+            Made::Directory(Box::new(snapshot::unpack(&mut tar, snapshots.prepare()?, snapshots.flavour())?))
+        }
+    };
     // The digest is of the whole stream, and tar ends before it does.
     io::copy(&mut tar.by_ref(), &mut io::sink())?;
     same(image, &layer.diff_id, &tar.finish())?;
-    Ok(unpacked)
+    Ok(made)
 }
 
 fn same(image: &PinnedImage, expected: &Digest, found: &Digest) -> Result<(), Cause> {

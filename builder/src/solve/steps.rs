@@ -264,7 +264,8 @@ impl<'a> Solver<'a> {
         let base = || &self.trees[vertex.base.expect("lowering gives every such vertex a base").0];
         match &vertex.op {
             Op::Scratch => Ok(()),
-            Op::Source(_) => tree.dirs(self.world).map(drop),
+            Op::Source(_) if needs.directory => tree.dirs(self.world).map(drop),
+            Op::Source(_) => tree.view(self.world).map(drop),
             Op::Run(op) => {
                 let trees = Trees { base: base(), all: self.trees, own: tree };
                 run::run(self.world, op, &trees, (vertex.instruction(), step))

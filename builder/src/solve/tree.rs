@@ -15,9 +15,10 @@ use crate::graph::PinnedImage;
 
 use crate::cache::Imported;
 
+use super::World;
 use super::error::Cause;
 use super::key::CacheKey;
-use super::{World, source};
+use super::source::{self, Wanted};
 
 /// The longest `/etc/passwd` or `/etc/group` that is read, in bytes.
 const ACCOUNTS_LIMIT: u64 = 4 << 20;
@@ -194,9 +195,9 @@ impl Tree {
         Self { layers: self.layers[..position].to_vec() }
     }
 
-    /// Whether every layer has its directory and its index.
-    pub(super) fn is_unpacked(&self, world: &World<'_>) -> bool {
-        self.layers.iter().all(|layer| layer.snapshot(world).is_some() && layer.stored_index(world).is_some())
+    /// Whether every layer has what is wanted of it.
+    pub(super) fn has(&self, wanted: Wanted, world: &World<'_>) -> bool {
+        self.layers.iter().all(|layer| wanted.is_met(world, layer))
     }
 
     /// The directories of all layers, bottom first.
@@ -227,8 +228,9 @@ impl Tree {
         if let Some(index) = layer.stored_index(world) {
             return Ok(index);
         }
-        match layer.snapshot(world) {
-            Some(snapshot) if layer.image().is_none() => {
+        match (&layer.origin, layer.snapshot(world)) {
+            (Origin::Image { .. }, _) => self.pull(position, Wanted::Index, world)?,
+            (Origin::Step(_), Some(snapshot)) => {
                 let below = self.below(position).view(world)?;
                 let _making = layer.lock();
                 if let Some(index) = layer.stored_index(world) {
@@ -238,17 +240,23 @@ impl Tree {
                 diff::changes(&snapshot.dir, world.store.snapshots().flavour(), &below, &mut writer)?;
                 layer.keep_index(world, Arc::new(writer.finish()))?;
             }
-            _ => self.unpack(position, world)?,
+            (Origin::Step(_), None) => self.unpack(position, world)?,
         }
         Ok(layer.stored_index(world).expect("it was just made"))
+    }
+
+    /// Pulls what is wanted of all layers of the image that a layer is of.
+    fn pull(&self, position: usize, wanted: Wanted, world: &World<'_>) -> Result<(), Cause> {
+        let Origin::Image { image, unpacking, .. } = &self.layers[position].origin else { return Ok(()) };
+        let _making = unpacking.lock().unwrap_or_else(PoisonError::into_inner);
+        source::pull(world, image, &self.layers[..image.layers.len()], wanted)
     }
 
     /// Unpacks a layer's blob; for a layer of an image, all the image's layers at once.
     fn unpack(&self, position: usize, world: &World<'_>) -> Result<(), Cause> {
         let layer = &self.layers[position];
-        if let Origin::Image { image, unpacking, .. } = &layer.origin {
-            let _making = unpacking.lock().unwrap_or_else(PoisonError::into_inner);
-            return source::unpack(world, image, &self.layers[..image.layers.len()]);
+        if let Origin::Image { .. } = layer.origin {
+            return self.pull(position, Wanted::Directory, world);
         }
         let below = self.below(position);
         let (view, dirs) = (below.view(world)?, below.dirs(world)?);

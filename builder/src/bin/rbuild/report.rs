@@ -142,9 +142,11 @@ fn build(error: &BuildError, dockerfile: &Dockerfile) -> (String, u8) {
         }
         BuildError::Graph(error) => (located(&error.problem, dockerfile, error.span, None), code::BUILD),
         BuildError::Base(error) => {
-            let hint = base_hint(error);
             let text = match error.span() {
-                Some(span) => located(error, dockerfile, span, hint),
+                Some(span) => {
+                    let stage = stage_hint(dockerfile, span);
+                    located(error, dockerfile, span, stage.as_deref().or_else(|| base_hint(error)))
+                }
                 None => chain(error),
             };
             (text, code::REGISTRY)
@@ -182,6 +184,12 @@ fn finding(kind: &str, number: usize, finding: &Finding, dockerfile: &Dockerfile
 fn place(number: usize, dockerfile: &Dockerfile, span: Span) -> String {
     const READ: usize = 100;
     if number < READ { excerpt(dockerfile, span) } else { format!("  {}:{}\n", dockerfile.name, span.start) }
+}
+
+/// Whether a stage was meant where an image is not to be had.
+fn stage_hint(dockerfile: &Dockerfile, span: Span) -> Option<String> {
+    let parsed = builder::dockerfile::parse(dockerfile.text.as_bytes()).ok()?;
+    builder::graph::references::stage_meant(&parsed.dockerfile, span)
 }
 
 fn base_hint(error: &BaseError) -> Option<&'static str> {
@@ -237,11 +245,11 @@ fn located(error: &dyn Error, dockerfile: &Dockerfile, span: Span, hint: Option<
 
 /// `error: …` and a line for each cause.
 pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = format!("error: {error}\n");
-    let mut last = error.to_string();
+    let mut last = brief(&error.to_string());
+    let mut text = format!("error: {last}\n");
     let mut source = error.source();
     while let Some(cause) = source {
-        let shown = cause.to_string();
+        let shown = brief(&cause.to_string());
         if shown != last {
             let _ = writeln!(text, "  caused by: {shown}");
         }
@@ -255,7 +263,7 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 fn excerpt(dockerfile: &Dockerfile, span: Span) -> String {
     let lines: Vec<&str> = dockerfile.text.lines().collect();
     if span.start == 0 || span.start > lines.len() {
-        return String::new();
+        return format!("  {}\n", dockerfile.name);
     }
     let end = span.end.clamp(span.start, lines.len());
     // A long heredoc says nothing that its first lines don't.
@@ -269,6 +277,18 @@ fn excerpt(dockerfile: &Dockerfile, span: Span) -> String {
         let _ = writeln!(text, "{}", format!("  {mark} {number:width$} | {line}").trim_end());
     }
     text
+}
+
+/// A message without what a terminal would obey, and without the middle of a very long word that it quotes.
+fn brief(message: &str) -> String {
+    const ENDS: usize = 500;
+    let shown = |c: char| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
+    let length = message.chars().count();
+    if length <= 2 * ENDS {
+        return message.chars().map(shown).collect();
+    }
+    let (first, last) = (message.chars().take(ENDS).map(shown), message.chars().skip(length - ENDS).map(shown));
+    first.chain(['…']).chain(last).collect()
 }
 
 /// Keeps a generated line of a megabyte off the terminal.

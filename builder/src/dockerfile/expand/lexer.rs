@@ -250,7 +250,7 @@ impl<'w> Lexer<'w> {
             ('?', None) => {
                 let reason = if unset { "not set" } else { "empty" };
                 let message = if word.is_empty() { reason.to_owned() } else { quoted(&word) };
-                Err(ExpandError::Required { name: name.to_owned(), message })
+                Err(ExpandError::Required { name: quoted(name), message })
             }
             (_, Some(value)) => self.counted(value),
             (other, None) => Err(unknown_modifier(name, &other.to_string())),
@@ -279,7 +279,7 @@ impl<'w> Lexer<'w> {
             self.next();
         }
         let pattern = self.until(Some('/'), Escapes::Kept).map_err(|error| match error {
-            ExpandError::NoBrace if self.rest.is_empty() => ExpandError::NoReplacement { name: name.to_owned() },
+            ExpandError::NoBrace if self.rest.is_empty() => ExpandError::NoReplacement { name: quoted(name) },
             other => other,
         })?;
         let pattern = Pattern::new(&pattern, self.escape)?;
@@ -299,9 +299,9 @@ impl<'w> Lexer<'w> {
 }
 
 fn unknown_modifier(name: &str, modifier: &str) -> ExpandError {
-    ExpandError::Modifier { name: name.to_owned(), modifier: quoted(modifier) }
+    ExpandError::Modifier { name: quoted(name), modifier: quoted(modifier) }
 }
 
 fn affordable(name: &str, pattern: &Pattern, value: &str) -> Result<(), ExpandError> {
-    if pattern.cost(value) > COSTLIEST { Err(ExpandError::Costly { name: name.to_owned() }) } else { Ok(()) }
+    if pattern.cost(value) > COSTLIEST { Err(ExpandError::Costly { name: quoted(name) }) } else { Ok(()) }
 }

@@ -7,7 +7,7 @@ use crate::dockerfile::instruction::CommandLine;
 
 /// A command that may be the empty array, which clears an inherited one.
 pub(super) fn command(node: &Node, instruction: &'static str) -> Result<CommandLine, ParseError> {
-    Flags::none(node, instruction)?;
+    Flags::parse(node, instruction)?;
     command_line(&node.arguments).ok_or_else(|| Problem::MissingArguments { instruction }.at(node.span))
 }
 
@@ -22,7 +22,7 @@ pub(super) fn command_line(arguments: &Arguments) -> Option<CommandLine> {
 
 /// The words of a `SHELL`.
 pub(super) fn shell(node: &Node) -> Result<Vec<String>, ParseError> {
-    Flags::none(node, "SHELL")?;
+    Flags::parse(node, "SHELL")?;
     match &node.arguments {
         Arguments::Json(words) if !words.is_empty() => Ok(words.clone()),
         Arguments::Text(_) => {

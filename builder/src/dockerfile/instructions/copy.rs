@@ -1,6 +1,6 @@
 //! `COPY` and `ADD`.
 
-use super::flags::{Flags, Takes};
+use super::flags::Flags;
 use crate::dockerfile::ast::{Arguments, Node};
 use crate::dockerfile::error::{ParseError, Problem, quoted};
 use crate::dockerfile::expand::has_variable;
@@ -9,15 +9,7 @@ use crate::dockerfile::instruction::{Add, Copy, CopyFiles, CopySource, Word};
 
 /// `COPY`.
 pub(super) fn copy(node: &Node) -> Result<Copy, ParseError> {
-    let known = [
-        ("from", Takes::Value),
-        ("chown", Takes::Value),
-        ("chmod", Takes::Value),
-        ("link", Takes::Switch),
-        ("parents", Takes::Switch),
-        ("exclude", Takes::Values),
-    ];
-    let flags = Flags::parse(node, "COPY", &known)?;
+    let flags = Flags::parse(node, "COPY")?;
     if flags.value("from").is_some_and(has_variable) {
         let hint = "name the image as a stage: `FROM $image AS name`, then `COPY --from=name`";
         return Err(Problem::Variable { flag: "from" }.at(node.span).hinted(hint));
@@ -28,16 +20,7 @@ pub(super) fn copy(node: &Node) -> Result<Copy, ParseError> {
 
 /// `ADD`.
 pub(super) fn add(node: &Node) -> Result<Add, ParseError> {
-    let known = [
-        ("chown", Takes::Value),
-        ("chmod", Takes::Value),
-        ("link", Takes::Switch),
-        ("exclude", Takes::Values),
-        ("checksum", Takes::Value),
-        ("keep-git-dir", Takes::Switch),
-        ("unpack", Takes::Switch),
-    ];
-    let flags = Flags::parse(node, "ADD", &known)?;
+    let flags = Flags::parse(node, "ADD")?;
     let files = files(node, "ADD", &flags)?;
     Ok(Add {
         files,

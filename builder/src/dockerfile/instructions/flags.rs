@@ -1,4 +1,4 @@
-//! The flags of an instruction against those that it has.
+//! The instructions that exist, and the flags of one against those that it has.
 
 use crate::dockerfile::ast::Node;
 use crate::dockerfile::error::{ParseError, Problem, quoted};
@@ -7,7 +7,7 @@ use crate::dockerfile::suggest;
 
 /// What a flag takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Takes {
+pub(crate) enum Takes {
     /// Nothing, `true` or `false`.
     Switch,
     /// One value.
@@ -15,6 +15,61 @@ pub(super) enum Takes {
     /// A value each time it is given.
     Values,
 }
+
+/// Every instruction with its flags.
+pub(crate) const INSTRUCTIONS: [(&str, &[(&str, Takes)]); 18] = [
+    (
+        "ADD",
+        &[
+            ("chown", Takes::Value),
+            ("chmod", Takes::Value),
+            ("link", Takes::Switch),
+            ("exclude", Takes::Values),
+            ("checksum", Takes::Value),
+            ("keep-git-dir", Takes::Switch),
+            ("unpack", Takes::Switch),
+        ],
+    ),
+    ("ARG", &[]),
+    ("CMD", &[]),
+    (
+        "COPY",
+        &[
+            ("from", Takes::Value),
+            ("chown", Takes::Value),
+            ("chmod", Takes::Value),
+            ("link", Takes::Switch),
+            ("parents", Takes::Switch),
+            ("exclude", Takes::Values),
+        ],
+    ),
+    ("ENTRYPOINT", &[]),
+    ("ENV", &[]),
+    ("EXPOSE", &[]),
+    ("FROM", &[("platform", Takes::Value)]),
+    (
+        "HEALTHCHECK",
+        &[
+            ("interval", Takes::Value),
+            ("timeout", Takes::Value),
+            ("start-period", Takes::Value),
+            ("start-interval", Takes::Value),
+            ("retries", Takes::Value),
+        ],
+    ),
+    ("LABEL", &[]),
+    ("MAINTAINER", &[]),
+    ("ONBUILD", &[]),
+    (
+        "RUN",
+        &[("mount", Takes::Values), ("network", Takes::Value), ("security", Takes::Value), ("device", Takes::Values)],
+    ),
+    ("SHELL", &[]),
+    ("STOPSIGNAL", &[]),
+    ("USER", &[]),
+    ("VOLUME", &[]),
+    ("WORKDIR", &[]),
+];
 
 /// The flags of one instruction.
 #[derive(Debug)]
@@ -24,17 +79,10 @@ pub(super) struct Flags<'n> {
 }
 
 impl<'n> Flags<'n> {
-    /// Checks that the instruction has no flags.
-    pub(super) fn none(node: &Node, instruction: &'static str) -> Result<(), ParseError> {
-        Flags::parse(node, instruction, &[]).map(|_| ())
-    }
-
     /// Checks the flags against those that the instruction has.
-    pub(super) fn parse(
-        node: &'n Node,
-        instruction: &'static str,
-        known: &[(&'static str, Takes)],
-    ) -> Result<Self, ParseError> {
+    pub(super) fn parse(node: &'n Node, instruction: &'static str) -> Result<Self, ParseError> {
+        let known =
+            INSTRUCTIONS.iter().find(|(keyword, _)| *keyword == instruction).map_or(&[][..], |(_, flags)| flags);
         let mut flags = Flags { span: node.span, given: Vec::new() };
         for text in &node.flags {
             let text = text.strip_prefix("--").unwrap_or(text);

@@ -1,13 +1,13 @@
 //! `FROM`.
 
-use super::flags::{Flags, Takes};
+use super::flags::Flags;
 use crate::dockerfile::ast::{Arguments, Node};
 use crate::dockerfile::error::{ParseError, Problem, quoted};
 use crate::dockerfile::instruction::{Stage, Word};
 
 /// The stage that a `FROM` opens.
 pub(super) fn stage(node: &Node) -> Result<Stage, ParseError> {
-    let flags = Flags::parse(node, "FROM", &[("platform", Takes::Value)])?;
+    let flags = Flags::parse(node, "FROM")?;
     let words: &[String] = if let Arguments::Words(words) = &node.arguments { words } else { &[] };
     let (base, name) = match words {
         [] => return Err(Problem::MissingArguments { instruction: "FROM" }.at(node.span)),

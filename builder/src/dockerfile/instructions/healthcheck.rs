@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::command::command_line;
 use super::duration;
-use super::flags::{Flags, Takes};
+use super::flags::Flags;
 use crate::dockerfile::ast::{Arguments, Node};
 use crate::dockerfile::error::{ParseError, Problem, quoted};
 use crate::dockerfile::instruction::{CommandLine, Healthcheck};
@@ -26,8 +26,7 @@ pub(super) fn healthcheck(node: &Node) -> Result<Healthcheck, ParseError> {
 }
 
 fn check(node: &Node, command: Option<CommandLine>) -> Result<Healthcheck, ParseError> {
-    let known = ["interval", "timeout", "start-period", "start-interval", "retries"].map(|flag| (flag, Takes::Value));
-    let flags = Flags::parse(node, "HEALTHCHECK", &known)?;
+    let flags = Flags::parse(node, "HEALTHCHECK")?;
     let command = command
         .filter(|command| !matches!(command, CommandLine::Exec(words) if words.is_empty()))
         .ok_or_else(|| Problem::NoHealthcheckCommand.at(node.span))?;

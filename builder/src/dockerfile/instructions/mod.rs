@@ -10,33 +10,13 @@ mod pairs;
 mod plain;
 mod run;
 
+pub(super) use flags::INSTRUCTIONS;
+
 use super::ast::{Arguments, Node, Tree, read};
 use super::error::{Errors, ParseError, Problem, quoted};
 use super::instruction::{Command, Dockerfile, Heredoc, Instruction, Span, Stage};
 use super::lint::Rule;
 use super::{Parsed, Warning, suggest};
-
-/// The keywords of all instructions.
-const KEYWORDS: [&str; 18] = [
-    "ADD",
-    "ARG",
-    "CMD",
-    "COPY",
-    "ENTRYPOINT",
-    "ENV",
-    "EXPOSE",
-    "FROM",
-    "HEALTHCHECK",
-    "LABEL",
-    "MAINTAINER",
-    "ONBUILD",
-    "RUN",
-    "SHELL",
-    "STOPSIGNAL",
-    "USER",
-    "VOLUME",
-    "WORKDIR",
-];
 
 /// Puts the nodes into stages, adding to the errors that the reading found.
 pub(super) fn assemble(tree: Tree, mut errors: Vec<ParseError>) -> Result<Parsed, Errors> {
@@ -44,7 +24,9 @@ pub(super) fn assemble(tree: Tree, mut errors: Vec<ParseError>) -> Result<Parsed
     let mut global_args = Vec::new();
     let mut stages: Vec<Stage> = Vec::new();
     let mut from_seen = false;
-    let unread = !errors.is_empty();
+    let has_from = nodes.iter().any(|node| node.is("FROM"));
+    // What cannot be read may have been the `FROM`.
+    let mut unread = !errors.is_empty();
     for node in &nodes {
         warnings.extend(describe(node));
         if node.is("FROM") {
@@ -56,20 +38,21 @@ pub(super) fn assemble(tree: Tree, mut errors: Vec<ParseError>) -> Result<Parsed
             continue;
         }
         match instruction(node, escape) {
-            Err(error) => errors.push(error),
+            Err(error) => {
+                unread |= matches!(error.problem, Problem::UnknownInstruction { .. });
+                errors.push(error);
+            }
             Ok(instruction) => match stages.last_mut() {
                 Some(stage) => stage.instructions.push(instruction),
                 None if from_seen => {}
                 None if matches!(instruction.command, Command::Arg(_)) => global_args.push(instruction),
-                // The line that cannot be read may have been the `FROM`.
-                None if unread => {}
+                None if unread || !has_from => {}
                 None => errors.push(before_from(node)),
             },
         }
     }
-    if !from_seen && errors.is_empty() {
-        let last = nodes.last().map_or(Span { start: 1, end: 1 }, |node| node.span);
-        errors.push(if nodes.is_empty() { Problem::NoInstructions.at(last) } else { Problem::NoStage.at(last) });
+    if !has_from && !unread {
+        errors.push(no_from(&nodes));
     }
     if !errors.is_empty() {
         errors.sort_by_key(|error| error.span.start);
@@ -77,6 +60,14 @@ pub(super) fn assemble(tree: Tree, mut errors: Vec<ParseError>) -> Result<Parsed
     }
     warnings.sort_by_key(|warning| warning.span.start);
     Ok(Parsed { dockerfile: Dockerfile { escape, syntax, global_args, stages }, check, warnings })
+}
+
+/// No `FROM` anywhere: one error, on the first line that needs it.
+fn no_from(nodes: &[Node]) -> ParseError {
+    let problem = if nodes.is_empty() { Problem::NoInstructions } else { Problem::NoStage };
+    let first = nodes.iter().find(|node| !node.is("ARG")).or(nodes.last());
+    let span = first.map_or(Span { start: 1, end: 1 }, |node| node.span);
+    problem.at(span).hinted("begin with `FROM image`, or with `FROM scratch` for an image of your files alone")
 }
 
 fn before_from(node: &Node) -> ParseError {
@@ -136,12 +127,13 @@ fn unknown(node: &Node) -> ParseError {
     if node.keyword.starts_with(['&', '|', ';', '-']) {
         return error.hinted("does the line above lack the escape character at its end?");
     }
-    error.suggesting(suggest::nearest(&node.keyword, &KEYWORDS))
+    let keywords = INSTRUCTIONS.map(|(keyword, _)| keyword);
+    error.suggesting(suggest::nearest(&node.keyword, &keywords))
 }
 
 /// The trigger's text, checked as the instruction that it will be.
 fn onbuild(node: &Node, escape: char) -> Result<String, ParseError> {
-    flags::Flags::none(node, "ONBUILD")?;
+    flags::Flags::parse(node, "ONBUILD")?;
     let Arguments::Trigger(trigger) = &node.arguments else {
         return Err(Problem::MissingArguments { instruction: "ONBUILD" }.at(node.span));
     };

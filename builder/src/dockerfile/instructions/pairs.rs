@@ -8,7 +8,7 @@ use crate::dockerfile::instruction::{ArgDeclaration, Word};
 
 /// The pairs of an `ENV` or a `LABEL`.
 pub(super) fn pairs(node: &Node, instruction: &'static str) -> Result<Vec<(Word, Word)>, ParseError> {
-    Flags::none(node, instruction)?;
+    Flags::parse(node, instruction)?;
     let Arguments::Pairs(pairs, _) = &node.arguments else {
         return Err(Problem::MissingArguments { instruction }.at(node.span));
     };
@@ -20,7 +20,7 @@ pub(super) fn pairs(node: &Node, instruction: &'static str) -> Result<Vec<(Word,
 
 /// The names of an `ARG` with their defaults.
 pub(super) fn arg(node: &Node, escape: char) -> Result<Vec<ArgDeclaration>, ParseError> {
-    Flags::none(node, "ARG")?;
+    Flags::parse(node, "ARG")?;
     let words: &[String] = if let Arguments::Words(words) = &node.arguments { words } else { &[] };
     if words.is_empty() {
         return Err(Problem::MissingArguments { instruction: "ARG" }.at(node.span));

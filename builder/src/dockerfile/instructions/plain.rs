@@ -8,7 +8,7 @@ use crate::dockerfile::ports::Ports;
 
 /// `USER`, `WORKDIR`, `STOPSIGNAL`, `MAINTAINER`: all of the text is the argument.
 pub(super) fn text(node: &Node, instruction: &'static str) -> Result<Word, ParseError> {
-    Flags::none(node, instruction)?;
+    Flags::parse(node, instruction)?;
     match &node.arguments {
         Arguments::Text(text) => Ok(Word(text.clone())),
         _ => Err(Problem::MissingArguments { instruction }.at(node.span)),
@@ -17,7 +17,7 @@ pub(super) fn text(node: &Node, instruction: &'static str) -> Result<Word, Parse
 
 /// The words of an `EXPOSE`; those without variables are ports.
 pub(super) fn expose(node: &Node) -> Result<Vec<Word>, ParseError> {
-    Flags::none(node, "EXPOSE")?;
+    Flags::parse(node, "EXPOSE")?;
     let words = list(node, "EXPOSE")?;
     for word in words.iter().filter(|word| word.bytes().all(|byte| !matches!(byte, b'$' | b'"' | b'\'' | b'\\' | b'`')))
     {
@@ -28,7 +28,7 @@ pub(super) fn expose(node: &Node) -> Result<Vec<Word>, ParseError> {
 
 /// The paths of a `VOLUME`.
 pub(super) fn volume(node: &Node) -> Result<Vec<Word>, ParseError> {
-    Flags::none(node, "VOLUME")?;
+    Flags::parse(node, "VOLUME")?;
     let words = list(node, "VOLUME")?;
     if words.iter().any(|word| word.trim().is_empty()) {
         return Err(Problem::EmptyPath { instruction: "VOLUME" }.at(node.span));

@@ -1,7 +1,7 @@
 //! `RUN`.
 
 use super::command::command_line;
-use super::flags::{Flags, Takes};
+use super::flags::Flags;
 use crate::dockerfile::ast::Node;
 use crate::dockerfile::error::{ParseError, Problem, quoted};
 use crate::dockerfile::instruction::{CommandLine, Network, Run, Span};
@@ -10,9 +10,7 @@ use crate::dockerfile::suggest;
 
 /// The command with the flags that say how it runs.
 pub(super) fn run(node: &Node, escape: char) -> Result<Run, ParseError> {
-    let known =
-        [("mount", Takes::Values), ("network", Takes::Value), ("security", Takes::Value), ("device", Takes::Values)];
-    let flags = Flags::parse(node, "RUN", &known)?;
+    let flags = Flags::parse(node, "RUN")?;
     let command =
         command_line(&node.arguments).ok_or_else(|| Problem::MissingArguments { instruction: "RUN" }.at(node.span))?;
     if matches!(&command, CommandLine::Exec(words) if words.is_empty()) {

@@ -1,5 +1,7 @@
 //! Which calls of a step are handed over, and which a filter answers alone.
 
+use std::sync::LazyLock;
+
 use serde::{Deserialize, Serialize};
 
 use super::super::seccomp::{Abi, Action, Call, Condition, Program, Rule, Test, assemble};
@@ -34,10 +36,12 @@ impl RootEmulation {
 }
 
 /// The filter of a step, if it has one.
-pub(in super::super) fn program(emulation: RootEmulation) -> Option<Program> {
+pub(in super::super) fn program(emulation: RootEmulation) -> Option<&'static Program> {
+    static FULL: LazyLock<Program> = LazyLock::new(|| assemble(full));
+    static FILTER: LazyLock<Program> = LazyLock::new(|| assemble(|_| filter()));
     match emulation {
-        RootEmulation::Full => Some(assemble(full)),
-        RootEmulation::Filter => Some(assemble(|_| filter())),
+        RootEmulation::Full => Some(&FULL),
+        RootEmulation::Filter => Some(&FILTER),
         RootEmulation::None => None,
     }
 }

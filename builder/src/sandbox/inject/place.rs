@@ -2,6 +2,7 @@
 
 use rustix::io::Errno;
 
+use super::super::devices;
 use super::super::furnish::{MASKED_PROC, MASKED_SYS, READ_ONLY_PROC};
 use super::Links;
 use super::caller;
@@ -51,6 +52,12 @@ impl Seen {
         }
     }
 
+    /// The device that a path names, if it names one that every step has.
+    pub(super) fn device(path: &[u8]) -> Option<Self> {
+        let name = std::str::from_utf8(path).ok()?.strip_prefix("/dev/")?;
+        devices::is_known(name).then(|| Self::Same(format!("/dev/{name}")))
+    }
+
     /// Where it leads for the caller with this thread.
     pub(super) fn place(self, thread: i32) -> Result<Place, Errno> {
         Ok(match self {
@@ -88,6 +95,11 @@ impl Place {
     /// Whether it is a setting of the kernel, which no step may write.
     pub(super) fn is_protected(&self) -> bool {
         self.is_in("/sys", &[""]) || self.is_in("/proc/", READ_ONLY_PROC)
+    }
+
+    /// Whether it is a device that every step has.
+    pub(super) fn is_device(&self) -> bool {
+        self.path.strip_prefix("/dev/").is_some_and(devices::is_known)
     }
 
     /// Whether no step may see it.
@@ -153,6 +165,15 @@ mod tests {
             assert_eq!(Seen::of(path.as_bytes(), Links::Keep), None, "the root has a link {path}");
         }
         assert_eq!(Seen::of(b"/proc/\xff", Links::Follow), None);
+    }
+
+    #[test]
+    fn devices_are_those_that_every_step_has() {
+        assert_eq!(Seen::device(b"/dev/null"), Some(Seen::Same("/dev/null".into())));
+        for path in ["/dev/sda", "/dev/null/x", "dev/null", "/dev/", "/x/dev/null"] {
+            assert_eq!(Seen::device(path.as_bytes()), None, "{path}");
+        }
+        assert!(Place { path: "/dev/full".to_owned(), process: None }.is_device());
     }
 
     #[test]

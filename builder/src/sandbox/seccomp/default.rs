@@ -5,6 +5,8 @@
 //! no surprise to programs: a step has no more than the capabilities of [`capabilities`](super::super::capabilities),
 //! which the kernel asks for in new calls.
 
+use std::sync::LazyLock;
+
 use super::bpf::{Action, Condition, Program, Rule, Test, assemble};
 use super::calls::{Abi, Call};
 
@@ -96,8 +98,9 @@ const NEW_NAMESPACES: u32 = (libc::CLONE_NEWNS
 const PERSONALITIES: [u32; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
 /// The filter of every step.
-pub(in super::super) fn default() -> Program {
-    assemble(|_: Abi| rules())
+pub(in super::super) fn default() -> &'static Program {
+    static PROGRAM: LazyLock<Program> = LazyLock::new(|| assemble(|_: Abi| rules()));
+    &PROGRAM
 }
 
 fn rules() -> Vec<Rule> {
@@ -132,7 +135,7 @@ mod tests {
         let calls = calls.to_vec();
         in_child(|| {
             rustix::thread::set_no_new_privs(true).attempt(|| "give up new privileges".to_owned())?;
-            install(&default()).attempt(|| "install the filter".to_owned())?;
+            install(default()).attempt(|| "install the filter".to_owned())?;
             // SAFETY: the calls below take no address but null, which the kernel checks.
             let ask = |(number, [a, b, c]): &(i64, [i64; 3])| match unsafe { libc::syscall(*number, *a, *b, *c) } {
                 -1 => std::io::Error::last_os_error().raw_os_error().unwrap_or(-1),
