@@ -42,14 +42,16 @@ fn every_service_is_built_pushed_and_recorded() {
         #5 DONE 0.0
         #6 api resolve REGISTRY/library/busybox:latest
         #6 DONE 0.0
-        #7 api [stage-0 2/2] RUN echo api >/api
+        #7 api [stage-0 1/2] FROM REGISTRY/library/busybox:latest
         #7 DONE 0.0
-        #8 api push REGISTRY/apps/myapp:api.BXXXXXXXXXX
-        #8 0.0 REGISTRY/apps/myapp:api.BXXXXXXXXXX sha256:…
+        #8 api [stage-0 2/2] RUN echo api >/api
         #8 DONE 0.0
-        #9 cache copy REGISTRY/library/busybox:latest
-        #9 0.0 REGISTRY/apps/myapp:cache.BXXXXXXXXXX sha256:…
+        #9 api push REGISTRY/apps/myapp:api.BXXXXXXXXXX
+        #9 0.0 REGISTRY/apps/myapp:api.BXXXXXXXXXX sha256:…
         #9 DONE 0.0
+        #10 cache copy REGISTRY/library/busybox:latest
+        #10 0.0 REGISTRY/apps/myapp:cache.BXXXXXXXXXX sha256:…
+        #10 DONE 0.0
         2 steps run, 0 cached, 0.0 MB
         Build:   BXXXXXXXXXX
         Release: RXXXXXXXXXX"]]

@@ -43,7 +43,7 @@ impl Wanted {
 /// What was made.
 enum Made {
     Index(LayerIndex),
-    Directory(Unpacked),
+    Directory(Box<Unpacked>),
 }
 
 /// Makes sure that every layer of an image has what is wanted. The caller holds the image's lock.
@@ -118,7 +118,7 @@ fn read(
         Wanted::Index => Made::Index(snapshot::survey(&mut tar)?),
         Wanted::Directory => {
             let snapshots = world.store.snapshots();
-            Made::Directory(snapshot::unpack(&mut tar, snapshots.prepare()?, snapshots.flavour())?)
+            Made::Directory(Box::new(snapshot::unpack(&mut tar, snapshots.prepare()?, snapshots.flavour())?))
         }
     };
     // The digest is of the whole stream, and tar ends before it does.
