@@ -274,7 +274,7 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
     let context = LocalContext::open(&build.context, build.ignore.clone())?.with_modes(build.caching.modes);
     let remotes = Remotes::new(&build.grants, machine.cancel);
     let contexts = named_contexts(&contexts, &build.request, store, &remotes)?;
-    let memo = Memo::load(&store.path().join(CONTEXT_DIGESTS));
+    let memo = Memo::at(&store.path().join(CONTEXT_DIGESTS));
     let options = solve::Options {
         secrets_in_layers: build.grants.secrets_in_layers && !needles.is_empty(),
         ..options(build, &graph, machine.sandbox.emulation())

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use crate::Error;
 
-pub(crate) use measure::measure;
+pub(crate) use measure::{last_change, measure};
 
 /// Flags with which every descriptor here is opened.
 const SAFE: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW);

@@ -29,8 +29,21 @@ pub(crate) const ADMINISTRATOR: &[&str] = &[
     "SYS_CHROOT",
 ];
 /// What root of a pod with a user namespace of its own can do as if it were root: what Docker gives but for device nodes.
-pub(crate) const WITHOUT_NODES: &[&str] =
-    &["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETFCAP", "SETGID", "SETUID", "SYS_CHROOT"];
+pub(crate) const WITHOUT_NODES: &[&str] = &[
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
 /// What Docker hides of `/proc` and `/sys` (moby, `oci/defaults.go`).
 const MASKED: &[&str] = &[
     "/proc/asound",

@@ -140,7 +140,7 @@ pub fn run(
         context: &LocalContext::open(nothing.path(), Ignore::default())?,
         contexts: &BTreeMap::new(),
         remotes: &Remotes::new(&Grants::default(), machine.cancel),
-        memo: &Memo::load(&nothing.path().join("none")),
+        memo: &Memo::at(&nothing.path().join("none")),
         reporter: &Reporter::new(progress),
         cancel: machine.cancel,
         options: &options,

@@ -8,8 +8,8 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fs_err as fs;
@@ -89,7 +89,11 @@ struct Remembered {
 
 /// Content digests by device, inode, size, mtime and ctime. Shared by all that read contexts in one process.
 #[derive(Debug, Default)]
-pub struct Memo(Mutex<State>);
+pub struct Memo {
+    path: PathBuf,
+    /// None before it is first asked: a build that reads no file of its context need not read the memo either.
+    state: OnceLock<Mutex<State>>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -101,20 +105,18 @@ struct State {
 }
 
 impl Memo {
-    /// Reads the memo that is stored in `path`. It is only a cache: a file that is missing, unreadable or damaged is
-    /// an empty memo.
-    pub fn load(path: &Path) -> Self {
-        let limit = (HEADER + LIMIT * RECORD + TRAILER) as u64;
-        let small = fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= limit);
-        let bytes = if small { fs::read(path).unwrap_or_default() } else { Vec::new() };
-        let mut state = decode(&bytes).unwrap_or_default();
-        state.run = state.run.saturating_add(1);
-        Self(Mutex::new(state))
+    /// The memo that is stored in `path`, which is read when it is first asked something. It is only a cache: a file that
+    /// is missing, unreadable or damaged is an empty memo.
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_owned(), state: OnceLock::new() }
     }
 
     /// Gives the bytes of the memo to `store`, which keeps them; does nothing when nothing was learnt. They need not be
     /// durable: torn ones fail their seal and are an empty memo.
     pub fn save<E>(&self, store: impl FnOnce(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        if self.state.get().is_none() {
+            return Ok(());
+        }
         let mut state = self.state();
         if state.learnt {
             store(&encode(&state))?;
@@ -147,8 +149,17 @@ impl Memo {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Each change of the state is complete in itself: a panic elsewhere leaves nothing half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.get_or_init(|| Mutex::new(load(&self.path))).lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn load(path: &Path) -> State {
+    let limit = (HEADER + LIMIT * RECORD + TRAILER) as u64;
+    let small = fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= limit);
+    let bytes = if small { fs::read(path).unwrap_or_default() } else { Vec::new() };
+    let mut state = decode(&bytes).unwrap_or_default();
+    state.run = state.run.saturating_add(1);
+    state
 }
 
 /// Whether a file changed too shortly before it was hashed, or in the future.

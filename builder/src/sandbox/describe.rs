@@ -170,8 +170,9 @@ pub trait Executor: Sync {
     /// Prepares for the first process what takes a while. What fails here fails there again, and is reported then.
     fn warm(&self) {}
 
-    /// Runs `process` in `root` and hands over its output as it comes. Returns when the process has ended, everything
-    /// that it started is dead, and nothing is mounted. A command that fails is not an `Err`.
+    /// Runs `process` in `root` and hands over its output as it comes. Returns when the process has ended and everything
+    /// that it started is dead. Nothing can reach what was mounted for it; the kernel is done with it before the next
+    /// process begins, and before the executor is gone. A command that fails is not an `Err`.
     fn run(
         &self,
         root: &Root,

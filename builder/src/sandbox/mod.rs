@@ -21,7 +21,7 @@
 //! - nothing of a step outlives [`Executor::run`], nor rbuild itself, however it ends. The kernel sees to that in a pid
 //!   namespace; in a container with a masked `/proc`, where there can be none, subreapers do, which root of a step could
 //!   kill first;
-//! - every mount lives in the step's own mount namespace;
+//! - every mount lives in the step's own mount namespace, which ends while the step is committed;
 //! - no path of the image is followed on the host: mounts are placed through descriptors opened beneath the new root;
 //! - a step inherits descriptors 0 to 2 and nothing else, and cannot reach the program file of rbuild;
 //! - a step makes none of the calls that Docker's default seccomp profile keeps from containers: see `seccomp`;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use oci_spec::image::{Descriptor, MediaType};
 
-use super::pipeline::{Assembled, Pipeline};
+use super::pipeline::{self, Assembled, Pipeline};
 use super::segment::TARGET;
 use super::{Layer, LayerOptions, SegmentCache};
 use crate::Error;
@@ -42,10 +42,7 @@ impl Output {
     /// Takes a bundle and leaves an empty one.
     pub(super) fn take(&mut self, bundle: &mut Vec<u8>) -> Result<(), Error> {
         match &mut self.kind {
-            Kind::Compressed(pipeline) => {
-                let capacity = bundle.len();
-                pipeline.submit(std::mem::replace(bundle, Vec::with_capacity(capacity)))
-            }
+            Kind::Compressed(pipeline) => pipeline.submit(std::mem::replace(bundle, pipeline::fresh())),
             Kind::Plain(blob) => {
                 blob.write_all(bundle)?;
                 bundle.clear();

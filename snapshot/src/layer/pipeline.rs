@@ -32,7 +32,14 @@ const WORKERS_MAX: usize = 16;
 
 /// All layers that are being written share it. That cannot block for good: what is in flight is compressed and written
 /// without taking more.
-static BUDGET: Budget = Budget { limit: IN_FLIGHT, used: Mutex::new(0), changed: Condvar::new() };
+static BUDGET: Budget =
+    Budget { limit: IN_FLIGHT, used: Mutex::new(0), changed: Condvar::new(), spare: Mutex::new(Vec::new()) };
+
+/// How many empty bundles are kept for the next ones: memory that is new costs a page fault for each 4 KiB.
+const SPARE_MAX: usize = 4;
+
+/// The largest bundle that is kept: twice the mean one.
+const SPARE_BYTES: usize = 2 * 1024 * 1024;
 
 /// A bundle, counted in the budget while any thread still needs it.
 struct Bundle(Vec<u8>);
@@ -41,13 +48,20 @@ impl Drop for Bundle {
     fn drop(&mut self) {
         *BUDGET.lock() -= self.0.len();
         BUDGET.changed.notify_all();
+        BUDGET.put_back(std::mem::take(&mut self.0));
     }
+}
+
+/// Returns an empty bundle.
+pub(super) fn fresh() -> Vec<u8> {
+    BUDGET.spare.lock().expect("nothing panics while it holds this lock").pop().unwrap_or_default()
 }
 
 struct Budget {
     limit: usize,
     used: Mutex<usize>,
     changed: Condvar,
+    spare: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Budget {
@@ -66,6 +80,15 @@ impl Budget {
         }
         *used += bytes.len();
         Some(Bundle(bytes))
+    }
+
+    /// Keeps the memory of a bundle that nobody needs any more; not that of a large one, which few layers have many of.
+    fn put_back(&self, mut bundle: Vec<u8>) {
+        bundle.clear();
+        let mut spare = self.spare.lock().expect("nothing panics while it holds this lock");
+        if spare.len() < SPARE_MAX && bundle.capacity() <= SPARE_BYTES {
+            spare.push(bundle);
+        }
     }
 
     fn close(&self, closed: &AtomicBool) {

@@ -2,14 +2,28 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::{SAFE, names, open_directory, split};
+use super::{Root, SAFE, names, open_directory, split};
 use crate::Error;
+
+/// How far down [`last_change`] walks before it shares what is below among threads: `usr/share/doc` of a distribution is
+/// one share of some hundred.
+const SHARED_FROM: usize = 2;
+
+/// More threads than this wait for the kernel's locks.
+const THREADS_MAX: usize = 4;
+
+/// Fewer shares than this are walked sooner than a thread is started.
+const SHARES_LEAST: usize = 16;
 
 /// The sum of a tree.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,8 +40,8 @@ pub(crate) fn measure(top: &Path) -> Result<Measure, Error> {
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let walked = rustix::fs::openat(CWD, parent, flags, Mode::empty()).and_then(|parent| {
-        let mut walk = Walk { sum: Measure::default(), links: HashSet::new() };
-        walk.tree(parent, name.to_owned())?;
+        let mut walk = Walk::default();
+        walk.trees(parent, vec![name.to_owned()])?;
         Ok(walk.sum)
     });
     match walked {
@@ -36,6 +50,51 @@ pub(crate) fn measure(top: &Path) -> Result<Measure, Error> {
     }
 }
 
+/// Finds when anything of the directory `top` last changed, as [`Measure::changed`] says it, on several threads: each
+/// step of a build that is not cached waits for this of all layers below it.
+pub(crate) fn last_change(top: &Path) -> Result<(i64, i64), Error> {
+    let root = Root::open(top)?;
+    latest(&root).map_err(Error::io("measure", top))
+}
+
+fn latest(root: &Root) -> Result<(i64, i64), Errno> {
+    let mut upper = Walk::default();
+    upper.add(&rustix::fs::fstat(root)?);
+    let mut directories = vec![PathBuf::new()];
+    for _ in 0..SHARED_FROM {
+        for directory in std::mem::take(&mut directories) {
+            let here = root.readable_directory(&directory)?;
+            for name in names(here.as_fd())? {
+                let status = rustix::fs::statat(&here, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+                upper.add(&status);
+                if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
+                    directories.push(directory.join(name));
+                }
+            }
+        }
+    }
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut lower = Walk::default();
+        while let Some(directory) = directories.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let here = root.readable_directory(directory)?;
+            let names = names(here.as_fd())?;
+            lower.trees(here, names)?;
+        }
+        Ok(lower.sum.changed)
+    };
+    let wanted = THREADS_MAX.min(directories.len() / SHARES_LEAST);
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(wanted);
+    let changed = thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut changed = vec![work()];
+        changed.extend(others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic))));
+        changed
+    });
+    changed.into_iter().try_fold(upper.sum.changed, |latest, changed| Ok(latest.max(changed?)))
+}
+
+#[derive(Default)]
 struct Walk {
     sum: Measure,
     /// Files with several names, by device and inode.
@@ -43,14 +102,15 @@ struct Walk {
 }
 
 impl Walk {
-    fn tree(&mut self, parent: OwnedFd, name: OsString) -> Result<(), Errno> {
+    /// Adds the trees of these names in a directory.
+    fn trees(&mut self, parent: OwnedFd, names_of: Vec<OsString>) -> Result<(), Errno> {
         let mut here = parent;
         // The names that are left in the directory and in those above it.
-        let mut levels = vec![vec![name]];
+        let mut levels = vec![names_of];
         while let Some(level) = levels.last_mut() {
             let Some(name) = level.pop() else {
                 levels.pop();
-                if levels.len() > 1 {
+                if !levels.is_empty() {
                     here = rustix::fs::openat(&here, "..", OFlags::RDONLY | OFlags::DIRECTORY | SAFE, Mode::empty())?;
                 }
                 continue;
@@ -83,3 +143,6 @@ impl Walk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::uses::stamp;
 use crate::Error;
-use crate::path::measure;
+use crate::path::last_change;
 
 const SEAL: &str = "sealed";
 
@@ -20,6 +20,6 @@ pub(crate) fn seal(place: &Path) -> Result<(), Error> {
 /// Whether the tree `tree` in `place` is as it was when it was sealed.
 pub(crate) fn is_intact(place: &Path, tree: &Path) -> bool {
     let sealed = fs_err::symlink_metadata(place.join(SEAL));
-    let (Ok(sealed), Ok(tree)) = (sealed, measure(tree)) else { return false };
-    tree.changed <= stamp(&sealed)
+    let (Ok(sealed), Ok(changed)) = (sealed, last_change(tree)) else { return false };
+    changed <= stamp(&sealed)
 }

@@ -252,7 +252,7 @@ fn a_fresh_file_is_read_again_and_a_quiet_one_is_not() {
     let scratch = tempfile::tempdir().unwrap();
     let saved = scratch.path().join("memo");
     let tree = Tree::new();
-    let memo = Memo::load(&saved);
+    let memo = Memo::at(&saved);
     tree.digest_with(&memo, "d");
     memo.save(|bytes| fs::write(&saved, bytes)).unwrap();
     assert!(!saved.exists(), "everything was fresh: nothing to remember");
@@ -264,7 +264,7 @@ fn a_fresh_file_is_read_again_and_a_quiet_one_is_not() {
     // What was remembered is used: a memo with false contents gives a false digest.
     let context = LocalContext::open(tree.0.path(), Ignore::default()).unwrap();
     let selected = context.select("d").unwrap();
-    let forged = Memo::load(&saved);
+    let forged = Memo::at(&saved);
     let stat = beneath::stat(CWD, tree.path("d/file").as_os_str()).unwrap();
     forged.learn(stat.identity, Content([0; 32]), SystemTime::now());
     assert_ne!(context.digest(&selected, &Ignore::default(), &forged).unwrap(), before);

@@ -78,7 +78,7 @@ fn it_survives_a_round_trip() {
     let memo = stored(3);
     memo.learn(identity(0, 0), content(4), at(NOW));
     save(&memo, &path);
-    let loaded = Memo::load(&path);
+    let loaded = Memo::at(&path);
     assert_eq!(loaded.recall(&identity(0, 0)), Some(content(4)));
     assert_eq!(loaded.recall(&Identity { inode: 1, ..identity(NOW - 60, NOW - 60) }), Some(content(1)));
     assert_eq!(loaded.recall(&identity(NOW - 60, NOW - 60)), None, "a file has one stat at a time");
@@ -89,7 +89,7 @@ fn it_survives_a_round_trip() {
 fn nothing_learnt_writes_nothing() {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("memo");
-    Memo::load(&path).save(|_| Err("written")).unwrap();
+    Memo::at(&path).save(|_| Err("written")).unwrap();
 }
 
 #[test]
@@ -100,17 +100,17 @@ fn a_damaged_file_is_an_empty_memo() {
     let whole = fs::read(&path).unwrap();
     for length in 0..whole.len() {
         fs::write(&path, &whole[..length]).unwrap();
-        assert!(Memo::load(&path).state().remembered.is_empty(), "cut to {length} bytes");
+        assert!(Memo::at(&path).state().remembered.is_empty(), "cut to {length} bytes");
     }
     for at in 0..whole.len() {
         let mut bytes = whole.clone();
         bytes[at] ^= 1;
         fs::write(&path, &bytes).unwrap();
-        assert!(Memo::load(&path).state().remembered.is_empty(), "byte {at} flipped");
+        assert!(Memo::at(&path).state().remembered.is_empty(), "byte {at} flipped");
     }
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
-    assert!(Memo::load(&path).state().remembered.is_empty(), "a directory");
+    assert!(Memo::at(&path).state().remembered.is_empty(), "a directory");
 }
 
 #[test]
@@ -153,4 +153,15 @@ fn what_was_not_kept_is_still_to_be_saved() {
         saved.unwrap();
     }
     assert_eq!(kept, 1);
+}
+
+/// What is asked nothing does not pay for the file, and keeps it as it is.
+#[test]
+fn an_unasked_memo_neither_reads_nor_writes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("memo");
+    let memo = Memo::at(&path);
+    memo.save(|_| Err("written")).unwrap();
+    save(&stored(3), &path);
+    assert_eq!(memo.state().remembered.len(), 3, "read when it is asked, not before");
 }
