@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::graph::platform::Platform;
 use crate::remote::location::{Location, LocationError};
 
 /// What a named context is.
@@ -61,6 +62,11 @@ pub fn canonical(name: &str) -> String {
     let lower = name.to_ascii_lowercase();
     let reference = registry::reference::parse(name).or_else(|_| registry::reference::parse(&lower));
     reference.map_or(lower, |reference| reference.whole())
+}
+
+/// The name of a context that is for one platform alone, given as `NAME::PLATFORM`.
+pub fn for_platform(canonical: &str, platform: &Platform) -> String {
+    format!("{canonical}::{platform}")
 }
 
 #[cfg(test)]

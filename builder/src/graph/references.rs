@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::dockerfile::{Command, Dockerfile, Instruction, MountOptions, Span, Stage, parse_trigger, quoted, suggest};
 use crate::graph::budget::Budget;
 use crate::graph::frontend_args;
-use crate::graph::named::{LayoutName, NamedContext, canonical};
+use crate::graph::named::{LayoutName, NamedContext, canonical, for_platform};
 use crate::graph::platform::Platform;
 use crate::graph::scope::{Scope, platform_args};
 use crate::graph::{GraphError, PinnedImage, Problem};
@@ -31,7 +31,8 @@ pub struct Request {
     pub network: StepNetwork,
     /// When the build's context last changed, in seconds since 1970, where that is known.
     pub context_time: Option<i64>,
-    /// `--build-context`, by [`canonical`] name: it stands in for a stage or an image of that name.
+    /// `--build-context`, by [`canonical`] name, or by one [`for_platform`]: it stands in for a stage or an image of that
+    /// name.
     pub contexts: BTreeMap<String, NamedContext>,
 }
 
@@ -192,22 +193,27 @@ impl Selection<'_> {
         if self.request.contexts.is_empty() {
             return Ok(None);
         }
-        let name = canonical(name);
-        Ok(match self.request.contexts.get(&name) {
-            None => None,
-            Some(NamedContext::Tree(_)) => Some(Base::Context(name)),
-            Some(NamedContext::Image(reference)) => Some(Base::Image(image(reference, platform)?)),
-            Some(NamedContext::Layout(layout)) => {
-                let (layout, platform) = (Some(layout.clone()), platform.to_string());
-                Some(Base::Image(ImageName { reference: name, layout, platform }))
+        let Some((name, context)) = self.context_of(name, platform) else { return Ok(None) };
+        Ok(Some(match context {
+            NamedContext::Tree(_) => Base::Context(name.clone()),
+            NamedContext::Image(reference) => Base::Image(image(reference, platform)?),
+            NamedContext::Layout(layout) => {
+                let (reference, layout, platform) = (name.clone(), Some(layout.clone()), platform.to_string());
+                Base::Image(ImageName { reference, layout, platform })
             }
-        })
+        }))
+    }
+
+    /// The context of this name for this platform, else for all.
+    fn context_of(&self, name: &str, platform: &Platform) -> Option<(&String, &NamedContext)> {
+        let (contexts, name) = (&self.request.contexts, canonical(name));
+        contexts.get_key_value(&for_platform(&name, platform)).or_else(|| contexts.get_key_value(&name))
     }
 
     /// Whether a named context stands in for a stage: nothing of what is written there happens then.
     pub fn is_replaced(&self, stage: &Stage) -> bool {
-        let names = &self.request.contexts;
-        stage.name.as_ref().is_some_and(|name| !names.is_empty() && names.contains_key(&canonical(name)))
+        let Some(name) = stage.name.as_ref().filter(|_| !self.request.contexts.is_empty()) else { return false };
+        self.stage_platform(stage).is_ok_and(|platform| self.context_of(name, &platform).is_some())
     }
 
     /// The instructions of a stage that count.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use oci_spec::image::{Descriptor, MediaType};
 use snapshot::digest::sha256;
 
-use super::named::NamedContext;
+use super::named::{NamedContext, canonical, for_platform};
 use super::outline::{Grant, Outline, targets};
 use super::references::{Pinned, Request, StepNetwork, select, stage_meant};
 use super::*;
@@ -243,6 +243,20 @@ fn a_named_context_stands_in_for_a_whole_stage() {
     let graph = lowered(text, &request).unwrap();
     assert_eq!(dump(&graph), "0 <- [] image docker.io/library/other:latest\n");
     assert_eq!(graph.config.config.cmd, ["sh"]);
+}
+
+#[test]
+fn a_named_context_may_be_for_one_platform() {
+    let text = "FROM low AS one\nFROM --platform=linux/s390x low AS two\nFROM scratch\nCOPY --from=one a /\nCOPY --from=two b /\n";
+    let named = |name: &str| NamedContext::Image(format!("docker.io/library/{name}:latest"));
+    let own = for_platform(&canonical("low"), &"linux/s390x".parse().unwrap());
+    let contexts = [(own, named("own")), (canonical("low"), named("general"))].into();
+    let graph = lowered(text, &Request { contexts, ..request(&[]) }).unwrap();
+    let images: Vec<String> = dump(&graph).lines().filter(|line| line.contains(" image ")).map(str::to_owned).collect();
+    assert_eq!(
+        images,
+        ["0 <- [] image docker.io/library/general:latest", "1 <- [] image docker.io/library/own:latest"]
+    );
 }
 
 #[test]

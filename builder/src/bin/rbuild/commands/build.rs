@@ -12,8 +12,8 @@ use builder::contexts::{self, MainContext};
 use builder::export::{Output, OutputSpec, compression};
 use builder::grants::{AgentSpec, Grants, SecretSpec};
 use builder::graph::frontend_args::{self, EPOCH, INLINE_CACHE};
-use builder::graph::named::{NamedContext, canonical};
-use builder::graph::platform::Platform;
+use builder::graph::named::{NamedContext, canonical, for_platform};
+use builder::graph::platform::{Platform, PlatformError};
 use builder::graph::references::Request;
 use builder::image::Image;
 use builder::paths;
@@ -269,7 +269,15 @@ fn named_contexts(contexts: &[String]) -> Result<BTreeMap<String, NamedContext>,
         .map(|text| match text.split_once('=') {
             Some((name, value)) if !name.is_empty() => {
                 let context = NamedContext::parse(value).map_err(|error| Failure::Usage(error.to_string()))?;
-                Ok((canonical(name), context))
+                let key = match name.split_once("::") {
+                    None => canonical(name),
+                    Some((name, platform)) => {
+                        let platform =
+                            platform.parse().map_err(|error: PlatformError| Failure::Usage(error.to_string()));
+                        for_platform(&canonical(name), &platform?)
+                    }
+                };
+                Ok((key, context))
             }
             _ => Err(Failure::Usage(format!("`--build-context {text}`: write `--build-context NAME=VALUE`"))),
         })
