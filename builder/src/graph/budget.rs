@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::graph::Problem;
 
 /// The most that a Dockerfile's variables, history and steps may come to, in bytes of text.
-pub(super) const LIMIT: usize = 32 << 20;
+pub(super) const LIMIT: usize = 64 << 20;
 
 /// What is made of a Dockerfile, counted by all who make it.
 #[derive(Debug, Clone, Default)]

@@ -16,7 +16,7 @@ use crate::graph::scope::PROXY_ARGS;
 use crate::graph::{MkdirOp, Op, Problem, RunOp, Script};
 
 /// What a port counts, in bytes: its text in the config and in the history.
-const PORT: usize = 64;
+const PORT: usize = 128;
 
 /// Whether an instruction adds a layer to the image.
 pub(super) fn makes_layer(command: &Command) -> bool {

@@ -22,7 +22,10 @@ const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 const LONGEST_SHOWN: usize = 1000;
 
 /// What a stage counts, in bytes: all are kept, for later ones may start from them.
-const STAGE: usize = 2 << 10;
+const STAGE: usize = 4 << 10;
+
+/// What a step counts beside its texts.
+const STEP: usize = 2 << 10;
 
 /// Lowers the stages of a selection, given the images that it names.
 pub fn lower(selection: &Selection<'_>, images: &BTreeMap<ImageName, Arc<PinnedImage>>) -> Result<Graph, GraphError> {
@@ -123,6 +126,8 @@ impl<'a> Lowering<'a> {
         }
         for instruction in instructions() {
             let known = lowered.config.history.len();
+            let step = if makes_layer(&instruction.command) { STEP } else { 0 };
+            lowered.scope.budget().spend(step).map_err(|problem| problem.at(instruction.span))?;
             let done = self.instruction(&mut lowered, instruction).and_then(|()| lowered.spend_history(known));
             done.map_err(|problem| problem.at(instruction.span))?;
         }

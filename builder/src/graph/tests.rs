@@ -331,13 +331,14 @@ fn what_is_made_of_few_lines_has_a_limit() {
     let growing = [
         "ENV a=x$a\n".repeat(100_000),
         "WORKDIR a\n".repeat(100_000),
-        "EXPOSE 1-65535\n".repeat(1000),
+        "EXPOSE 1-65535\n".repeat(2000),
         format!("EXPOSE{}\n", " 1-65535".repeat(10_000)),
-        format!("ARG a={}\nENV{}\n", "x".repeat(50_000), " b=$a".repeat(1000)),
-        format!("ARG a={}\nCOPY{} /\n", "x".repeat(50_000), " $a".repeat(1000)),
-        format!("ENV a={}\n{}", "x".repeat(50_000), "RUN true\n".repeat(1000)),
-        format!("ENV a={}\n{}", "x".repeat(50_000), "FROM b as b\n".repeat(1000)),
+        format!("ARG a={}\nENV{}\n", "x".repeat(50_000), " b=$a".repeat(2000)),
+        format!("ARG a={}\nCOPY{} /\n", "x".repeat(50_000), " $a".repeat(2000)),
+        format!("ENV a={}\n{}", "x".repeat(50_000), "RUN true\n".repeat(2000)),
+        format!("ENV a={}\n{}", "x".repeat(50_000), "FROM b as b\n".repeat(2000)),
         "FROM b as b\n".repeat(100_000),
+        "RUN true\n".repeat(100_000),
     ];
     for text in growing {
         let text = format!("FROM scratch AS b\n{text}");
