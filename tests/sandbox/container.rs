@@ -13,13 +13,13 @@ pub(crate) const DOCKER: &[&str] = ADMINISTRATOR.split_at(1).1;
 /// These, and what `--cap-add=SYS_ADMIN` adds.
 pub(crate) const ADMINISTRATOR: &[&str] = &[
     "SYS_ADMIN",
+    "MKNOD",
     "AUDIT_WRITE",
     "CHOWN",
     "DAC_OVERRIDE",
     "FOWNER",
     "FSETID",
     "KILL",
-    "MKNOD",
     "NET_BIND_SERVICE",
     "NET_RAW",
     "SETFCAP",
@@ -29,21 +29,7 @@ pub(crate) const ADMINISTRATOR: &[&str] = &[
     "SYS_CHROOT",
 ];
 /// What root of a pod with a user namespace of its own can do as if it were root: what Docker gives but for device nodes.
-pub(crate) const WITHOUT_NODES: &[&str] = &[
-    "AUDIT_WRITE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "NET_BIND_SERVICE",
-    "NET_RAW",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
-];
+pub(crate) const WITHOUT_NODES: &[&str] = ADMINISTRATOR.split_at(2).1;
 /// What Docker hides of `/proc` and `/sys` (moby, `oci/defaults.go`).
 const MASKED: &[&str] = &[
     "/proc/asound",

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::instruction::{Dockerfile, Instruction, Span, Stage};
-use super::{CheckOptions, Parsed, words};
+use super::{CheckOptions, Parsed, suggest, words};
 
 /// A check, by its public name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -120,6 +120,14 @@ impl Finding {
 
 /// So many findings of a file may come with a guess at what was meant: guessing compares with every known name.
 const GUESSED: usize = 100;
+
+/// The known name that may be meant by `name`, which is none of them.
+fn guess<'n>(name: &str, known: impl IntoIterator<Item = &'n String>, findings: &[Finding]) -> Option<&'n str> {
+    if findings.len() >= GUESSED {
+        return None;
+    }
+    suggest::nearest(name, &known.into_iter().map(String::as_str).collect::<Vec<_>>())
+}
 
 /// What is known beside the text.
 #[derive(Clone, Copy)]

@@ -1,5 +1,5 @@
-//! `/proc`, `/sys`, terminals, and devices where none can be made, for a step that can have no mounts: a process outside of its root opens the files of the
-//! container for it, and looks at them for it.
+//! `/proc`, `/sys`, terminals, and devices where none can be made, for a step that can have no mounts: a process outside
+//! of its root opens the files of the container for it, and looks at them for it.
 //!
 //! Calls with a path that leads there ([`place`]) are answered by a thread of process 1, with the ids of the caller
 //! ([`Caller`]); all others go on as they are. What it cannot answer (a program executed or a directory entered by such a

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Finding, GUESSED, Known, Rule};
+use super::{Finding, Known, Rule, guess};
 use crate::dockerfile::error::quoted;
 use crate::dockerfile::expand::{expand, expand_noting_unset, has_variable};
 use crate::dockerfile::instruction::{Command, Dockerfile, Stage};
-use crate::dockerfile::suggest;
 
 /// The build args that are there without an `ARG` in `FROM`, and a value that each could have.
 const PLATFORM_ARGS: [(&str, &str); 11] = [
@@ -96,9 +95,7 @@ impl Globals {
         for word in words.into_iter().flatten() {
             let Ok(expanded) = expand_noting_unset(&word.0, self.escape, &lookup) else { continue };
             for name in expanded.unset {
-                let candidates = self.defaults.keys().map(String::as_str);
-                let candidates = candidates.take(if findings.len() < GUESSED { usize::MAX } else { 0 });
-                let message = match suggest::nearest(&name, &candidates.collect::<Vec<_>>()) {
+                let message = match guess(&name, self.defaults.keys(), findings) {
                     Some(meant) => format!("`{name}` is no global build arg; did you mean `{meant}`?"),
                     None => format!("`{}` is no global build arg", quoted(&name)),
                 };

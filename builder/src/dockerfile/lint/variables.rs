@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{Finding, GUESSED, Known, Rule, parents};
+use super::{Finding, Known, Rule, guess, parents};
 use crate::dockerfile::error::quoted;
 use crate::dockerfile::expand::{Expanded, expand_body, expand_noting_unset};
 use crate::dockerfile::instruction::{Command, CopyFiles, CopySource, Dockerfile, Instruction, Word};
-use crate::dockerfile::suggest;
 
 /// The names that are defined at some point of a stage; nothing while the base image's are not known.
 type Names = Option<BTreeSet<String>>;
@@ -62,8 +61,7 @@ fn report(instruction: &Instruction, escape: char, names: &BTreeSet<String>, fin
         unset.extend(expanded.unwrap_or_else(|_| Expanded::default()).unset);
     }
     for name in unset {
-        let candidates = names.iter().map(String::as_str).take(if findings.len() < GUESSED { usize::MAX } else { 0 });
-        let message = match suggest::nearest(&name, &candidates.collect::<Vec<_>>()) {
+        let message = match guess(&name, names, findings) {
             Some(meant) => format!("`${name}` is not defined; did you mean `${meant}`?"),
             None => format!("`${}` is not defined", quoted(&name)),
         };

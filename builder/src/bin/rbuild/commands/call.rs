@@ -13,8 +13,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::report::{self, Dockerfile, Failure};
-use crate::ui;
-use crate::ui::Mode;
+use crate::ui::{self, Mode};
 
 /// What to do with the Dockerfile instead of building it.
 #[derive(Debug, Clone, Copy, Args)]

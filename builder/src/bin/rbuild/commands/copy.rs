@@ -9,8 +9,7 @@ use clap::Args;
 
 use super::registries::{self, RegistryArgs};
 use crate::report::Failure;
-use crate::ui;
-use crate::ui::Mode;
+use crate::ui::{self, Mode};
 
 /// `rbuild copy`.
 #[derive(Debug, Args)]

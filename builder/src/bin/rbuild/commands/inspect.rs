@@ -10,8 +10,7 @@ use serde_json::{Value, json};
 
 use super::registries::{self, RegistryArgs};
 use crate::report::Failure;
-use crate::ui;
-use crate::ui::Mode;
+use crate::ui::{self, Mode};
 
 /// `rbuild inspect`.
 #[derive(Debug, Args)]

@@ -25,8 +25,7 @@ use super::builds::complete;
 use super::published::bring;
 use super::{Outcome, Place, Voice, app_failure, latest, refuse, registry_options};
 use crate::report::Failure;
-use crate::ui;
-use crate::ui::Mode;
+use crate::ui::{self, Mode};
 
 /// `rbuild builds import-image`.
 #[derive(Debug, Args)]

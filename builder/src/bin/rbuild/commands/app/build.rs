@@ -28,8 +28,8 @@ use super::{Outcome, Place, RackName, Voice, app_failure, archives, latest, publ
 use crate::commands::build::BuildArgs;
 use crate::commands::{build as plain, grants};
 use crate::report::{self, Dockerfile, Failure};
-use crate::ui::Mode;
-use crate::{signals, ui};
+use crate::signals;
+use crate::ui::{self, Mode};
 
 /// The smallest share of a processor that a step can be given, in thousandths: `cpu.max` takes no less.
 const LEAST_CPU: u32 = 10;

@@ -16,8 +16,8 @@ use clap::Args;
 use super::{Place, app_failure, refuse, registry_options};
 use crate::commands::isolation::IsolationArgs;
 use crate::report::Failure;
-use crate::ui::Mode;
-use crate::{signals, ui};
+use crate::signals;
+use crate::ui::{self, Mode};
 
 /// `rbuild run`.
 #[derive(Debug, Args)]
