@@ -79,6 +79,8 @@ pub enum Problem {
     NotStrings { instruction: String },
     #[error("`{instruction}` has more than {limit} words")]
     TooManyWords { instruction: String, limit: usize },
+    #[error("`{instruction}` has more than {limit} flags")]
+    TooManyFlags { instruction: &'static str, limit: usize },
     #[error("`{word}` of `{instruction}` has no `=`")]
     NoEquals { instruction: &'static str, word: String },
     #[error("`{instruction} {name}` has no value")]

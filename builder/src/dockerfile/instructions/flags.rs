@@ -16,6 +16,9 @@ pub(crate) enum Takes {
     Values,
 }
 
+/// The most flags of an instruction: each `--exclude` is held against each file.
+const MOST: usize = 1000;
+
 /// Every instruction with its flags.
 pub(crate) const INSTRUCTIONS: [(&str, &[(&str, Takes)]); 18] = [
     (
@@ -81,6 +84,9 @@ pub(super) struct Flags<'n> {
 impl<'n> Flags<'n> {
     /// Checks the flags against those that the instruction has.
     pub(super) fn parse(node: &'n Node, instruction: &'static str) -> Result<Self, ParseError> {
+        if node.flags.len() > MOST {
+            return Err(Problem::TooManyFlags { instruction, limit: MOST }.at(node.span));
+        }
         let known =
             INSTRUCTIONS.iter().find(|(keyword, _)| *keyword == instruction).map_or(&[][..], |(_, flags)| flags);
         let mut flags = Flags { span: node.span, given: Vec::new() };

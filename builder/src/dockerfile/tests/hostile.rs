@@ -76,6 +76,15 @@ fn a_line_of_millions_of_words_is_refused() {
 }
 
 #[test]
+fn flags_are_counted() {
+    for flag in ["--mount=type=tmpfs,target=/t ", "--nonsense "] {
+        let text = format!("FROM a\nRUN {}true\n", flag.repeat(100_000));
+        let errors = parse(text.as_bytes()).unwrap_err();
+        assert_eq!(errors.0[0].message(), "`RUN` has more than 1000 flags");
+    }
+}
+
+#[test]
 fn a_hundred_thousand_instructions_are_read() {
     let text = format!("FROM a\n{}", "RUN echo one && echo two\n".repeat(100_000));
     let parsed = soon(|| parse(text.as_bytes())).expect("valid");
