@@ -104,11 +104,11 @@ pub(super) fn small_files(directory: &Path, count: usize) -> Result<()> {
     })
 }
 
-/// Writes files of a mean of 22 KiB as a distribution has them: three parts text and one part that is compressed already.
+/// Writes files of a mean of 12 KiB as a distribution has them: three parts text and one part that is compressed already.
 pub(super) fn mixed_files(directory: &Path, count: usize, seed: u64) -> Result<()> {
     let mut source = Source::new(seed);
     tree(directory, count, |number| {
-        let length = 64 + source.below(44 << 10);
+        let length = 64 + source.below(23 << 10);
         if number % 4 == 3 { source.noise(length) } else { source.text(length) }
     })
 }
