@@ -24,6 +24,7 @@ mod layers;
 mod mounts;
 mod once;
 mod outputs;
+mod push;
 mod real;
 mod remote;
 mod remote_cache;

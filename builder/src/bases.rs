@@ -12,6 +12,7 @@ use crate::graph::config::ImageConfig;
 use crate::graph::platform::{Platform, PlatformError};
 use crate::graph::references::ImageName;
 use crate::layout::{self, LayoutError};
+use crate::parallel;
 use crate::progress::Reporter;
 
 /// Why an image could not be pinned.
@@ -80,6 +81,9 @@ impl BaseError {
     }
 }
 
+/// Images that are looked up at a time: each waits for its registry.
+const CONCURRENT: usize = 16;
+
 /// Where images are looked up.
 #[derive(Debug, Clone, Copy)]
 pub struct Places<'a> {
@@ -89,24 +93,18 @@ pub struct Places<'a> {
     pub configs: Option<&'a BlobStore>,
 }
 
-/// Pins every image, all at once; the first error ends it.
+/// Pins every image, many at once; the first error ends it.
 pub fn resolve(
     places: Places<'_>,
     images: &BTreeMap<ImageName, Span>,
     reporter: &Reporter<'_>,
 ) -> Result<BTreeMap<ImageName, Arc<PinnedImage>>, BaseError> {
-    std::thread::scope(|scope| {
-        let handles: Vec<_> = images
-            .iter()
-            .map(|(name, &span)| {
-                scope.spawn(move || {
-                    let step = reporter.start(&format!("resolve {}", name.reference), None);
-                    step.finish(pin(places, name, span)).map(|image| (name.clone(), Arc::new(image)))
-                })
-            })
-            .collect();
-        handles.into_iter().map(|handle| handle.join().expect("resolving does not panic")).collect()
-    })
+    let images: Vec<(&ImageName, Span)> = images.iter().map(|(name, span)| (name, *span)).collect();
+    let pinned = parallel::each(&images, CONCURRENT, |&(name, span)| {
+        let step = reporter.start(&format!("resolve {}", name.reference), None);
+        step.finish(pin(places, name, span)).map(|image| (name.clone(), Arc::new(image)))
+    });
+    Ok(pinned?.into_iter().collect())
 }
 
 fn pin(places: Places<'_>, name: &ImageName, span: Span) -> Result<PinnedImage, BaseError> {

@@ -14,13 +14,13 @@ use crate::contexts::{NamedTree, OpenError, open_named};
 use crate::dockerfile::lint::Finding;
 use crate::dockerfile::{self, CheckOptionError, Parsed};
 use crate::export::compression::Chosen;
-use crate::export::{self, ExportError, Exported, Output};
+use crate::export::{self, ExportError, Exported, Output, Uploads};
 use crate::grants::Grants;
 use crate::graph::frontend_args;
 use crate::graph::named::NamedContext;
 use crate::graph::outline::Outline;
 use crate::graph::references::{Pinned, Request, Selection, StepNetwork, select};
-use crate::graph::{Graph, GraphError, lower};
+use crate::graph::{Graph, GraphError, PinnedImage, lower};
 use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
 use crate::prune::{self, Limit};
@@ -253,6 +253,12 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
 
 /// Builds with what other builds use too.
 pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildError> {
+    let pushed: &[_] = if build.outputs.contains(&Output::Push) { &build.tags } else { &[] };
+    std::thread::scope(|scope| build_beside(build, shared, &Uploads::begin(scope, shared.client, pushed)))
+}
+
+/// Builds while uploads begin.
+fn build_beside(build: &Build, shared: &Shared<'_>, uploads: &Uploads<'_>) -> Result<Image, BuildError> {
     let Shared { machine, client, store, reporter } = *shared;
     let Prepared { graph, contexts, findings, notes } =
         prepare(build, Places { client, configs: Some(store.blobs()) }, reporter)?;
@@ -269,6 +275,7 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
         reporter.warn(&format!("the memory and processors of steps are not limited: {reason}; `systemd-run --user --scope -p Delegate=yes rbuild …` gives it a cgroup"));
     }
     notes.into_iter().chain(frontend_args::without_effect(&build.request)).for_each(|note| reporter.warn(&note));
+    uploads.check()?;
 
     let lease = store.lease(&format!("building `{name}`"))?;
     let context = LocalContext::open(&build.context, build.ignore.clone())?.with_modes(build.caching.modes);
@@ -302,13 +309,13 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
         // What steps made goes into caches while later steps run and the image is pushed.
         let workers = if caches.can_export() { KEEPERS } else { 0 };
         (0..workers).for_each(|_| drop(scope.spawn(|| world.caches.work(&world))));
-        let mut made = make(build, &graph, &world);
+        let mut made = make(build, &graph, &world, uploads);
         for damaged in 1..=RETRIES {
             if made.is_ok() || store.blobs().damaged() < damaged {
                 break;
             }
             reporter.warn("a damaged file was removed from the store: what it was for is made again");
-            made = make(build, &graph, &world);
+            made = make(build, &graph, &world, uploads);
         }
         caches.keep_mounts(&world);
         caches.close();
@@ -339,7 +346,7 @@ fn tidy(store: &Store, limit: Limit, reporter: &Reporter<'_>) {
 }
 
 /// Solves a graph and exports what came of it.
-fn make(build: &Build, graph: &Graph, world: &World<'_>) -> Result<Image, BuildError> {
+fn make(build: &Build, graph: &Graph, world: &World<'_>, uploads: &Uploads<'_>) -> Result<Image, BuildError> {
     let solve = |world: &World<'_>| solve::solve(graph, world);
     let push = build.outputs.contains(&Output::Push);
     let tree = if push { export::pushing(world, &build.tags, solve) } else { solve(world) }?;
@@ -355,7 +362,7 @@ fn make(build: &Build, graph: &Graph, world: &World<'_>) -> Result<Image, BuildE
         export::store(world, &exported)?;
     }
     for output in &build.outputs {
-        export::export(world, output, &exported)?;
+        export::export(world, output, &exported, uploads)?;
     }
     Ok(image)
 }
@@ -393,9 +400,22 @@ fn options(build: &Build, graph: &Graph, emulation: Option<RootEmulation>) -> so
         emulation,
         compression: build.compression.compression,
         force_compression: build.compression.force,
+        keep_blobs_of: graph.base_image().filter(|base| wants_blobs(build, base)).map(|base| base.manifest.clone()),
         epoch: build.epoch.clone().or_else(|| graph.epoch.clone()),
         export_layers: build.outputs.is_empty()
             || build.outputs.iter().any(Output::wants_layers)
             || !build.tags.is_empty(),
     }
+}
+
+/// Whether an output may want the layers of the image's base as they were fetched: a registry that they did not come from
+/// may not have them.
+fn wants_blobs(build: &Build, base: &PinnedImage) -> bool {
+    let elsewhere = |tag: &registry::Reference| tag.registry() != base.reference.registry();
+    build.compression.force
+        || build.outputs.iter().any(|output| match output {
+            Output::Push => build.tags.iter().any(elsewhere),
+            Output::Store | Output::Oci { .. } | Output::Docker { .. } => true,
+            Output::Local { .. } | Output::Tar { .. } => false,
+        })
 }

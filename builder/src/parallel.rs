@@ -14,18 +14,21 @@ pub(crate) fn each<I: Sync, T: Send, E: Send>(
 ) -> Result<Vec<T>, E> {
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let done = Mutex::new(Vec::with_capacity(items.len()));
-    std::thread::scope(|scope| {
-        for _ in 0..most.min(items.len()) {
-            scope.spawn(|| {
-                while !failed.load(Ordering::Relaxed) {
-                    let place = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(item) = items.get(place) else { return };
-                    let result = act(item);
-                    failed.fetch_or(result.is_err(), Ordering::Relaxed);
-                    lock(&done).push((place, result));
-                }
-            });
+    let work = || {
+        while !failed.load(Ordering::Relaxed) {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(place) else { return };
+            let result = act(item);
+            failed.fetch_or(result.is_err(), Ordering::Relaxed);
+            lock(&done).push((place, result));
         }
+    };
+    // The caller's own thread does its part.
+    std::thread::scope(|scope| {
+        for _ in 1..most.min(items.len()) {
+            scope.spawn(work);
+        }
+        work();
     });
     let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.sort_unstable_by_key(|(place, _)| *place);

@@ -24,7 +24,7 @@ use crate::{ChangeSink, Error};
 mod copy;
 mod metadata;
 
-use metadata::{owner, record, set_open, times};
+use metadata::{owner, record, set_mode, set_open, times};
 
 /// How a directory writes down what it removes from the layers below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,6 +65,8 @@ pub struct TreeWriter {
     parent: Option<(PathBuf, OwnedFd)>,
     /// What a new file belongs to, where that is certain: then it need not be given away.
     owner: Option<(u32, u32)>,
+    /// The permissions that a new file can be made with: neither the umask nor a default access list takes them away.
+    granted: Mode,
     buffer: Vec<u8>,
 }
 
@@ -80,7 +82,9 @@ impl TreeWriter {
             Flavour::Plain => None,
             Flavour::Trusted | Flavour::UserXattr => (!gives_group).then_some(own),
         };
-        Ok(Self { root, flavour, directories: BTreeMap::new(), parent: None, owner, buffer: Vec::new() })
+        // What others have made in a whole tree may have access lists of its own.
+        let granted = if flavour == Flavour::Plain { Mode::empty() } else { granted(root.as_fd()) };
+        Ok(Self { root, flavour, directories: BTreeMap::new(), parent: None, owner, granted, buffer: Vec::new() })
     }
 
     /// Gives the directories their metadata.
@@ -96,7 +100,7 @@ impl TreeWriter {
     /// system can, else copied by the kernel.
     pub fn copy_file(&mut self, path: &Path, entry: &Entry, source: &File) -> Result<(), Error> {
         let (parent, name) = self.place(path)?;
-        let file = self.create(parent.as_fd(), name, path)?;
+        let file = self.create(parent.as_fd(), name, path, &entry.metadata)?;
         let size = if let Kind::File { size } = entry.kind { size } else { 0 };
         let copied = copy::copy_bytes(source, &file, size).map_err(Error::io("copy", path))?;
         if copied != size {
@@ -177,10 +181,16 @@ impl TreeWriter {
         self.root.directory(directory).map_err(|error| not_directory(directory, error))
     }
 
-    /// Creates the regular file `name`, replacing what is there.
-    fn create(&mut self, parent: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<File, Error> {
+    /// Creates the regular file `name`, replacing what is there; with its mode, where that can be.
+    fn create(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &Path,
+        metadata: &Metadata,
+    ) -> Result<File, Error> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
+        let mode = if self.is_granted(metadata) { Mode::from_raw_mode(metadata.mode) } else { Mode::RUSR | Mode::WUSR };
         let fd = self.replacing(parent, name, path, "create", || rustix::fs::openat(parent, name, flags, mode))?;
         Ok(File::from_parts(fd.into(), path))
     }
@@ -247,7 +257,7 @@ impl TreeWriter {
 
     fn make_file(&mut self, path: &Path, size: u64, metadata: &Metadata, content: &mut dyn Read) -> Result<(), Error> {
         let (parent, name) = self.place(path)?;
-        let mut file = self.create(parent.as_fd(), name, path)?;
+        let mut file = self.create(parent.as_fd(), name, path, metadata)?;
         if self.buffer.is_empty() {
             self.buffer = vec![0; copy::BUFFER];
         }
@@ -302,7 +312,13 @@ impl TreeWriter {
     fn apply_to_directory(&self, path: &Path, metadata: &Metadata) -> Result<(), Error> {
         let fd = self.root.readable_directory(path).map_err(Error::io("open directory", path))?;
         self.give(fd.as_fd(), path, metadata)?;
+        set_mode(fd.as_fd(), path, metadata)?;
         set_open(fd.as_fd(), path, metadata)
+    }
+
+    /// Whether a file that is made with this mode has it.
+    fn is_granted(&self, metadata: &Metadata) -> bool {
+        metadata.mode & !self.granted.as_raw_mode() == 0
     }
 
     /// Gives an open file or directory to its owner.
@@ -319,6 +335,9 @@ impl TreeWriter {
     fn apply_to_open(&self, fd: BorrowedFd<'_>, path: &Path, metadata: &Metadata) -> Result<(), Error> {
         if self.owner != Some((metadata.uid, metadata.gid)) {
             self.give(fd, path, metadata)?;
+        }
+        if !self.is_granted(metadata) {
+            set_mode(fd, path, metadata)?;
         }
         set_open(fd, path, metadata)
     }
@@ -405,6 +424,14 @@ impl AsFd for Parent {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Finds out with which permissions files are made in a directory, by one without a name; none where there are no such.
+fn granted(directory: BorrowedFd<'_>) -> Mode {
+    let all = Mode::RWXU | Mode::RWXG | Mode::RWXO;
+    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+    let made = rustix::fs::openat(directory, ".", flags, all).and_then(rustix::fs::fstat);
+    made.map_or(Mode::empty(), |made| Mode::from_raw_mode(made.st_mode) & all)
 }
 
 fn exists(parent: BorrowedFd<'_>, name: &OsStr) -> Result<bool, Errno> {

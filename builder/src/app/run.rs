@@ -129,6 +129,7 @@ pub fn run(
         emulation: machine.sandbox.emulation(),
         compression: snapshot::Compression::default(),
         force_compression: false,
+        keep_blobs_of: None,
         epoch: None,
         export_layers: false,
     };

@@ -3,7 +3,7 @@
 //! layers meanwhile, the push mounts them from it instead.
 
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 
 use registry::{Pushed, Reference};
@@ -18,7 +18,7 @@ const UPLOADS: usize = 2;
 pub fn pushing<T>(world: &World<'_>, tags: &[Reference], act: impl FnOnce(&World<'_>) -> T) -> T {
     let (send, layers) = mpsc::channel::<Tree>();
     let (layers, failed) = (Mutex::new(layers), AtomicBool::new(false));
-    let upload = || {
+    let upload = &|| {
         loop {
             let next = layers.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(tree) = next else { return };
@@ -29,11 +29,14 @@ pub fn pushing<T>(world: &World<'_>, tags: &[Reference], act: impl FnOnce(&World
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..UPLOADS {
-            scope.spawn(upload);
-        }
+        let threads = AtomicUsize::new(0);
         // It is dropped, and the channel closed, whatever becomes of `act`.
-        let made = move |tree: &Tree| drop(send.send(tree.clone()));
+        let made = move |tree: &Tree| {
+            drop(send.send(tree.clone()));
+            if threads.fetch_add(1, Ordering::Relaxed) < UPLOADS {
+                scope.spawn(upload);
+            }
+        };
         act(&World { made: &made, ..*world })
     })
 }

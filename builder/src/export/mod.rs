@@ -7,6 +7,7 @@ pub mod output;
 mod push;
 mod rootfs;
 pub mod tags;
+mod uploads;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use crate::solve::{Cause, World};
 pub use ahead::pushing;
 pub use compression::CompressionError;
 pub use output::{Output, OutputError, OutputSpec};
+pub use uploads::Uploads;
 
 /// Why an output could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -95,10 +97,15 @@ fn origins(tree: &Tree) -> BTreeMap<String, String> {
     pulled.map(|(image, layer)| (layer.blob.digest().to_string(), image.reference.whole())).collect()
 }
 
-/// Makes one output.
-pub fn export(world: &World<'_>, output: &Output, exported: &Exported<'_>) -> Result<(), ExportError> {
+/// Makes one output; `uploads` were begun for it.
+pub fn export(
+    world: &World<'_>,
+    output: &Output,
+    exported: &Exported<'_>,
+    uploads: &Uploads<'_>,
+) -> Result<(), ExportError> {
     match output {
-        Output::Push => push::push(world, exported),
+        Output::Push => push::push(world, exported, uploads),
         Output::Store => {
             for (position, layer) in exported.image.layers.iter().enumerate() {
                 open_layer(world, exported.tree, position, layer)?;

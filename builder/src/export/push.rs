@@ -11,19 +11,19 @@ use crate::progress::Step;
 use crate::solve::World;
 use crate::transfer::short;
 
-use super::{ExportError, Exported, open_layer};
+use super::{ExportError, Exported, Uploads, open_layer};
 
 /// Blobs in flight to one registry: most of them are found or mounted, and wait for an answer alone.
 const CONCURRENT_BLOBS: usize = 8;
 
 /// Pushes the image under each of its names. The names of one registry share blobs: its first repository gets them, the
 /// others mount them from it.
-pub(super) fn push(world: &World<'_>, exported: &Exported<'_>) -> Result<(), ExportError> {
+pub(super) fn push(world: &World<'_>, exported: &Exported<'_>, uploads: &Uploads<'_>) -> Result<(), ExportError> {
     for (position, tag) in exported.tags.iter().enumerate() {
         let of_registry = |done: &&Reference| done.registry() == tag.registry();
         let done: Vec<&Reference> = exported.tags[..position].iter().filter(of_registry).collect();
         let step = world.reporter.start(&format!("push {}", tag.whole()), None);
-        let result = push_one(world, exported, tag, &done, &step);
+        let result = push_one(world, exported, (tag, &done), uploads, &step);
         step.finish(result)?;
     }
     Ok(())
@@ -33,8 +33,8 @@ pub(super) fn push(world: &World<'_>, exported: &Exported<'_>) -> Result<(), Exp
 fn push_one(
     world: &World<'_>,
     exported: &Exported<'_>,
-    tag: &Reference,
-    done: &[&Reference],
+    (tag, done): (&Reference, &[&Reference]),
+    uploads: &Uploads<'_>,
     step: &Step<'_>,
 ) -> Result<(), ExportError> {
     let image = exported.image;
@@ -47,7 +47,13 @@ fn push_one(
         }
         let config = || Ok(Box::new(io::Cursor::new(image.config.clone())) as Box<dyn Read + Send>);
         std::thread::scope(|scope| {
-            let config = scope.spawn(move || world.client.push_blob(tag, &image.config_descriptor, mount, &config));
+            let config = scope.spawn(move || match uploads.take(tag) {
+                Some(mut upload) => {
+                    upload.send(&image.config);
+                    upload.finish(&image.config_descriptor, &config)
+                }
+                None => world.client.push_blob(tag, &image.config_descriptor, mount, &config),
+            });
             push_layers(world, exported, tag, mount, step)?;
             config.join().expect("pushing does not panic").map_err(failed)
         })?;

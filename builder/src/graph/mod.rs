@@ -61,6 +61,16 @@ pub struct Graph {
 }
 
 impl Graph {
+    /// The image that the target's tree begins with.
+    pub fn base_image(&self) -> Option<&PinnedImage> {
+        let below = |id: &VertexId| self.vertices[id.0].base;
+        let first = std::iter::successors(Some(self.target), below).last()?;
+        match &self.vertices[first.0].op {
+            Op::Source(image) => Some(image),
+            Op::Scratch | Op::Run(_) | Op::Copy(_) | Op::Mkdir(_) => None,
+        }
+    }
+
     /// The names of the secrets that its steps may see.
     pub fn secrets(&self) -> BTreeSet<&str> {
         let mut names = BTreeSet::new();

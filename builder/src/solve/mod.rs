@@ -37,6 +37,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
+use oci_spec::image::Digest;
 use snapshot::{Compression, Store};
 
 use crate::cache::Caches;
@@ -137,6 +138,8 @@ pub struct Options {
     pub compression: Compression,
     /// Whether layers of images that are compressed otherwise are compressed anew.
     pub force_compression: bool,
+    /// The image whose layers may be wanted as they come, by its manifest. Of others the files alone are kept.
+    pub keep_blobs_of: Option<Digest>,
     /// When layers count as made, RFC 3339; the time they were made when absent.
     pub epoch: Option<String>,
     /// Whether the target's layers are needed as blobs: false for an output that is only a directory.

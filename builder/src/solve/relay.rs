@@ -1,30 +1,34 @@
 //! The bytes of a blob, from the thread that fetches it to the one that unpacks it: in pieces, and never many ahead.
 
 use std::io::{self, Cursor, Read, Write};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
-/// Bytes handed over at once.
-const PIECE: usize = 64 * 1024;
+/// Bytes handed over at once: for each piece a thread is woken, which costs what inflating some 5 KiB does.
+const PIECE: usize = 256 * 1024;
 
 /// Pieces that wait for the reader: together 1 MiB.
-const AHEAD: usize = 16;
+const AHEAD: usize = 4;
 
 /// Returns both ends. The reader is at the end once the writer is gone; writing fails once the reader is.
 pub(super) fn relay() -> (RelayWriter, RelayReader) {
-    let (to, from) = sync_channel(AHEAD);
-    (RelayWriter { piece: Vec::new(), to }, RelayReader { piece: Cursor::default(), from })
+    let ((to, from), (back, emptied)) = (sync_channel(AHEAD), channel());
+    (RelayWriter { piece: Vec::new(), to, emptied }, RelayReader { piece: Cursor::default(), from, back })
 }
 
 /// The end of the thread that fetches. What is not flushed is lost.
 pub(super) struct RelayWriter {
     piece: Vec<u8>,
     to: SyncSender<Vec<u8>>,
+    /// Pieces that were read, to be filled again: memory that is new costs a page fault for each 4 KiB.
+    emptied: Receiver<Vec<u8>>,
 }
 
 impl Write for RelayWriter {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        if self.piece.capacity() == 0 {
+            self.piece = self.emptied.try_recv().unwrap_or_else(|_| Vec::with_capacity(PIECE));
+        }
         let taken = buffer.len().min(PIECE - self.piece.len());
-        self.piece.reserve_exact(PIECE - self.piece.len());
         self.piece.extend(&buffer[..taken]);
         if self.piece.len() == PIECE {
             self.flush()?;
@@ -44,6 +48,18 @@ impl Write for RelayWriter {
 pub(super) struct RelayReader {
     piece: Cursor<Vec<u8>>,
     from: Receiver<Vec<u8>>,
+    back: Sender<Vec<u8>>,
+}
+
+impl RelayReader {
+    /// Takes the next piece, and gives the last one back. A writer that is gone needs it no more.
+    fn turn(&mut self, next: Vec<u8>) {
+        let mut read = std::mem::replace(&mut self.piece, Cursor::new(next)).into_inner();
+        if read.capacity() > 0 {
+            read.clear();
+            self.back.send(read).ok();
+        }
+    }
 }
 
 impl Read for RelayReader {
@@ -54,7 +70,7 @@ impl Read for RelayReader {
                 return Ok(read);
             }
             match self.from.recv() {
-                Ok(piece) => self.piece = Cursor::new(piece),
+                Ok(piece) => self.turn(piece),
                 Err(_) => return Ok(0),
             }
         }

@@ -52,17 +52,20 @@ pub fn run<E: Send>(
     let ready = (0..tasks.len()).rev().filter(|place| waiting[place] == 0).collect();
     let state = Mutex::new(State { ready, waiting, unfinished: tasks.len(), error: None });
     let changed = Condvar::new();
-    std::thread::scope(|scope| {
-        for _ in 0..run.jobs.clamp(1, tasks.len().max(1)) {
-            scope.spawn(|| {
-                while let Some(place) = next(&state, &changed, run.keep_going) {
-                    let result = execute(tasks[place].id);
-                    if finish(&state, &changed, (place, &dependents), result) && !run.keep_going {
-                        stop();
-                    }
-                }
-            });
+    let work = || {
+        while let Some(place) = next(&state, &changed, run.keep_going) {
+            let result = execute(tasks[place].id);
+            if finish(&state, &changed, (place, &dependents), result) && !run.keep_going {
+                stop();
+            }
         }
+    };
+    // The caller's own thread does its part.
+    std::thread::scope(|scope| {
+        for _ in 1..run.jobs.min(tasks.len()) {
+            scope.spawn(work);
+        }
+        work();
     });
     state.into_inner().unwrap_or_else(PoisonError::into_inner).error.map_or(Ok(()), Err)
 }

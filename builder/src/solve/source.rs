@@ -97,13 +97,44 @@ fn pull_one(world: &World<'_>, image: &PinnedImage, layer: &Layer, wanted: Wante
     if world.store.blobs().has_verified(layer.blob.digest(), layer.blob.size()) {
         return read(world, image, layer, (wanted, world.store.blobs().open(layer.blob.digest())?));
     }
+    // Who asks for the index alone may ask for the directory next.
+    if wanted == Wanted::Directory && world.options.keep_blobs_of.as_ref() != Some(&image.manifest) {
+        match fetching(world, image, layer, wanted, None) {
+            // Whether that is the layer's fault, or the registry sent something else, its digest says.
+            Err(Failed::Reading(_)) if !world.cancel.is_cancelled() => {}
+            Err(Failed::Reading(cause) | Failed::Fetching(cause)) => return Err(cause),
+            Ok(made) => return Ok(made),
+        }
+    }
+    let kept = Some(world.store.blobs().writer()?);
+    fetching(world, image, layer, wanted, kept).map_err(|(Failed::Reading(cause) | Failed::Fetching(cause))| cause)
+}
+
+/// Which end of a layer on its way failed.
+enum Failed {
+    Reading(Cause),
+    Fetching(Cause),
+}
+
+/// Fetches a layer, and reads it meanwhile. Without a blob to keep, its `diff_id` alone tells that it is the right one.
+fn fetching(
+    world: &World<'_>,
+    image: &PinnedImage,
+    layer: &Layer,
+    wanted: Wanted,
+    kept: Option<BlobWriter>,
+) -> Result<Made, Failed> {
     let (copy, arriving) = relay();
     std::thread::scope(|scope| {
         let reading = scope.spawn(|| read(world, image, layer, (wanted, arriving)));
-        let fetched = fetch_blob(world, image, layer, Some(copy));
+        let mut writer = Tee { blob: kept, copy: Some(copy), is_abandoned: false };
+        let fetched = fetch_blob(world, image, layer, &mut writer);
         let made = reading.join().unwrap_or_else(|panic| resume_unwind(panic));
-        // What was cut short is read badly too: the fetch knows why.
-        fetched.and(made)
+        match fetched {
+            // What was cut short is read badly too: the fetch knows why.
+            Err(cause) if !writer.is_abandoned => Err(Failed::Fetching(cause)),
+            Ok(()) | Err(_) => made.map_err(Failed::Reading),
+        }
     })
 }
 
@@ -170,32 +201,34 @@ pub(crate) fn fetch(world: &World<'_>, image: &PinnedImage, layer: &Layer) -> Re
     if world.store.blobs().has_verified(layer.blob.digest(), layer.blob.size()) {
         return Ok(());
     }
-    fetch_blob(world, image, layer, None)
+    let blob = Some(world.store.blobs().writer()?);
+    fetch_blob(world, image, layer, &mut Tee { blob, copy: None, is_abandoned: false })
 }
 
-/// Fetches the blob into the store, and into `copy` as far as that is read.
-fn fetch_blob(world: &World<'_>, image: &PinnedImage, layer: &Layer, copy: Option<RelayWriter>) -> Result<(), Cause> {
+/// Fetches the blob into `writer`.
+fn fetch_blob(world: &World<'_>, image: &PinnedImage, layer: &Layer, writer: &mut Tee) -> Result<(), Cause> {
     let (digest, size) = (layer.blob.digest(), layer.blob.size());
-    let mut writer = Tee { blob: world.store.blobs().writer()?, copy };
     if let Some(path) = &image.layout {
         let file = layout::open(path, digest).map_err(|source| Cause::Layout(Box::new(source)))?;
-        io::copy(&mut file.take(size.saturating_add(1)), &mut writer)?;
+        io::copy(&mut file.take(size.saturating_add(1)), writer)?;
     } else {
-        // The store digests it anyway.
-        let pulled = world.client.pull_blob_unverified(&image.reference, &layer.blob, &mut writer);
+        // Who takes it digests it anyway.
+        let pulled = world.client.pull_blob_unverified(&image.reference, &layer.blob, writer);
         pulled.map_err(|source| not_fetched(image, source))?;
     }
     writer.flush()?;
     // The reader is at the end before all is on the disk.
-    drop(writer.copy);
-    writer.blob.commit(Some((digest, size))).map_err(|error| match error {
-        snapshot::Error::DigestMismatch { expected, found } if image.layout.is_none() => {
-            let repository = image.reference.repository().to_owned();
-            let action = Box::new(Action::PullBlob { repository, digest: digest.clone() });
-            not_fetched(image, registry::Error::WrongDigest { action, expected, actual: found })
-        }
-        error => error.into(),
-    })?;
+    drop(writer.copy.take());
+    if let Some(blob) = writer.blob.take() {
+        blob.commit(Some((digest, size))).map_err(|error| match error {
+            snapshot::Error::DigestMismatch { expected, found } if image.layout.is_none() => {
+                let repository = image.reference.repository().to_owned();
+                let action = Box::new(Action::PullBlob { repository, digest: digest.clone() });
+                not_fetched(image, registry::Error::WrongDigest { action, expected, actual: found })
+            }
+            error => error.into(),
+        })?;
+    }
     if image.layout.is_none() {
         world.reporter.totals().down.fetch_add(size, Ordering::Relaxed);
     }
@@ -206,28 +239,34 @@ fn not_fetched(image: &PinnedImage, source: registry::Error) -> Cause {
     Cause::Fetch { reference: image.reference.whole(), source: Box::new(source) }
 }
 
-/// Writes into the store, and to somebody else for as long as that one reads.
+/// Writes into the store, where the bytes are to be kept, and to somebody else for as long as that one reads.
 struct Tee {
-    blob: BlobWriter,
+    blob: Option<BlobWriter>,
     copy: Option<RelayWriter>,
+    /// Whether the reader gave up, which has its own error to tell.
+    is_abandoned: bool,
 }
 
 impl Tee {
-    /// A reader that gave up has its own error to tell.
-    fn pass_on(&mut self, act: impl FnOnce(&mut RelayWriter) -> io::Result<()>) {
-        self.copy.take_if(|copy| act(copy).is_err());
+    /// Where nothing is kept, it is of no use to go on without a reader.
+    fn pass_on(&mut self, act: impl FnOnce(&mut RelayWriter) -> io::Result<()>) -> io::Result<()> {
+        let Some(result) = self.copy.as_mut().map(act) else { return Ok(()) };
+        if result.is_err() {
+            (self.copy, self.is_abandoned) = (None, true);
+        }
+        if self.blob.is_some() { Ok(()) } else { result }
     }
 }
 
 impl Write for Tee {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let written = self.blob.write(buffer)?;
-        self.pass_on(|copy| copy.write_all(&buffer[..written]));
+        let written = self.blob.as_mut().map_or(Ok(buffer.len()), |blob| blob.write(buffer))?;
+        self.pass_on(|copy| copy.write_all(&buffer[..written]))?;
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.pass_on(Write::flush);
-        self.blob.flush()
+        self.pass_on(Write::flush)?;
+        self.blob.as_mut().map_or(Ok(()), Write::flush)
     }
 }

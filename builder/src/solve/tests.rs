@@ -118,6 +118,7 @@ fn solve_at(home: &Path, graph: &Graph, fake: &Fake, change: impl Fn(&mut Option
         private_network: false,
         emulation: None,
         force_compression: false,
+        keep_blobs_of: None,
         settings: Settings::default(),
         compression: Compression::default(),
         epoch: None,

@@ -95,13 +95,15 @@ impl<'a> Upload<'a> {
             self.cancel();
             return Err(Error::WrongSize { action, expected, actual });
         }
-        if !self.pending.is_empty() {
+        if !self.pending.is_empty() && self.sent > 0 {
             self.send_pending();
         }
         let session = Session { client: self.client, access: &self.access };
         let mut backoff = self.client.backoff(&self.access);
+        // What is less than a chunk goes in one request.
+        let body = if self.pending.is_empty() { Body::Empty } else { Body::Bytes(&self.pending) };
         if let Some(at) = self.at
-            && session.finish(at, descriptor.digest(), Body::Empty, &mut backoff).is_ok()
+            && session.finish(at, descriptor.digest(), body, &mut backoff).is_ok()
         {
             return Ok(Pushed::Uploaded);
         }

@@ -20,7 +20,9 @@ fn bytes_are_sent_before_their_digest_is_known() {
         assert_eq!(stream(&client(), &registry, &bytes).unwrap(), Pushed::Uploaded);
         assert!(registry.blob("x", &digest(&bytes)).unwrap() == bytes);
         let log = registry.take_log();
-        assert_eq!(count(&log, "PATCH", "uploads"), length.div_ceil(8 << 20), "{length}");
+        // What is less than a chunk goes with the last request.
+        let chunks = if length < 8 << 20 { 0 } else { length.div_ceil(8 << 20) };
+        assert_eq!(count(&log, "PATCH", "uploads"), chunks, "{length}");
         assert_eq!((count(&log, "HEAD", ""), count(&log, "PUT", "")), (0, 1));
     }
 }

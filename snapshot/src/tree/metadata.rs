@@ -11,8 +11,11 @@ use crate::entry::{Entry, Kind, Metadata};
 use crate::owner::{self, Device, Owner};
 use crate::xattr::Source;
 
+pub(super) fn set_mode(fd: BorrowedFd<'_>, path: &Path, metadata: &Metadata) -> Result<(), Error> {
+    rustix::fs::fchmod(fd, Mode::from_raw_mode(metadata.mode)).map_err(Error::io("set the mode of", path))
+}
+
 pub(super) fn set_open(fd: BorrowedFd<'_>, path: &Path, metadata: &Metadata) -> Result<(), Error> {
-    rustix::fs::fchmod(fd, Mode::from_raw_mode(metadata.mode)).map_err(Error::io("set the mode of", path))?;
     for (name, value) in &metadata.xattrs {
         rustix::fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty())
             .map_err(Error::io("set an extended attribute of", path))?;
