@@ -1,10 +1,18 @@
-# What packages do with ids, owners and devices while they are installed, one check each. The first argument is the rung.
-rung=$1
+# What packages do with ids, owners and devices while they are installed, one check each. The arguments are the names of
+# those that cannot pass where this runs: one of them that passes is a failure, too.
+cannot=" $* "
 failures=0
 check() {
     name=$1
     shift
-    if out=$("$@" 2>&1); then echo "ok $name"; else echo "FAILED $name: $out"; failures=$((failures + 1)); fi
+    if out=$("$@" 2>&1); then passed=yes; else passed=no; fi
+    case "$passed $cannot" in
+    yes*" $name "*) echo "FAILED $name: it passes" ;;
+    yes*) echo "ok $name" && return ;;
+    no*" $name "*) echo "cannot $name" && return ;;
+    no*) echo "FAILED $name: $out" ;;
+    esac
+    failures=$((failures + 1))
 }
 sh_() { bash -ec "$1"; }
 py() { python3 -c "$1"; }
@@ -37,7 +45,7 @@ check setgid sh_ 'cp /usr/bin/id /sgid; chown root:bob /sgid; chmod 2755 /sgid; 
 check setuid-root sh_ 'cp /usr/bin/id /sr; chmod 4755 /sr; su ann -c /sr | grep -q "euid=0"'
 check setuid-script sh_ 'printf "#!/bin/sh\nid -u\n" >/script; chmod 4755 /script; test "$(su ann -c /script)" = "$(id -u ann)"'
 check static sh_ '/busybox touch /st; /busybox chown 31:32 /st; test "$(/busybox stat -c %u:%g /st)" = 31:32'
-test "$rung" = range || check mknod sh_ 'mknod -m 640 /n c 1 3 && chown 0:9 /n && test -c /n && mknod /b b 8 1 && test -b /b && test "$(stat -c %t:%T /b)" = 8:1 && test "$(stat -c %a:%g /n)" = 640:9'
+check mknod sh_ 'mknod -m 640 /n c 1 3 && chown 0:9 /n && test -c /n && mknod /b b 8 1 && test -b /b && test "$(stat -c %t:%T /b)" = 8:1 && test "$(stat -c %a:%g /n)" = 640:9'
 check setcap py 'import os, shutil; shutil.copy("/bin/true", "/capped"); os.setxattr("/capped", "security.capability", bytes.fromhex("0100000200200000000000000000000000000000")); assert os.getxattr("/capped", "security.capability")[4:8] == bytes.fromhex("00200000")'
 check hard-link sh_ 'ln /f /f2; chown 77 /f2; test "$(stat -c %u /f)" = 77'
 check rename sh_ 'mv /f /f3; test "$(stat -c %u /f3)" = 77; mv /l /l3; test "$(stat -c %u /l3)" = 3'

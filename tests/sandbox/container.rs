@@ -46,7 +46,8 @@ const MASKED: &[&str] = &[
     "/sys/devices/virtual/powercap",
 ];
 const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-/// The calls that every process may make: those of Linux on x86-64 that the default profiles of container engines have.
+/// The calls that every process may make: those of Linux on x86-64 that the default profiles of container engines have,
+/// and, in the last paragraph of names, what only programs of i386 make.
 const SYSCALLS: &str = include_str!("../../fixtures/containers/syscalls");
 /// What `CAP_SYS_ADMIN` adds to them.
 const ADMINISTRATION: &[&str] = &[

@@ -1,65 +1,190 @@
-//! One Dockerfile, many places: the image has the same entries, with the same owners and contents, as the one that root
-//! of the machine gets; or the refusal says what to change.
+//! The places where rbuild runs, and what is tried in each of them: rows and columns.
+//!
+//! A row is a module below, with the sandbox that its place gives and the checks that cannot pass there; a column is a test
+//! in it. Every image is compared with the one that root of the machine gets, entry by entry, with owners and contents.
+//!
+//! | column                  | what                                                                                 |
+//! |-------------------------|--------------------------------------------------------------------------------------|
+//! | `rung`                  | `rbuild doctor` names the sandbox                                                    |
+//! | `checks`                | what packages do while they are installed (`tests/emulation/checks.sh`), one by one  |
+//! | `copies`                | an image of COPY alone, in two stages                                                |
+//! | `stages`                | steps that make, change and remove every kind of file, as several users, in stages   |
+//! | `packages_and_sudo`     | nginx, PostgreSQL, OpenSSH and sudo installed; then `sudo` from `USER app`           |
+//! | `packages_without_sudo` | the same, and sudo saying why it cannot                                              |
+//! | `refusal`               | no sandbox: the build ends with code 3 and says what to change                       |
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::common::{Bench, Image, Listing, RBUILD, Run, peer};
-use crate::rootless::Rootless;
+use crate::common::{Bench, Image, Listing, RBUILD, Run, peer, plain_user};
+use crate::emulation::checked;
 
 use super::container::{ADMINISTRATOR, Container, DOCKER, Filter, WITHOUT_NODES};
+use super::packages;
 
 /// Root in a container as Docker makes it.
-pub(super) const DOCKER_DEFAULT: Container =
+const DOCKER_DEFAULT: Container =
     Container { user: 0, capabilities: DOCKER, no_new_privileges: false, filter: Filter::Default };
-/// The same with `seccomp=unconfined`.
-pub(super) const DOCKER_UNCONFINED: Container =
+/// The same without `CAP_MKNOD`.
+const WITHOUT_DEVICE_NODES: Container = Container { capabilities: WITHOUT_NODES, ..DOCKER_DEFAULT };
+/// Docker's with `seccomp=unconfined`.
+const DOCKER_UNCONFINED: Container =
     Container { user: 0, capabilities: DOCKER, no_new_privileges: false, filter: Filter::Off };
-/// The same with `CAP_SYS_ADMIN` and the filter that goes with it.
+/// Docker's with `CAP_SYS_ADMIN` and the filter that goes with it.
 const DOCKER_ADMINISTRATOR: Container =
     Container { user: 0, capabilities: ADMINISTRATOR, no_new_privileges: false, filter: Filter::Administrator };
 /// A pod of the profile "restricted" but for its system calls.
-pub(super) const POD_UNCONFINED: Container =
+const POD_UNCONFINED: Container =
     Container { user: 1000, capabilities: &[], no_new_privileges: true, filter: Filter::Off };
 /// A pod of the profile "restricted".
 const POD: Container = Container { user: 1000, capabilities: &[], no_new_privileges: true, filter: Filter::Default };
 
 /// A user of this machine without subordinate ids; not even the user database knows it.
-pub(super) const NOBODY: u32 = 54321;
+const NOBODY: u32 = 54321;
 
 /// Where rbuild runs.
 #[derive(Clone, Copy)]
 pub(super) enum Place {
-    Container(Container),
+    /// Root of this machine.
+    Machine,
+    /// A user of this machine with subordinate ids.
+    PlainUser,
+    /// A user of this machine.
     User(u32),
+    Container(Container),
 }
 
 impl Place {
-    /// Gives `bench` to who runs rbuild; before the first build.
-    pub(super) fn own(self, bench: &Bench) {
-        let (Self::User(user) | Self::Container(Container { user, .. })) = self;
-        fs_err::set_permissions(bench.path(""), PermissionsExt::from_mode(0o755)).unwrap();
-        peer("chown", &["-R", &format!("{user}:{user}"), bench.path("").to_str().unwrap()]);
+    fn user(self) -> u32 {
+        match self {
+            Self::Machine => 0,
+            Self::PlainUser => {
+                let user = nix::unistd::User::from_name(&plain_user()).unwrap();
+                user.expect("the set-up makes the user").uid.as_raw()
+            }
+            Self::User(user) | Self::Container(Container { user, .. }) => user,
+        }
     }
 
-    pub(super) fn build(self, bench: &Bench, arguments: &[&str]) -> Run {
-        let output = format!("type=oci,tar=false,dest={}", bench.path("layout").display());
-        let all = [&["--progress", "plain", "-o", &output], arguments, &["."]].concat();
-        let Self::User(user) = self else {
-            let Self::Container(container) = self else { unreachable!("there are two places") };
-            return Run::of(&mut container.rbuild(bench, &all));
+    /// Gives `bench` to who runs rbuild; before the first build.
+    pub(super) fn own(self, bench: &Bench) {
+        let owner = format!("{0}:{0}", self.user());
+        fs_err::set_permissions(bench.path(""), PermissionsExt::from_mode(0o755)).unwrap();
+        peer("chown", &["-R", &owner, bench.path("").to_str().unwrap()]);
+    }
+
+    fn rbuild(self, bench: &Bench, arguments: &[&str]) -> Command {
+        let user = match self {
+            Self::Container(container) => return container.rbuild(bench, arguments),
+            place => place.user(),
         };
         let program = bench.path("rbuild");
         if !program.exists() {
             // The program under test may lie where the user cannot reach it.
             fs_err::copy(RBUILD, &program).unwrap();
         }
-        let (uid, gid) = (format!("--reuid={user}"), format!("--regid={user}"));
         let mut command = Command::new("setpriv");
-        command.args([&uid, &gid, "--clear-groups", "env", "-i"]);
-        command.arg(format!("RBUILD_HOME={}", bench.path("home").display()));
-        Run::of(command.arg(program).args(all).current_dir(bench.context()))
+        command.args([format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".to_owned()]);
+        command.args(["env", "-i"]).arg(format!("RBUILD_HOME={}", bench.path("home").display()));
+        command.arg(program).args(arguments).current_dir(bench.context());
+        command
+    }
+
+    pub(super) fn build(self, bench: &Bench, arguments: &[&str]) -> Run {
+        let output = format!("type=oci,tar=false,dest={}", bench.path("layout").display());
+        let all = [&["--progress", "plain", "-o", &output], arguments, &["."]].concat();
+        Run::of(&mut self.rbuild(bench, &all))
+    }
+}
+
+/// A place, and what is known of it.
+struct Row {
+    place: Place,
+    /// The sandbox that `rbuild doctor` names.
+    rung: &'static str,
+    /// The checks of `checks.sh` that cannot pass there.
+    cannot: &'static [&'static str],
+}
+
+/// Makes a module of each row, with a test for each column.
+macro_rules! matrix {
+    ($($(#[$attribute:meta])* $row:ident: $place:expr, $rung:literal, except $cannot:expr => $($column:ident),+;)+) => {
+        $($(#[$attribute])*
+        mod $row {
+            use super::*;
+
+            const ROW: Row = Row { place: $place, rung: $rung, cannot: $cannot };
+
+            $(#[test]
+            fn $column() {
+                super::$column(&ROW);
+            })+
+        })+
+    };
+}
+
+/// A user namespace cannot make a device node, and nothing emulates one where ids are real.
+const NODES: &[&str] = &["mknod"];
+/// The filter of a step without namespaces takes `no_new_privs`: setuid and setgid programs gain nothing.
+const PRIVILEGES: &[&str] = &["setuid", "setgid", "setuid-root"];
+const PRIVILEGES_AND_NODES: &[&str] = &["setuid", "setgid", "setuid-root", "mknod"];
+
+matrix! {
+    root_of_the_machine: Place::Machine, "root", except &[] => rung, checks;
+    user_with_subordinate_ids: Place::PlainUser, "range", except NODES => rung, checks, copies, stages, packages_and_sudo;
+    user_with_one_id: Place::User(NOBODY), "single", except &[] => rung, checks, copies, stages, packages_and_sudo;
+    docker: Place::Container(DOCKER_DEFAULT), "chroot", except PRIVILEGES =>
+        rung, checks, copies, stages, packages_without_sudo;
+    /// As in a pod with a user namespace of its own and a filter.
+    docker_without_device_nodes: Place::Container(WITHOUT_DEVICE_NODES), "chroot", except PRIVILEGES_AND_NODES =>
+        rung, checks, copies, stages;
+    docker_unconfined: Place::Container(DOCKER_UNCONFINED), "range", except NODES =>
+        rung, checks, copies, stages, packages_and_sudo;
+    /// There clone3 does not exist, and `pivot_root` and `pidfd_getfd` are not permitted.
+    docker_administrator: Place::Container(DOCKER_ADMINISTRATOR), "root", except &[] => rung, checks, copies, stages;
+    pod_unconfined: Place::Container(POD_UNCONFINED), "single", except &[] =>
+        rung, checks, copies, stages, packages_and_sudo;
+    pod_restricted: Place::Container(POD), "none works here", except &[] => rung, refusal;
+}
+
+fn rung(row: &Row) {
+    let bench = Bench::new();
+    row.place.own(&bench);
+    let told = Run::of(&mut row.place.rbuild(&bench, &["doctor"]));
+    assert!(told.stdout.starts_with(&format!("isolation: {}\n", row.rung)), "{}{}", told.stdout, told.stderr);
+}
+
+fn checks(row: &Row) {
+    let bench = checked();
+    row.place.own(&bench);
+    let run = row.place.build(&bench, &["--build-arg", &format!("CANNOT={}", row.cannot.join(" "))]);
+    assert!(run.code == 0 && run.stderr.contains(" 0 failures\n"), "{}{}", run.stdout, run.stderr);
+}
+
+fn copies(row: &Row) {
+    assert_equal_to_root(row.place, COPIES);
+}
+
+fn stages(row: &Row) {
+    assert_equal_to_root(row.place, KINDS);
+}
+
+fn packages_and_sudo(row: &Row) {
+    packages::assert_equal_to_root(row.place);
+}
+
+fn packages_without_sudo(row: &Row) {
+    packages::assert_equal_to_root_but_for_sudo(row.place);
+}
+
+fn refusal(row: &Row) {
+    let bench = bench(KINDS);
+    row.place.own(&bench);
+    let run = row.place.build(&bench, &[]);
+    assert_eq!(run.code, 3, "{}", run.stderr);
+    for words in ["cannot make a user namespace", "seccompProfile: { type: Unconfined }", "hostUsers: false"] {
+        assert!(run.stderr.contains(words), "{words}: {}", run.stderr);
     }
 }
 
@@ -128,44 +253,14 @@ fn assert_equal(theirs: &Image, root: &Image) {
     assert_eq!(theirs.run(), root.run());
 }
 
-#[test]
-fn a_plain_user_with_subordinate_ids_gets_the_same_image() {
-    for dockerfile in [COPIES, KINDS] {
-        let rootless = Rootless::with(dockerfile);
-        rootless.bench.file("c", "c\n");
-        assert_equal(&rootless.image(), &of_root(dockerfile)[0]);
-    }
-}
-
-#[test]
-fn root_of_a_container_without_a_filter_gets_the_same_image() {
-    for dockerfile in [COPIES, KINDS] {
-        assert_equal_to_root(Place::Container(DOCKER_UNCONFINED), dockerfile);
-    }
-}
-
-/// There clone3 does not exist, and `pivot_root` and `pidfd_getfd` are not permitted.
-#[test]
-fn root_of_a_container_that_may_mount_gets_the_same_image() {
-    assert_equal_to_root(Place::Container(DOCKER_ADMINISTRATOR), KINDS);
-}
-
-#[test]
-fn root_of_docker_s_default_container_gets_the_same_image() {
-    for dockerfile in [COPIES, KINDS] {
-        assert_equal_to_root(Place::Container(DOCKER_DEFAULT), dockerfile);
-    }
-}
-
 /// The devices that every step has, whatever they are.
 const DEVICES: &str = "FROM {busybox}\n\
     RUN echo gone >/dev/null && [ -c /dev/null ] && [ \"$(cat /dev/null | wc -c)\" -eq 0 ] && ! echo x >/dev/full && \
     [ \"$(head -c 3 /dev/zero | wc -c)\" -eq 3 ] && [ \"$(head -c 3 /dev/urandom | wc -c)\" -eq 3 ] && [ ! -e /dev/null/x ]\n";
 
-/// As in a pod with a user namespace of its own and a filter.
 #[test]
 fn where_no_device_can_be_made_steps_see_those_of_the_container() {
-    let place = Place::Container(Container { capabilities: WITHOUT_NODES, ..DOCKER_DEFAULT });
+    let place = Place::Container(WITHOUT_DEVICE_NODES);
     let theirs = bench(DEVICES);
     place.own(&theirs);
     let run = place.build(&theirs, &[]);
@@ -263,26 +358,6 @@ fn a_link_in_the_place_of_a_cache_leads_nowhere() {
 }
 
 #[test]
-fn a_user_with_one_id_gets_the_same_image() {
-    for dockerfile in [COPIES, KINDS] {
-        assert_equal_to_root(Place::User(NOBODY), dockerfile);
-    }
-}
-
-#[test]
-fn a_pod_without_a_filter_gets_the_same_image() {
-    for dockerfile in [COPIES, KINDS] {
-        assert_equal_to_root(Place::Container(POD_UNCONFINED), dockerfile);
-    }
-}
-
-#[test]
-fn a_restricted_pod_is_told_what_to_change() {
-    let words = ["cannot make a user namespace", "seccompProfile: { type: Unconfined }", "hostUsers: false"];
-    assert_refused(Place::Container(POD), &words);
-}
-
-#[test]
 fn the_doctor_tells_what_each_place_gives_and_how_to_get_more() {
     for (container, words) in [
         (
@@ -316,16 +391,5 @@ fn the_doctor_tells_what_each_place_gives_and_how_to_get_more() {
             assert!(told.stdout.contains(words), "{words}: {}{}", told.stdout, told.stderr);
         }
         assert_eq!(told.code, if told.stdout.contains("none works") { 3 } else { 0 });
-    }
-}
-
-/// The build ends with the code for a machine that is not fit, and says all of `words`.
-fn assert_refused(place: Place, words: &[&str]) {
-    let bench = bench(KINDS);
-    place.own(&bench);
-    let run = place.build(&bench, &[]);
-    assert_eq!(run.code, 3, "{}", run.stderr);
-    for words in words {
-        assert!(run.stderr.contains(words), "{words}: {}", run.stderr);
     }
 }

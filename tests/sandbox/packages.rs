@@ -1,13 +1,13 @@
 //! Packages whose programs care for owners, users and what is mounted while they are installed: the same files, with the
-//! same owners, modes and contents, wherever rbuild runs.
+//! same owners, modes and contents, wherever rbuild runs. Where that is, `matrix` says.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::OnceLock;
 
-use crate::common::{Bench, Image, Listing, plain_user};
+use crate::common::{Bench, Image, Listing};
 
-use super::matrix::{DOCKER_DEFAULT, DOCKER_UNCONFINED, NOBODY, POD_UNCONFINED, Place, only};
+use super::matrix::{Place, only};
 
 /// The stage `installed` runs anywhere; the last one needs setuid programs.
 const PACKAGES: &str = "FROM {debian} AS installed\n\
@@ -86,7 +86,7 @@ impl Summary {
 }
 
 /// Builds the image in a place, and compares it with that of root.
-fn assert_equal_to_root(place: Place) {
+pub(super) fn assert_equal_to_root(place: Place) {
     let theirs = Bench::with(PACKAGES);
     place.own(&theirs);
     let run = place.build(&theirs, &[]);
@@ -96,32 +96,9 @@ fn assert_equal_to_root(place: Place) {
     image.assert_begins(Summary::of_root());
 }
 
-#[test]
-fn a_plain_user_installs_what_root_does() {
-    let user = nix::unistd::User::from_name(&plain_user()).unwrap().expect("the set-up makes the user");
-    assert_equal_to_root(Place::User(user.uid.as_raw()));
-}
-
-#[test]
-fn a_user_with_one_id_installs_what_root_does() {
-    assert_equal_to_root(Place::User(NOBODY));
-}
-
-#[test]
-fn root_of_a_container_without_a_filter_installs_what_root_does() {
-    assert_equal_to_root(Place::Container(DOCKER_UNCONFINED));
-}
-
-#[test]
-fn a_pod_without_a_filter_installs_what_root_does() {
-    assert_equal_to_root(Place::Container(POD_UNCONFINED));
-}
-
-/// There no setuid program gains anything, which sudo says itself.
-#[test]
-fn root_of_docker_s_default_container_installs_what_root_does_and_has_no_sudo() {
+/// The same where no setuid program gains anything, which sudo says itself.
+pub(super) fn assert_equal_to_root_but_for_sudo(place: Place) {
     let theirs = Bench::with(PACKAGES);
-    let place = Place::Container(DOCKER_DEFAULT);
     place.own(&theirs);
     let run = place.build(&theirs, &["--target", "installed"]);
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);

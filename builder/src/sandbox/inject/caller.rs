@@ -25,7 +25,10 @@ impl Caller {
         if wanted == *self {
             return Ok(());
         }
-        // Root first: it alone may take any other id.
+        // Root first: it alone may take any other id. Only by becoming root for files (setfsuid, no other call) does a thread
+        // get back the capabilities that it loses when it becomes another for them (capabilities(7)).
+        // SAFETY: the call takes a number and no memory, and changes this thread's id alone.
+        unsafe { libc::syscall(libc::SYS_setfsuid, 0) };
         for (call, first) in [(libc::SYS_setresuid, 0), (libc::SYS_setresgid, gid), (libc::SYS_setresuid, uid)] {
             // SAFETY: the calls take numbers and no memory, and change this thread's ids alone.
             if unsafe { libc::syscall(call, first, 0, 0) } != 0 {
