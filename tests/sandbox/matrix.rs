@@ -305,6 +305,71 @@ fn steps_without_mounts_see_proc_and_terminals() {
     assert_eq!(said.join("\n"), expected);
 }
 
+/// What is done with `/proc` other than opening a file in it, each with what it has to say.
+const WAYS: &[(&str, &str)] = &[
+    ("cd /proc && pwd -P && /bin/pwd && cat self/comm", "/proc\n/proc\ncat\n"),
+    ("cd /proc/self/task && ls | wc -l && cd ../../.. && pwd -P", "1\n/\n"),
+    ("cd /proc && ls -d ../etc && ls .. | grep -cx etc", "../etc\n1\n"),
+    ("cd / && cat proc/self/comm && ls -d ./proc/self", "cat\n./proc/self\n"),
+    ("cd /dev && echo x >stdout && ls -d fd/0 && ls -d /dev/fd/", "x\nfd/0\n/dev/fd/\n"),
+    ("/proc/self/exe -c 'readlink /proc/$$/exe; true'", "/usr/bin/bash\n"),
+    ("exec -a other /proc/self/exe -c 'echo $0'", "other\n"),
+    ("printf '#!/bin/sh\\necho $0\\n' >/tmp/s && chmod +x /tmp/s && exec 5</tmp/s && /proc/self/fd/5", "/tmp/s\n"),
+    (
+        "mkdir -p /jail/bin && cp /busybox /jail/bin/sh && chroot /jail /bin/sh -c 'cd /proc && pwd && readlink /proc/self/exe'",
+        "/proc\n/bin/sh\n",
+    ),
+    ("/busybox sh -c 'cd /sys/class/net && ls' | grep -x lo", "lo\n"),
+    ("ls -l /proc | grep -c version$", "1\n"),
+    ("find / -xdev -maxdepth 1 -name etc; find / -maxdepth 2 -name cpuinfo", "/etc\n/proc/cpuinfo\n"),
+    ("touch -d @5 /proc/self/fd/1 >/tmp/t && stat -c %Y /tmp/t", "5\n"),
+    (
+        "su nobody -s /bin/bash -c 'cd /proc/self && /proc/self/exe -c \"id -un\"'; chmod 600 /proc/self/fd/1 >/tmp/m; stat -c %a /tmp/m",
+        "nobody\n600\n",
+    ),
+    ("for i in {1..50}; do (cd /proc/self/task && ls >/dev/null) & done; wait; echo done", "done\n"),
+];
+
+/// The same by Python, which makes the calls that no program of a base image makes.
+const CALLS: &str = "import os\n\
+    file = os.open('/tmp/x', os.O_RDWR | os.O_CREAT)\n\
+    path = f'/proc/self/fd/{file}'\n\
+    os.truncate(path, 4)\n\
+    os.setxattr(path, 'user.x', b'y')\n\
+    assert os.listxattr(path) == ['user.x'] and os.getxattr(path, 'user.x') == b'y'\n\
+    os.removexattr(path, 'user.x')\n\
+    os.utime(path, (7, 8))\n\
+    found = os.fstat(file)\n\
+    assert (found.st_size, found.st_mtime, os.listxattr(path)) == (4, 8, [])\n\
+    named = os.open('/proc/self', os.O_PATH)\n\
+    os.stat('status', dir_fd=named)\n\
+    for i in range(500): os.chdir('/proc'); os.chdir('/')\n\
+    assert len(os.listdir('/proc/self/fd')) == 6, os.listdir('/proc/self/fd')\n\
+    program = os.memfd_create('program', 0)\n\
+    os.write(program, open('/bin/true', 'rb').read())\n\
+    if os.fork() == 0: os.execv(f'/proc/self/fd/{program}', ['true'])\n\
+    assert os.wait()[1] == 0\n\
+    os.execv('/proc/self/exe', ['python3', '-c', 'print(\"again\")'])\n";
+
+/// What no caller can have answered by another, it does itself in another way.
+#[test]
+fn steps_without_mounts_enter_proc_and_execute_what_is_there() {
+    let bench = bench(
+        "FROM {python}\nCOPY --from={busybox} /bin/busybox /busybox\nCOPY calls.py /\nRUN python3 /calls.py\n\
+        RUN --mount=target=/ways for i in $(seq 0 $(($(ls /ways/ways | wc -l) - 1))); do \
+        timeout 20 bash /ways/ways/$i 2>&1 | cat >/said; cmp /said /ways/expected/$i || { cat /ways/ways/$i /said; exit 1; }; done\n",
+    );
+    bench.file("calls.py", CALLS);
+    for (number, (way, expected)) in WAYS.iter().enumerate() {
+        bench.file(&format!("ways/{number}"), way);
+        bench.file(&format!("expected/{number}"), expected);
+    }
+    let place = Place::Container(DOCKER_DEFAULT);
+    place.own(&bench);
+    let run = place.build(&bench, &[]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+}
+
 /// All kinds of mounts, in a build that is made twice.
 const MOUNTS: &str = "FROM {busybox} AS other\nRUN mkdir -p /given/deep && echo of-a-stage >/given/deep/file\n\
     FROM {busybox}\nRUN mkdir /in-the-way && echo kept >/in-the-way/file\nARG RUN=1\n\

@@ -2,26 +2,31 @@
 //! of its root opens the files of the container for it, and looks at them for it.
 //!
 //! Calls with a path that leads there ([`place`]) are answered by a thread of process 1, with the ids of the caller
-//! ([`Caller`]); all others go on as they are. What it cannot answer (a program executed or a directory entered by such a
-//! path, a relative path that leads there, calls of i386) finds the empty directories that the root has instead.
+//! ([`Caller`]); all others go on as they are. Where nobody can answer for the caller (a directory that it enters, a program
+//! that it becomes) it makes another call instead ([`Instead`](super::seccomp::Instead)), on an open file. A process whose
+//! working directory is there, or that has a directory of there open, goes on from it without help; the way back is shown
+//! to it ([`base`]). Calls of i386 find the empty directories that the root has.
 
 use std::ffi::CString;
-use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fcntl_getfl, fcntl_setfl, openat, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::Errno;
 
 use super::seccomp::{Abi, Action, Call, Condition, Handler, Notification, Program, Reply, Rule, Test, assemble};
 
+mod base;
 mod caller;
 mod look;
 mod place;
+mod request;
 
+use base::Base;
 use caller::Caller;
 use place::{Place, Seen};
+use request::Request;
 
 /// What the kernel does with a last component that is a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,11 +44,14 @@ pub(super) enum Devices {
     OfContainer,
 }
 
+/// The sixth argument of an `openat`, which takes four, that a caller makes because it was told to: it goes past the filter.
+/// Whoever else passes it opens what the root has.
+const PAST: u32 = 0x7061_7374;
+
 /// The calls whose paths are looked at. `AT_EMPTY_PATH` says that there is none.
 pub(super) fn filter() -> Program {
     let always = [
         Call::Open,
-        Call::Openat,
         Call::Openat2,
         Call::Stat,
         Call::Lstat,
@@ -57,8 +65,20 @@ pub(super) fn filter() -> Program {
         Call::Fchmodat,
         Call::Chown,
         Call::Lchown,
+        Call::Chdir,
+        Call::Getcwd,
+        Call::Execve,
+        Call::Truncate,
+        Call::Getxattr,
+        Call::Lgetxattr,
+        Call::Setxattr,
+        Call::Lsetxattr,
+        Call::Listxattr,
+        Call::Llistxattr,
+        Call::Removexattr,
+        Call::Lremovexattr,
     ];
-    let unless_empty = [(Call::Fstatat, 3), (Call::Statx, 2), (Call::Fchownat, 4)];
+    let unless_empty = [(Call::Fstatat, 3), (Call::Statx, 2), (Call::Fchownat, 4), (Call::Execveat, 4)];
     let empty = |argument| Condition { argument, mask: libc::AT_EMPTY_PATH.cast_unsigned(), test: Test::Any };
     assemble(|abi| {
         if abi == Abi::I386 {
@@ -70,7 +90,12 @@ pub(super) fn filter() -> Program {
             cases: vec![(empty(*argument), Action::Allow)],
             otherwise: Action::Notify,
         });
-        always.chain(unless).collect()
+        // Without a path it changes the times of what its descriptor is open on.
+        let no_path = Condition { argument: 1, mask: u32::MAX, test: Test::Is(0) };
+        let times = Rule { call: Call::Utimensat, cases: vec![(no_path, Action::Allow)], otherwise: Action::Notify };
+        let past = Condition { argument: 5, mask: u32::MAX, test: Test::Is(PAST) };
+        let open = Rule { call: Call::Openat, cases: vec![(past, Action::Allow)], otherwise: Action::Notify };
+        always.chain(unless).chain([times, open]).collect()
     })
 }
 
@@ -82,11 +107,13 @@ pub(super) struct Injector {
     caller: Caller,
 }
 
-/// A call on a path that leads out of the root.
-struct Request<'a> {
-    notification: &'a Notification<'a>,
-    path: CString,
-    place: Place,
+/// Which arguments of a call say what it is about.
+#[derive(Debug, Clone, Copy)]
+struct Named {
+    /// The directory that a relative path begins in; without one that is the working directory.
+    directory: Option<usize>,
+    path: usize,
+    links: Links,
 }
 
 impl Injector {
@@ -97,35 +124,82 @@ impl Injector {
     }
 
     /// Reads the path of a call; nothing when it does not lead out of the root.
-    fn request<'a>(
-        &mut self,
-        notification: &'a Notification<'a>,
-        (argument, links): (usize, Links),
-    ) -> Result<Option<Request<'a>>, Errno> {
-        let address = notification.argument(argument);
+    fn request<'a>(&mut self, notification: &'a Notification<'a>, named: Named) -> Result<Option<Request<'a>>, Errno> {
         let thread = notification.thread();
-        let path = match notification.read_path(address) {
-            Err(Errno::PERM) => {
-                self.caller.become_one(thread)?;
-                notification.read_path(address)?
+        let path = self.read_path(notification, named.path)?;
+        let path = path.to_bytes();
+        let device = || if self.devices == Devices::OfContainer { Seen::device(path) } else { None };
+        let seen = if path.starts_with(b"/") {
+            Seen::of(path, named.links).or_else(device)
+        } else if Base::matters(path) {
+            self.caller.become_one(thread)?;
+            let directory = named.directory.map_or(libc::AT_FDCWD, |number| notification.word(number).cast_signed());
+            let base = Base::of(thread, directory, &self.root)?;
+            let Some((base, path)) = base.and_then(|base| base.join(path).map(|path| (base, path))) else {
+                return Ok(None);
+            };
+            match Seen::of(path.as_bytes(), named.links) {
+                None if base.outside => return self.back(notification, &path, named.links).map(Some),
+                seen => seen,
             }
-            path => path?,
+        } else {
+            None
         };
-        let device = || if self.devices == Devices::OfContainer { Seen::device(path.to_bytes()) } else { None };
-        let Some(seen) = Seen::of(path.to_bytes(), links).or_else(device) else { return Ok(None) };
+        let Some(seen) = seen else { return Ok(None) };
         self.caller.become_one(thread)?;
-        let place = seen.place(thread)?;
-        if place.is_masked() {
-            return Err(Errno::NOENT);
+        Request::new(notification, seen.place(thread)?, None).map(Some)
+    }
+
+    fn read_path(&mut self, notification: &Notification<'_>, argument: usize) -> Result<CString, Errno> {
+        let address = notification.argument(argument);
+        match notification.read_path(address) {
+            Err(Errno::PERM) => {
+                self.caller.become_one(notification.thread())?;
+                notification.read_path(address)
+            }
+            path => path,
         }
-        let path = CString::new(place.path()).map_err(|_| Errno::INVAL)?;
-        Ok(Some(Request { notification, path, place }))
+    }
+
+    /// A path that leads back into the step's root, for a caller that is outside of it and knows another.
+    fn back<'a>(&self, notification: &'a Notification<'a>, path: &str, links: Links) -> Result<Request<'a>, Errno> {
+        let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, self.root.as_slice(), directory, Mode::empty())?;
+        let mut flags = OFlags::PATH | OFlags::CLOEXEC;
+        flags.set(OFlags::NOFOLLOW, links == Links::Keep);
+        let file = openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)?;
+        let directory = FileType::from_raw_mode(fstat(&file)?.st_mode) == FileType::Directory;
+        Request::new(notification, Place::held(file.as_raw_fd(), directory), Some(file))
+    }
+
+    /// `getcwd`, which does not know what is outside of a root.
+    fn working_directory(&mut self, notification: &Notification<'_>) -> Result<Reply, Errno> {
+        let thread = notification.thread();
+        self.caller.become_one(thread)?;
+        let base = Base::of(thread, libc::AT_FDCWD, &self.root)?;
+        let Some(path) = base.as_ref().and_then(Base::path_outside) else { return Ok(Reply::Continue) };
+        let path = CString::new(path).map_err(|_| Errno::INVAL)?;
+        let bytes = path.to_bytes_with_nul();
+        if notification.argument(1) < bytes.len() as u64 {
+            return Err(Errno::RANGE);
+        }
+        notification.write(notification.argument(0), bytes)?;
+        Ok(Reply::Value(i64::try_from(bytes.len()).map_err(|_| Errno::OVERFLOW)?))
     }
 
     fn answer(&mut self, call: Call, notification: &Notification<'_>) -> Result<Reply, Errno> {
+        if call == Call::Getcwd {
+            return self.working_directory(notification);
+        }
         let word = |number| notification.word(number);
-        let Some(which) = path_of(call, notification) else { return Ok(Reply::Continue) };
-        let Some(request) = self.request(notification, which)? else { return Ok(Reply::Continue) };
+        let Some(named) = path_of(call, notification) else { return Ok(Reply::Continue) };
+        let Some(request) = self.request(notification, named)? else { return Ok(Reply::Continue) };
+        if request.place.is_masked() && !is_shown(call) {
+            return Err(Errno::NOENT);
+        }
+        if changes(call) && (request.place.is_protected() || request.place.is_device()) {
+            return Err(Errno::ROFS);
+        }
         let path = &request.path;
         let done = |()| Reply::Value(0);
         match call {
@@ -140,13 +214,8 @@ impl Injector {
             Call::Access => look::access(path, word(1), 0).map(done),
             Call::Faccessat => look::access(path, word(2), 0).map(done),
             Call::Faccessat2 => look::access(path, word(2), word(3)).map(done),
-            Call::Readlink => self.read_link(&request, 1),
-            Call::Readlinkat => self.read_link(&request, 2),
-            Call::Chmod | Call::Fchmodat | Call::Chown | Call::Lchown | Call::Fchownat
-                if request.place.is_protected() || request.place.is_device() =>
-            {
-                Err(Errno::ROFS)
-            }
+            Call::Readlink => Self::read_link(&request, 1),
+            Call::Readlinkat => Self::read_link(&request, 2),
             Call::Chmod => look::change_mode(path, word(1)).map(done),
             Call::Fchmodat => look::change_mode(path, word(2)).map(done),
             Call::Chown => look::change_owner(path, (word(1), word(2)), 0).map(done),
@@ -154,21 +223,28 @@ impl Injector {
                 look::change_owner(path, (word(1), word(2)), libc::AT_SYMLINK_NOFOLLOW.cast_unsigned()).map(done)
             }
             Call::Fchownat => look::change_owner(path, (word(2), word(3)), word(4)).map(done),
+            Call::Chdir => request.enter(),
+            Call::Execve => request.execute([1, 2]),
+            Call::Execveat => request.execute([2, 3]),
+            Call::Truncate => request.on_descriptor(libc::SYS_ftruncate, OFlags::WRONLY, &[1]),
+            Call::Utimensat => request.change_times(),
+            Call::Getxattr => request.attributes(libc::SYS_fgetxattr, &[1, 2, 3]),
+            Call::Setxattr => request.attributes(libc::SYS_fsetxattr, &[1, 2, 3, 4]),
+            Call::Listxattr => request.attributes(libc::SYS_flistxattr, &[1, 2]),
+            Call::Removexattr => request.attributes(libc::SYS_fremovexattr, &[1]),
+            // No link has attributes that a step could see or change.
+            Call::Lgetxattr | Call::Lsetxattr | Call::Llistxattr | Call::Lremovexattr => Err(Errno::NOTSUP),
             _ => Ok(Reply::Continue),
         }
     }
 
-    /// Links of `/proc` show where things are for rbuild: the step's root is taken away from the front.
-    fn read_link(&self, request: &Request<'_>, buffer: usize) -> Result<Reply, Errno> {
+    /// Links of `/proc` show where things are for rbuild: the caller's root is taken away from the front.
+    fn read_link(request: &Request<'_>, buffer: usize) -> Result<Reply, Errno> {
         let to = match request.place.own_link() {
             Some(text) => text.into_bytes(),
-            None => rustix::fs::readlinkat(CWD, &request.path, Vec::new())?.into_bytes(),
+            None => request.link()?,
         };
-        let shown = match to.strip_prefix(self.root.as_slice()) {
-            Some([]) => b"/",
-            Some(rest) if rest.starts_with(b"/") => rest,
-            _ => to.as_slice(),
-        };
+        let shown = request.seen(&to)?.unwrap_or(&to);
         let size = usize::try_from(request.notification.argument(buffer + 1)).map_err(|_| Errno::INVAL)?;
         let shown = &shown[..shown.len().min(size)];
         request.notification.write(request.notification.argument(buffer), shown)?;
@@ -176,24 +252,69 @@ impl Injector {
     }
 }
 
-/// Which argument of a call is its path, and whether a link in its last component is followed.
-fn path_of(call: Call, notification: &Notification<'_>) -> Option<(usize, Links)> {
+/// Whether a call changes what a path names, other than by opening it.
+fn changes(call: Call) -> bool {
+    use Call::{Chmod, Chown, Fchmodat, Fchownat, Lchown, Removexattr, Setxattr, Truncate, Utimensat};
+    matches!(call, Chmod | Fchmodat | Chown | Lchown | Fchownat | Truncate | Utimensat | Setxattr | Removexattr)
+}
+
+/// Whether a call may know of a file that no step may see: a list of its directory has its name, too.
+fn is_shown(call: Call) -> bool {
+    matches!(
+        call,
+        Call::Access
+            | Call::Faccessat
+            | Call::Faccessat2
+            | Call::Fstatat
+            | Call::Getxattr
+            | Call::Lgetxattr
+            | Call::Listxattr
+            | Call::Llistxattr
+            | Call::Lstat
+            | Call::Open
+            | Call::Openat
+            | Call::Openat2
+            | Call::Stat
+            | Call::Statx
+    )
+}
+
+/// Which arguments of a call name a file, and whether a link in the last component of its path is followed.
+fn path_of(call: Call, notification: &Notification<'_>) -> Option<Named> {
     let unless = |flag: i32, argument: usize| {
         if notification.word(argument) & flag.cast_unsigned() == 0 { Links::Follow } else { Links::Keep }
     };
     let (opening, looking) = (libc::O_NOFOLLOW, libc::AT_SYMLINK_NOFOLLOW);
-    Some(match call {
-        Call::Stat | Call::Access | Call::Statfs | Call::Chmod | Call::Chown => (0, Links::Follow),
-        Call::Lstat | Call::Readlink | Call::Lchown => (0, Links::Keep),
-        Call::Openat2 | Call::Faccessat | Call::Fchmodat => (1, Links::Follow),
-        Call::Readlinkat => (1, Links::Keep),
-        Call::Open => (0, unless(opening, 1)),
-        Call::Openat => (1, unless(opening, 2)),
-        Call::Statx => (1, unless(looking, 2)),
-        Call::Fstatat | Call::Faccessat2 => (1, unless(looking, 3)),
-        Call::Fchownat => (1, unless(looking, 4)),
+    let (directory, links) = match call {
+        Call::Stat
+        | Call::Access
+        | Call::Statfs
+        | Call::Chmod
+        | Call::Chown
+        | Call::Chdir
+        | Call::Execve
+        | Call::Truncate
+        | Call::Getxattr
+        | Call::Setxattr
+        | Call::Listxattr
+        | Call::Removexattr => (None, Links::Follow),
+        Call::Lstat
+        | Call::Readlink
+        | Call::Lchown
+        | Call::Lgetxattr
+        | Call::Lsetxattr
+        | Call::Llistxattr
+        | Call::Lremovexattr => (None, Links::Keep),
+        Call::Openat2 | Call::Faccessat | Call::Fchmodat => (Some(0), Links::Follow),
+        Call::Readlinkat => (Some(0), Links::Keep),
+        Call::Open => (None, unless(opening, 1)),
+        Call::Openat => (Some(0), unless(opening, 2)),
+        Call::Statx => (Some(0), unless(looking, 2)),
+        Call::Fstatat | Call::Faccessat2 | Call::Utimensat => (Some(0), unless(looking, 3)),
+        Call::Fchownat | Call::Execveat => (Some(0), unless(looking, 4)),
         _ => return None,
-    })
+    };
+    Some(Named { directory, path: usize::from(directory.is_some()), links })
 }
 
 impl Handler for Injector {
@@ -207,50 +328,4 @@ impl Handler for Injector {
             Err(error) => Reply::Errno(error),
         }
     }
-}
-
-impl Request<'_> {
-    fn open(&self, flags: u32, mode: u32) -> Result<Reply, Errno> {
-        self.give(flags, |flags| openat(CWD, &self.path, flags, Mode::from_raw_mode(mode)))
-    }
-
-    /// openat2(2) with its `struct open_how`: flags, mode and restrictions, 64 bits each.
-    fn open_how(&self) -> Result<Reply, Errno> {
-        let mut how = [0; 24];
-        self.notification.read(self.notification.argument(2), &mut how)?;
-        let field = |number: usize| u64::from_ne_bytes(how[8 * number..][..8].try_into().expect("eight bytes"));
-        let resolve = ResolveFlags::from_bits_retain(field(2));
-        if resolve.intersects(ResolveFlags::IN_ROOT | ResolveFlags::BENEATH) {
-            return Ok(Reply::Continue);
-        }
-        let [flags, mode] = [field(0), field(1)].map(|value| (value & 0xffff_ffff) as u32);
-        self.give(flags, |flags| openat2(CWD, &self.path, flags, Mode::from_raw_mode(mode), resolve))
-    }
-
-    fn give(&self, flags: u32, open: impl FnOnce(OFlags) -> Result<OwnedFd, Errno>) -> Result<Reply, Errno> {
-        let close_on_exec = flags & libc::O_CLOEXEC.cast_unsigned() != 0;
-        let asked = OFlags::from_bits_retain(flags);
-        if let Some(text) = self.place.own_text() {
-            return Ok(Reply::Descriptor { file: in_memory(text.as_bytes())?, close_on_exec });
-        }
-        let writes = asked.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC) && !asked.contains(OFlags::PATH);
-        if writes && self.place.is_protected() {
-            return Err(Errno::ROFS);
-        }
-        // A pipe without another end must not keep everybody waiting; nor is a terminal taken.
-        let file = open(asked | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY)?;
-        if !asked.intersects(OFlags::NONBLOCK | OFlags::PATH) {
-            fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
-        }
-        Ok(Reply::Descriptor { file, close_on_exec })
-    }
-}
-
-fn in_memory(text: &[u8]) -> Result<OwnedFd, Errno> {
-    let memory = rustix::fs::memfd_create("mounts", rustix::fs::MemfdFlags::CLOEXEC)?;
-    let mut file = std::fs::File::from(memory);
-    let written = file.write_all(text);
-    written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    rustix::fs::seek(file.as_fd(), rustix::fs::SeekFrom::Start(0))?;
-    Ok(file.into())
 }

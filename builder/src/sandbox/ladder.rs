@@ -129,8 +129,8 @@ const CHROOT: [&str; 6] = [
      and it can leave its root",
     "what a step leaves running is killed, unless it kills the processes of rbuild first, which it sees",
     "setuid programs gain nothing (no_new_privs): root of a step needs none, but `sudo` after `USER` does not work",
-    "`/proc` and `/sys` are there for 64-bit programs that open or look at a file by a path that begins so: a step can \
-     neither enter them (`cd /proc`) nor execute what is there (`/proc/self/exe`)",
+    "`/proc` and `/sys` are there for 64-bit programs that name a file in them, enter them or execute what is there; programs \
+     of 32 bits find them empty, and so do scripts whose first line names an interpreter in `/proc`",
     "what is mounted into a step is moved into its tree: a read-only bind can be written, a tmpfs has no limit, and a secret \
      is a file on the disk until the step ends",
 ];

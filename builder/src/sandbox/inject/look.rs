@@ -8,7 +8,7 @@ use rustix::fs::{Access, AtFlags, CWD, Gid, Mode, Uid, accessat, chmodat, chowna
 use rustix::io::Errno;
 
 use super::super::seccomp::Reply;
-use super::Request;
+use super::request::Request;
 
 /// `stat` into the caller's buffer, the argument number `buffer`.
 pub(super) fn stat(request: &Request<'_>, flags: i32, buffer: usize) -> Result<Reply, Errno> {

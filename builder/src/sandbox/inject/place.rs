@@ -42,7 +42,7 @@ impl Seen {
             ["proc", "thread-self", ref rest @ ..] => Some(Self::Thread(rest.join("/"))),
             ["proc", "mounts" | "net", ..] => own(&parts[1..]),
             ["proc" | "sys", ..] | ["dev", "ptmx" | "pts", ..] => same(),
-            ["dev", "fd", ref rest @ ..] if !rest.is_empty() || links == Links::Follow => {
+            ["dev", "fd", ref rest @ ..] if !rest.is_empty() || links == Links::Follow || path.ends_with('/') => {
                 own(&[&["fd"], rest].concat())
             }
             ["dev", name @ ("stdin" | "stdout" | "stderr")] if links == Links::Follow => {
@@ -88,6 +88,12 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// A file that this process has open. A directory is reached through its link also by a call that follows none.
+    pub(super) fn held(descriptor: i32, directory: bool) -> Self {
+        let itself = if directory { "/." } else { "" };
+        Self { path: format!("/proc/self/fd/{descriptor}{itself}"), process: None }
+    }
+
     pub(super) fn path(&self) -> &str {
         &self.path
     }
@@ -152,6 +158,7 @@ mod tests {
         assert_eq!(follow("/dev/stdout"), own("fd/1"));
         assert_eq!(follow("/proc/thread-self/comm"), Some(Seen::Thread("comm".into())));
         assert_eq!(Seen::of(b"/proc/self", Links::Keep), Some(Seen::Link));
+        assert_eq!(Seen::of(b"/dev/fd/", Links::Keep), own("fd"));
     }
 
     #[test]

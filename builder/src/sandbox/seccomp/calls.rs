@@ -227,6 +227,16 @@ calls! {
     Statfs 137 99 43;
     Chmod 90 15 _;
     Fchmodat 268 306 53;
+    Chdir 80 12 49;
+    Getcwd 79 183 17;
+    Utimensat 280 320 88;
+    Truncate 76 193 45;
+    Setxattr 188 226 5;
+    Lsetxattr 189 227 6;
+    Getxattr 191 229 8;
+    Lgetxattr 192 230 9;
+    Removexattr 197 235 14;
+    Lremovexattr 198 236 15;
 }
 
 #[cfg(test)]

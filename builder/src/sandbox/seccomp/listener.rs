@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use super::super::system;
 use super::bpf::Program;
 use super::calls::Abi;
+use super::divert::{Instead, divert};
 
 /// `SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP`: the kernel wakes the other side on the same processor (Linux 6.6).
 const SYNC_WAKE_UP: u64 = 1;
@@ -34,6 +35,8 @@ pub(in super::super) enum Reply {
         /// Whether it is closed on exec.
         close_on_exec: bool,
     },
+    /// The caller makes another call, and gets what that returns. Where it cannot be made to, its own is made.
+    Instead(Instead),
 }
 
 /// Decides on calls.
@@ -59,6 +62,11 @@ impl Notification<'_> {
     /// The ABI and the number of the call.
     pub(in super::super) fn call(&self) -> (Option<Abi>, u32) {
         (Abi::of_architecture(self.raw.data.arch), self.raw.data.nr.cast_unsigned())
+    }
+
+    /// The number that the kernel knows the waiting call by.
+    pub(super) fn id(&self) -> u64 {
+        self.raw.id
     }
 
     /// An argument, from 0.
@@ -178,7 +186,7 @@ impl Listener {
         Ok(Notification { raw, listener: self.0.as_fd() })
     }
 
-    fn answer(&self, notification: &Notification<'_>, reply: Reply) -> Result<(), Errno> {
+    pub(super) fn answer(&self, notification: &Notification<'_>, reply: Reply) -> Result<(), Errno> {
         let id = notification.raw.id;
         let (val, error, flags) = match reply {
             Reply::Continue => (0, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE),
@@ -189,6 +197,7 @@ impl Listener {
                 Some(Ok(number)) => (number.into(), 0, 0),
                 Some(Err(error)) => (0, -error.raw_os_error(), 0),
             },
+            Reply::Instead(instead) => return divert(self, notification, &instead),
         };
         let flags = u32::try_from(flags).expect("flags of linux/seccomp.h have 32 bits");
         let mut response = libc::seccomp_notif_resp { id, val, error, flags };
@@ -199,26 +208,35 @@ impl Listener {
     /// Gives the caller a descriptor of `file`. Nothing is left to answer where the kernel can do both at once (Linux
     /// 5.14); else this is how it went.
     fn add(&self, id: u64, file: &OwnedFd, close_on_exec: bool) -> Result<Option<Result<i32, Errno>>, Errno> {
-        let mut request = libc::seccomp_notif_addfd {
-            id,
-            flags: u32::try_from(libc::SECCOMP_ADDFD_FLAG_SEND).expect("a flag of linux/seccomp.h has 32 bits"),
-            srcfd: file.as_raw_fd().cast_unsigned(),
-            newfd: 0,
-            newfd_flags: if close_on_exec { libc::O_CLOEXEC.cast_unsigned() } else { 0 },
-        };
-        // SAFETY: the ioctl reads a `seccomp_notif_addfd`, here and below.
-        match unsafe { ioctl(self.0.as_fd(), libc::SECCOMP_IOCTL_NOTIF_ADDFD, &raw mut request) } {
+        match self.give(id, file, close_on_exec, libc::SECCOMP_ADDFD_FLAG_SEND) {
             Ok(_) => return Ok(None),
             Err(Errno::NOENT) => return Err(Errno::NOENT),
             Err(Errno::INVAL) => {}
             Err(error) => return Ok(Some(Err(error))),
         }
-        request.flags = 0;
-        // SAFETY: see above.
-        match unsafe { ioctl(self.0.as_fd(), libc::SECCOMP_IOCTL_NOTIF_ADDFD, &raw mut request) } {
+        match self.give(id, file, close_on_exec, 0) {
             Err(Errno::NOENT) => Err(Errno::NOENT),
             result => Ok(Some(result)),
         }
+    }
+
+    /// Gives the caller of `id`, which waits for its answer, a descriptor of `file`; returns its number there.
+    pub(super) fn give(
+        &self,
+        id: u64,
+        file: &OwnedFd,
+        close_on_exec: bool,
+        flags: libc::c_ulong,
+    ) -> Result<i32, Errno> {
+        let mut request = libc::seccomp_notif_addfd {
+            id,
+            flags: u32::try_from(flags).expect("flags of linux/seccomp.h have 32 bits"),
+            srcfd: file.as_raw_fd().cast_unsigned(),
+            newfd: 0,
+            newfd_flags: if close_on_exec { libc::O_CLOEXEC.cast_unsigned() } else { 0 },
+        };
+        // SAFETY: the ioctl reads a `seccomp_notif_addfd`.
+        unsafe { ioctl(self.0.as_fd(), libc::SECCOMP_IOCTL_NOTIF_ADDFD, &raw mut request) }
     }
 
     fn is_abandoned(&self) -> Result<bool, Errno> {

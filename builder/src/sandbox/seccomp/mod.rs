@@ -6,6 +6,7 @@
 //! listener.rs  installs it; reads the calls that it hands over, and passes them to a Handler
 //! default.rs  the rules that hold for every step
 //! memory.rs ── what the arguments of such a call point to
+//! divert.rs ── another call in the place of one
 //! ```
 //!
 //! Knows nothing of what a handler makes of a call: that is the handler's (see seccomp(2), `seccomp_unotify(2)`).
@@ -13,10 +14,12 @@
 mod bpf;
 mod calls;
 mod default;
+mod divert;
 mod listener;
 mod memory;
 
 pub(super) use bpf::{Action, Condition, Program, Rule, Test, assemble};
 pub(super) use calls::{Abi, Call};
 pub(super) use default::default;
+pub(super) use divert::{Argument, Instead};
 pub(super) use listener::{Handler, Listener, Notification, Reply, install, install_with_listener};
