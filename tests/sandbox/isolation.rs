@@ -203,6 +203,18 @@ fn processes_of_the_host_are_not_seen() {
     });
 }
 
+/// Where the processes of the machine are seen, they are no way to its files, its memory or its environment.
+#[test]
+fn no_process_of_the_host_can_be_looked_into() {
+    on_rungs_with_mounts(|bench| {
+        let script = "for p in /proc/[0-9]*; do [ $p = /proc/$$ ] || [ $p = /proc/$PPID ] || { \
+            [ ! -e $p/root/usr ] && [ ! -e $p/cwd/usr ] && ! head -c 1 $p/mem && ! ls $p/fd/* && ! ls $p/map_files/* || echo $p; }; \
+            tr '\\0' '\\n' <$p/environ | grep ^CANARY=; done; true";
+        let told = outcome(bench.command(&["/bin/sh", "-c", script]).env("CANARY", "of the machine"));
+        assert_eq!((told.code, told.stdout.as_str()), (0, ""), "{:?}: {told:?}", bench.rung);
+    });
+}
+
 #[test]
 fn without_a_network_there_is_the_loopback_interface_alone() {
     on_rungs_with_mounts(|bench| {

@@ -9,6 +9,7 @@
 //! | `checks`                | what packages do while they are installed (`tests/emulation/checks.sh`), one by one  |
 //! | `copies`                | an image of COPY alone, in two stages                                                |
 //! | `stages`                | steps that make, change and remove every kind of file, as several users, in stages   |
+//! | `escapes`               | an image and steps that try to make rbuild write outside of the root                 |
 //! | `packages_and_sudo`     | nginx, PostgreSQL, OpenSSH and sudo installed; then `sudo` from `USER app`           |
 //! | `packages_without_sudo` | the same, and sudo saying why it cannot                                              |
 //! | `refusal`               | no sandbox: the build ends with code 3 and says what to change                       |
@@ -131,20 +132,20 @@ const PRIVILEGES: &[&str] = &["setuid", "setgid", "setuid-root"];
 const PRIVILEGES_AND_NODES: &[&str] = &["setuid", "setgid", "setuid-root", "mknod"];
 
 matrix! {
-    root_of_the_machine: Place::Machine, "root", except &[] => rung, checks;
-    user_with_subordinate_ids: Place::PlainUser, "range", except NODES => rung, checks, copies, stages, packages_and_sudo;
-    user_with_one_id: Place::User(NOBODY), "single", except &[] => rung, checks, copies, stages, packages_and_sudo;
+    root_of_the_machine: Place::Machine, "root", except &[] => rung, checks, escapes;
+    user_with_subordinate_ids: Place::PlainUser, "range", except NODES => rung, checks, copies, stages, escapes, packages_and_sudo;
+    user_with_one_id: Place::User(NOBODY), "single", except &[] => rung, checks, copies, stages, escapes, packages_and_sudo;
     docker: Place::Container(DOCKER_DEFAULT), "chroot", except PRIVILEGES =>
-        rung, checks, copies, stages, packages_without_sudo;
+        rung, checks, copies, stages, escapes, packages_without_sudo;
     /// As in a pod with a user namespace of its own and a filter.
     docker_without_device_nodes: Place::Container(WITHOUT_DEVICE_NODES), "chroot", except PRIVILEGES_AND_NODES =>
-        rung, checks, copies, stages;
+        rung, checks, copies, stages, escapes;
     docker_unconfined: Place::Container(DOCKER_UNCONFINED), "range", except NODES =>
-        rung, checks, copies, stages, packages_and_sudo;
+        rung, checks, copies, stages, escapes, packages_and_sudo;
     /// There clone3 does not exist, and `pivot_root` and `pidfd_getfd` are not permitted.
-    docker_administrator: Place::Container(DOCKER_ADMINISTRATOR), "root", except &[] => rung, checks, copies, stages;
+    docker_administrator: Place::Container(DOCKER_ADMINISTRATOR), "root", except &[] => rung, checks, copies, stages, escapes;
     pod_unconfined: Place::Container(POD_UNCONFINED), "single", except &[] =>
-        rung, checks, copies, stages, packages_and_sudo;
+        rung, checks, copies, stages, escapes, packages_and_sudo;
     pod_restricted: Place::Container(POD), "none works here", except &[] => rung, refusal;
 }
 
@@ -168,6 +169,62 @@ fn copies(row: &Row) {
 
 fn stages(row: &Row) {
     assert_equal_to_root(row.place, KINDS);
+}
+
+/// An image whose directories are links that lead out, as seen from the machine.
+const LINKS: &str = "FROM {busybox} AS made\nARG OUT=/\n\
+    RUN mkdir /r && for name in etc dev proc sys run target; do ln -s $OUT/$name /r/$name; done\n\
+    FROM scratch\nCOPY --from=made /r /\nCOPY --from={busybox} /bin /bin\nWORKDIR /target/w\n\
+    RUN --mount=type=tmpfs,target=/target/tmpfs --mount=type=cache,target=/target/cache --mount=type=secret,id=key \
+    --mount=target=/target/../target/context touch /target/cache/x /target/tmpfs/x\n";
+
+/// Steps that leave links in the places of mounts, of directories on the way to them and of what every step is given, and
+/// that leave processes.
+const STEPS: &str = "FROM {busybox} AS fresh\nFROM {busybox}\nARG OUT=/\n\
+    RUN ln -s $OUT /l && ln -s ../../../../../../../..$OUT /m && mkdir -p /a/b\n\
+    COPY c /l/copied\nADD c /m/d/\nWORKDIR /m/w\nCOPY --from=fresh /etc /l/etc\nWORKDIR /\n\
+    RUN --mount=type=cache,target=/a/b/c mv /a /x; ln -s $OUT /a; touch /x/b/new\n\
+    RUN --mount=type=cache,id=1,target=/l/../m/deep/cache --mount=type=tmpfs,target=/x/b/../../l/tmpfs touch $OUT/deep/cache/x\n\
+    RUN --mount=type=cache,id=2,target=/c rm -rf /c; ln -s $OUT /c; ln -s $OUT /c/link; ln -s $OUT /l/link; true\n\
+    RUN --mount=type=cache,id=2,target=/c --mount=type=cache,id=3,target=/c/link/deep [ ! -L /c ] && touch /c/new /c/link/deep/new\n\
+    RUN --mount=target=/bound,rw rm -rf /bound/c; ln -s $OUT /bound/c; rm -rf /bound 2>/dev/null; ln -s $OUT /bound; true\n\
+    RUN --mount=type=secret,id=key --mount=type=ssh rm -rf /run; ln -s $OUT /run; true\n\
+    RUN --mount=type=secret,id=key [ -s /run/secrets/key ]\n\
+    RUN (setsid sleep 4321 &); for name in etc dev; do mv /$name /moved-$name; ln -s $OUT /$name; done; true\n\
+    RUN ! ps | grep 'sleep 432[1]' && ls $OUT >/listed\nUSER 7\nCOPY --from=fresh /etc/passwd /etc/passwd\nRUN id -u >/dev/null\n";
+
+/// CVE-2024-1753, CVE-2024-9675, CVE-2024-21626, CVE-2024-23651, CVE-2024-23652, CVE-2025-31133.
+fn escapes(row: &Row) {
+    for dockerfile in [LINKS, STEPS] {
+        let bench = bench(dockerfile);
+        let canary = bench.path("canary");
+        // What a traversal would remove, fill or change.
+        for directory in ["b/c", "deep/cache", "d", "dev/shm", "etc", "proc", "run/secrets", "sys", "target/cache", "w"]
+        {
+            fs_err::create_dir_all(canary.join(directory)).unwrap();
+        }
+        for file in ["passwd", "hosts", "null", "c", "etc/hosts", "etc/resolv.conf", "dev/null"] {
+            fs_err::write(canary.join(file), "").unwrap();
+        }
+        row.place.own(&bench);
+        let before = listing(&canary);
+        let out = format!("OUT={}", canary.display());
+        let run = row.place.build(&bench, &["--build-arg", &out, "--secret", "id=key,src=c"]);
+        assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+        assert_eq!(listing(&canary), before, "{}", run.stderr);
+        // A working directory behind a link of /proc is one of the image, or none.
+        bench.dockerfile(
+            "FROM {busybox}\nWORKDIR /proc/self/fd/7\nRUN ls ../../../../../canary /proc/self/cwd/../../canary\n",
+        );
+        let run = row.place.build(&bench, &[]);
+        assert!(run.code == 1 && run.stderr.contains("cannot enter the working directory"), "{}", run.stderr);
+        bench.assert_clean();
+    }
+}
+
+/// What is in a directory, with everything of its status but the time of the last read.
+fn listing(directory: &std::path::Path) -> String {
+    peer("find", &[directory.to_str().unwrap(), "-printf", "%P %y %m %U:%G %n %s %T@ %C@\\n"])
 }
 
 fn packages_and_sudo(row: &Row) {

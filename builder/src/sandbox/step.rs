@@ -61,7 +61,7 @@ fn enter_directory(path: &Path) -> Result<(), Failure> {
     let resolve = ResolveFlags::NO_MAGICLINKS;
     openat2(CWD, Path::new("/").join(path), flags, Mode::empty(), resolve)
         .and_then(rustix::process::fchdir)
-        .attempt(|| format!("enter the working directory `{}`", path.display()))
+        .map_err(|error| Failure::of_step(format!("enter the working directory `{}`", path.display()), &error))
 }
 
 /// The root's users and groups. What is no regular file, or not there, defines none.
