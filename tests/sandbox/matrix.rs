@@ -408,6 +408,29 @@ const CALLS: &str = "import os\n\
     assert os.wait()[1] == 0\n\
     os.execv('/proc/self/exe', ['python3', '-c', 'print(\"again\")'])\n";
 
+/// Files that a user has only named are opened again with the ids and the groups of that user.
+const GROUPS: &str = "FROM {python}\n\
+    RUN for group in 0 42; do echo x >/of-$group && chgrp $group /of-$group && chmod 640 /of-$group; done\n\
+    COPY again.py /\n\
+    RUN setpriv --reuid 7 --regid 7 --groups 42 python3 /again.py /of-42\n\
+    RUN ! setpriv --reuid 7 --regid 7 --clear-groups python3 /again.py /of-42 2>/dev/null\n\
+    RUN ! setpriv --reuid 7 --regid 7 --groups 42 python3 /again.py /of-0 2>/dev/null\n\
+    RUN setpriv --reuid 7 --regid 7 --groups 42 python3 /again.py /of-42 && python3 /again.py /of-0\n";
+
+#[test]
+fn who_asks_for_a_file_is_who_opens_it() {
+    for place in [Place::Machine, Place::Container(DOCKER_DEFAULT)] {
+        let bench = bench(GROUPS);
+        bench.file(
+            "again.py",
+            "import os, sys\nnamed = os.open(sys.argv[1], os.O_PATH)\nopen(f'/proc/self/fd/{named}').read()\n",
+        );
+        place.own(&bench);
+        let run = place.build(&bench, &[]);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+    }
+}
+
 /// What no caller can have answered by another, it does itself in another way.
 #[test]
 fn steps_without_mounts_enter_proc_and_execute_what_is_there() {
