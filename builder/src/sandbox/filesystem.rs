@@ -1,7 +1,8 @@
-//! New file systems of the kernel, as detached mounts.
+//! New file systems of the kernel, as detached mounts, and which file systems are the kernel's own.
 
 use std::os::fd::OwnedFd;
 
+use rustix::fs::{PROC_SUPER_MAGIC, StatFs};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen};
 
@@ -38,4 +39,10 @@ pub(super) fn devpts() -> Result<OwnedFd, Errno> {
         Err(Errno::INVAL) => new("devpts", &options[..2], NOSUID | NOEXEC),
         result => result,
     }
+}
+
+/// Whether it is procfs or sysfs, whose files are the kernel's.
+pub(super) fn is_of_kernel(found: &StatFs) -> bool {
+    const SYSFS: u32 = 0x6265_6572;
+    found.f_type == PROC_SUPER_MAGIC || u32::try_from(found.f_type) == Ok(SYSFS)
 }

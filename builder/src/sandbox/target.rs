@@ -11,12 +11,12 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, Statx, StatxFlags, fstat, fstatfs, mkdirat,
-    openat2, statx,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, fstat, fstatfs, mkdirat, openat2, statx,
 };
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, move_mount};
 
+use super::filesystem;
 use super::spec::{Attempt, Directory, Failure, Made, State, Stub, Time};
 
 /// As many links as the kernel follows in one path.
@@ -64,10 +64,8 @@ impl Targets {
     /// Tells whether a path that was found is in a procfs or sysfs; not from its own file system, which is that of a mask
     /// where it is masked.
     fn is_guarded(&self, at: &Path) -> Result<bool, Errno> {
-        const SYSFS: u32 = 0x6265_6572;
         for ancestor in at.ancestors() {
-            let file_system = fstatfs(open_beneath(&self.root, ancestor, ResolveFlags::empty())?)?.f_type;
-            if file_system == PROC_SUPER_MAGIC || u32::try_from(file_system) == Ok(SYSFS) {
+            if filesystem::is_of_kernel(&fstatfs(open_beneath(&self.root, ancestor, ResolveFlags::empty())?)?) {
                 return Ok(true);
             }
         }

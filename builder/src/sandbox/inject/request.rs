@@ -9,11 +9,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::super::filesystem;
 use super::super::seccomp::{Argument, Instead, Notification, Reply};
 use super::place::Place;
-
-/// Of sysfs (linux/magic.h).
-const SYSFS_MAGIC: libc::__fsword_t = 0x6265_6572;
 
 /// A call, and where its path leads.
 pub(super) struct Request<'a> {
@@ -164,8 +162,7 @@ impl<'a> Request<'a> {
 
     /// A call on attributes. Files of the kernel have none, and opening one can have effects.
     pub(super) fn attributes(&self, number: libc::c_long, arguments: &[usize]) -> Result<Reply, Errno> {
-        let file_system = rustix::fs::statfs(&self.path)?.f_type;
-        if [libc::PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&file_system) {
+        if filesystem::is_of_kernel(&rustix::fs::statfs(&self.path)?) {
             return Err(Errno::NOTSUP);
         }
         self.on_descriptor(number, OFlags::RDONLY, arguments)

@@ -15,6 +15,7 @@ use super::listener::{Listener, Notification, Reply};
 /// A call that the caller makes instead of its own. It must be one that the filter does not hand over, unless it executes
 /// a program: nobody would answer it.
 #[derive(Debug)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "nobody is made to call anything there"))]
 pub(in super::super) struct Instead {
     /// Its number on the ABI that rbuild itself uses, one of `libc::SYS_*`.
     pub(in super::super) number: libc::c_long,
@@ -24,6 +25,7 @@ pub(in super::super) struct Instead {
 
 /// An argument of a call.
 #[derive(Debug)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "nobody is made to call anything there"))]
 pub(in super::super) enum Argument {
     /// As it stands.
     Number(u64),
