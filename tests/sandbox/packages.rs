@@ -12,7 +12,8 @@ use super::matrix::{Place, only};
 /// The stage `installed` runs anywhere; the last one needs setuid programs.
 const PACKAGES: &str = "FROM {debian} AS installed\n\
     RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-    nginx postgresql openssh-server sudo procps && ps -e >/dev/null && rm -rf /var/lib/apt/lists/*\n\
+    nginx postgresql openssh-server sudo procps systemd-standalone-tmpfiles && ps -e >/dev/null && \
+    systemd-tmpfiles --create && rm -rf /var/lib/apt/lists/*\n\
     FROM installed\n\
     RUN useradd -m app && echo 'app ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/app\n\
     USER app\nWORKDIR /home/app\n\
