@@ -4,9 +4,11 @@
 
 pub(crate) mod bench;
 mod container;
+mod escapes;
 mod isolation;
 mod life;
 mod matrix;
 mod packages;
 mod process;
 mod root;
+mod unmounted;

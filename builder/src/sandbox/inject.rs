@@ -134,7 +134,7 @@ impl Injector {
         } else if Base::matters(path) {
             self.caller.become_one(thread)?;
             let directory = named.directory.map_or(libc::AT_FDCWD, |number| notification.word(number).cast_signed());
-            let base = Base::of(thread, directory, &self.root)?;
+            let base = Base::of(thread, directory, &self.root);
             let Some((base, path)) = base.and_then(|base| base.join(path).map(|path| (base, path))) else {
                 return Ok(None);
             };
@@ -176,7 +176,7 @@ impl Injector {
     fn working_directory(&mut self, notification: &Notification<'_>) -> Result<Reply, Errno> {
         let thread = notification.thread();
         self.caller.become_one(thread)?;
-        let base = Base::of(thread, libc::AT_FDCWD, &self.root)?;
+        let base = Base::of(thread, libc::AT_FDCWD, &self.root);
         let Some(path) = base.as_ref().and_then(Base::path_outside) else { return Ok(Reply::Continue) };
         let path = CString::new(path).map_err(|_| Errno::INVAL)?;
         let bytes = path.to_bytes_with_nul();

@@ -2,7 +2,6 @@
 //! process has gone out.
 
 use rustix::fs::{CWD, readlinkat};
-use rustix::io::Errno;
 
 /// What a path begins with that may lead out of a root, or back into it.
 const TURNS: [&str; 10] = ["..", "proc", "sys", "dev", "fd", "stdin", "stdout", "stderr", "pts", "ptmx"];
@@ -23,13 +22,14 @@ impl Base {
         first.is_some_and(|first| TURNS.iter().any(|turn| turn.as_bytes() == first))
     }
 
-    /// The working directory of a thread, or what one of its descriptors is open on; nothing when that has no path.
-    pub(super) fn of(thread: i32, descriptor: i32, root: &[u8]) -> Result<Option<Self>, Errno> {
+    /// The working directory of a thread, or what one of its descriptors is open on; nothing when that has no path, or
+    /// there is no such descriptor, which the kernel then says.
+    pub(super) fn of(thread: i32, descriptor: i32, root: &[u8]) -> Option<Self> {
         let link = match descriptor {
             libc::AT_FDCWD => format!("/proc/{thread}/cwd"),
             descriptor => format!("/proc/{thread}/fd/{descriptor}"),
         };
-        Ok(Self::at(readlinkat(CWD, link, Vec::new())?.to_bytes(), root))
+        Self::at(readlinkat(CWD, link, Vec::new()).ok()?.to_bytes(), root)
     }
 
     /// A directory whose path outside of all roots is `path`.
