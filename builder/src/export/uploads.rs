@@ -27,7 +27,7 @@ struct One<'client> {
 #[derive(Debug)]
 enum State<'client> {
     Beginning(Receiver<Result<Upload<'client>, Error>>),
-    Begun(Upload<'client>),
+    Begun(Box<Upload<'client>>),
 }
 
 impl<'client> Uploads<'client> {
@@ -56,7 +56,7 @@ impl<'client> Uploads<'client> {
         for One { tag, state } in std::mem::take(&mut *all) {
             let state = match state {
                 State::Beginning(begun) => match begun.try_recv() {
-                    Ok(Ok(upload)) => State::Begun(upload),
+                    Ok(Ok(upload)) => State::Begun(upload.into()),
                     Ok(Err(error)) if is_refusal(&error) => {
                         return Err(ExportError::Push { reference: tag.whole(), source: Box::new(error) });
                     }
@@ -78,7 +78,7 @@ impl<'client> Uploads<'client> {
         drop(all);
         match taken.state {
             State::Beginning(begun) => begun.recv().ok()?.ok(),
-            State::Begun(upload) => Some(upload),
+            State::Begun(upload) => Some(*upload),
         }
     }
 }

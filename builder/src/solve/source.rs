@@ -102,18 +102,24 @@ fn pull_one(world: &World<'_>, image: &PinnedImage, layer: &Layer, wanted: Wante
         match fetching(world, image, layer, wanted, None) {
             // Whether that is the layer's fault, or the registry sent something else, its digest says.
             Err(Failed::Reading(_)) if !world.cancel.is_cancelled() => {}
-            Err(Failed::Reading(cause) | Failed::Fetching(cause)) => return Err(cause),
+            Err(failed) => return Err(failed.into()),
             Ok(made) => return Ok(made),
         }
     }
     let kept = Some(world.store.blobs().writer()?);
-    fetching(world, image, layer, wanted, kept).map_err(|(Failed::Reading(cause) | Failed::Fetching(cause))| cause)
+    Ok(fetching(world, image, layer, wanted, kept)?)
 }
 
 /// Which end of a layer on its way failed.
 enum Failed {
-    Reading(Cause),
-    Fetching(Cause),
+    Reading(Box<Cause>),
+    Fetching(Box<Cause>),
+}
+
+impl From<Failed> for Cause {
+    fn from((Failed::Reading(cause) | Failed::Fetching(cause)): Failed) -> Self {
+        *cause
+    }
 }
 
 /// Fetches a layer, and reads it meanwhile. Without a blob to keep, its `diff_id` alone tells that it is the right one.
@@ -132,8 +138,8 @@ fn fetching(
         let made = reading.join().unwrap_or_else(|panic| resume_unwind(panic));
         match fetched {
             // What was cut short is read badly too: the fetch knows why.
-            Err(cause) if !writer.is_abandoned => Err(Failed::Fetching(cause)),
-            Ok(()) | Err(_) => made.map_err(Failed::Reading),
+            Err(cause) if !writer.is_abandoned => Err(Failed::Fetching(cause.into())),
+            Ok(()) | Err(_) => made.map_err(|cause| Failed::Reading(cause.into())),
         }
     })
 }
