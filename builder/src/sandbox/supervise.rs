@@ -92,9 +92,8 @@ fn fork(step: impl FnOnce() -> u8) -> Result<Pid, Failure> {
     system::fork(step).attempt(|| "fork the step".to_owned())
 }
 
-/// Puts this process, which is about to become the step's, under its filters. What one of them refuses none allows.
+/// Puts this process, which is about to become the step's, under its filter.
 fn filter(emulation: RootEmulation, program: &Program, socket: &UnixStream) -> Result<(), Failure> {
-    filter_as_usual()?;
     let action = || "filter the calls of the step for the emulation of root".to_owned();
     if emulation != RootEmulation::Full {
         return seccomp::install(program).attempt(action);
