@@ -12,10 +12,11 @@ use crate::sandbox::bench::is_root;
 /// How long a killed build may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A build that is in the middle of a RUN whose processes can be told from all others.
+/// A build that is in the middle of a RUN whose processes can be told from all others, while the init of the next waits.
 fn start(bench: &Bench, rung: &str, marker: &str) -> Child {
     bench.dockerfile(&format!(
-        "FROM {{busybox}}\nRUN echo first >/first\nRUN (trap '' TERM; setsid sleep {marker}) & touch /{marker} & sleep {marker}\n"
+        "FROM {{busybox}}\nRUN echo first >/first\nRUN (trap '' TERM; setsid sleep {marker}) & touch /{marker} & sleep {marker}\n\
+         RUN true\n"
     ));
     let mut command = bench.rbuild();
     let child = command.args(["--progress", "plain", "--isolation", rung, "."]).stderr(Stdio::null()).spawn().unwrap();
@@ -46,6 +47,20 @@ fn processes(marker: &str) -> usize {
         .count()
 }
 
+/// All that descends from a process.
+fn descendants(of: u32) -> Vec<u32> {
+    let Ok(tasks) = fs_err::read_dir(format!("/proc/{of}/task")) else { return Vec::new() };
+    let children = tasks.filter_map(|task| fs_err::read_to_string(task.ok()?.path().join("children")).ok());
+    let children: Vec<u32> =
+        children.flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()).collect();
+    children.iter().flat_map(|&child| std::iter::once(child).chain(descendants(child))).collect()
+}
+
+/// Whether a process is there that is not dead and only waited for by nobody.
+fn lives(process: u32) -> bool {
+    fs_err::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
 fn mounts(bench: &Bench) -> usize {
     let path = bench.path("home").display().to_string();
     fs_err::read_to_string("/proc/self/mountinfo").unwrap().lines().filter(|line| line.contains(&path)).count()
@@ -56,9 +71,15 @@ fn killed_by(signal: Signal, marker: &str, code: Option<i32>) {
     for rung in if is_root() { &["root", "range", "single", "chroot"][..] } else { &["range", "single"] } {
         let bench = Bench::new();
         let mut child = start(&bench, rung, marker);
+        let is_init = |process: &u32| {
+            fs_err::read_to_string(format!("/proc/{process}/comm")).is_ok_and(|name| name == "rbuild-init\n")
+        };
+        // Each of them is two processes.
+        wait_for("the next init", || descendants(child.id()).iter().filter(|process| is_init(process)).count() == 4);
+        let all = descendants(child.id());
         kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
         assert_eq!(child.wait().unwrap().code(), code, "{rung}");
-        wait_for("every process to be gone", || processes(marker) == 0);
+        wait_for("every process to be gone", || processes(marker) == 0 && !all.iter().any(|process| lives(*process)));
         assert_eq!(mounts(&bench), 0, "{rung}");
         bench.dockerfile("FROM {busybox}\nRUN echo first >/first\nRUN echo second >/second\n");
         let run = bench.build(&["--isolation", rung]);

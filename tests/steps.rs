@@ -51,6 +51,27 @@ fn a_step_that_changes_nothing_leaves_an_empty_layer() {
     assert_eq!((image.layers[1].len(), image.top()), (0, String::new()));
 }
 
+/// Each init but the first is made before it is known what its step asks for.
+#[test]
+fn a_step_gets_what_it_asks_for_whatever_the_one_before_did() {
+    let bench = Bench::with(
+        "FROM {busybox}\nRUN ls /sys/class/net >/host\nRUN --network=none ls /sys/class/net >/none\n\
+         RUN ls /sys/class/net >/again; df -k /dev/shm >/shm\n",
+    );
+    let image = bench.image(&["--shm-size", "3m"]);
+    let interfaces: String = {
+        let mut names: Vec<String> = fs_err::read_dir("/sys/class/net")
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap() + "\n")
+            .collect();
+        names.sort();
+        names.concat()
+    };
+    assert_eq!((image.text("host"), image.text("none")), (interfaces.clone(), "lo\n".to_owned()));
+    assert_eq!(image.text("again"), interfaces);
+    assert!(image.text("shm").contains(" 3072 "), "{}", image.text("shm"));
+}
+
 #[test]
 fn removed_files_become_whiteouts() {
     let bench = Bench::with(

@@ -265,7 +265,7 @@ impl Active {
     /// Commits the tree under `id`. When another process was first, its snapshot is returned and this one deleted.
     pub fn commit(self, id: &SnapshotId) -> Result<Snapshot, Error> {
         let target = self.snapshots.place(id)?;
-        remove_tree(&self.work)?;
+        remove_work(&self.work)?;
         // A damaged one is not to stay in the way.
         if let Some(earlier) = self.snapshots.get(id) {
             return Ok(earlier);
@@ -277,4 +277,22 @@ impl Active {
         self.snapshots.intact.lock().unwrap_or_else(PoisonError::into_inner).insert(id.0.clone());
         Ok(Snapshot { id: id.clone(), dir: target.join(TREE) })
     }
+}
+
+/// Removes what overlayfs leaves in its work directory, in a few calls; where there is more (a step can be ended in the middle
+/// of a change), as any tree.
+fn remove_work(work: &Path) -> Result<(), Error> {
+    const DIRECTORY: AtFlags = AtFlags::REMOVEDIR;
+    const LEFT: [(&str, AtFlags); 4] = [
+        ("work/incompat/volatile", AtFlags::empty()),
+        ("work/incompat", DIRECTORY),
+        ("work", DIRECTORY),
+        ("index", DIRECTORY),
+    ];
+    let remove = |path: &Path, flags| match rustix::fs::unlinkat(CWD, path, flags) {
+        Err(Errno::NOENT) => Ok(()),
+        result => result,
+    };
+    let removed = LEFT.iter().try_for_each(|(name, flags)| remove(&work.join(name), *flags));
+    removed.and_then(|()| remove(work, DIRECTORY)).or_else(|_| remove_tree(work))
 }

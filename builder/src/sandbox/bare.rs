@@ -243,6 +243,7 @@ pub(super) fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream)
     let injector = Injector::new(Path::new(&spec.upper), devices).attempt(|| "find the root".to_owned())?;
     let (ours, theirs) = UnixStream::pair().attempt(|| "make a socket pair".to_owned())?;
     system::leave_keyring();
+    capabilities::bound()?;
     capabilities::confine(CapabilitySet::empty())?;
     let step = process_one::fork(channel, || {
         enter(&tree)?;
@@ -252,12 +253,10 @@ pub(super) fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream)
         let listener = install_with_listener(&inject::filter()).attempt(|| "filter system calls".to_owned())?;
         Listener::send(&listener, &theirs).attempt(|| "hand over the filter".to_owned())?;
         drop(listener);
-        step::execute(spec, stdin)
+        step::execute(spec, step::enter(spec)?, stdin)
     })?;
     drop(theirs);
-    let listener = Listener::receive(&ours).attempt(|| "take over the filter".to_owned())?;
-    // Without one the step has reported why.
-    listener.map_or(Ok(Started::alone(step)), |listener| supervise::answer(listener, step, move || injector))
+    supervise::answer(move || Listener::receive(&ours), step, move || injector)
 }
 
 /// Goes into the tree for good.

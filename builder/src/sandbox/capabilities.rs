@@ -24,9 +24,8 @@ pub(super) const STEP: CapabilitySet = CapabilitySet::AUDIT_WRITE
     .union(CapabilitySet::SETUID)
     .union(CapabilitySet::SYS_CHROOT);
 
-/// Gives up every capability but those of a step, for good: in the bounding set, too, so that no program regains one.
-/// What is `kept` beside them stays with this process, and with no program that it executes.
-pub(super) fn confine(kept: CapabilitySet) -> Result<(), Failure> {
+/// Lets no program regain what a step may not have: takes it out of the bounding set. What this process holds, it keeps.
+pub(super) fn bound() -> Result<(), Failure> {
     let attempt = || -> Result<(), Errno> {
         for number in 0..u64::BITS {
             let capability = CapabilitySet::from_bits_retain(1 << number);
@@ -39,9 +38,17 @@ pub(super) fn confine(kept: CapabilitySet) -> Result<(), Failure> {
             }
         }
         match clear_ambient_capability_set() {
-            Ok(()) | Err(Errno::INVAL) => {} // before Linux 4.3 there are none
-            Err(error) => return Err(error),
+            Ok(()) | Err(Errno::INVAL) => Ok(()), // before Linux 4.3 there are none
+            Err(error) => Err(error),
         }
+    };
+    attempt().attempt(|| "bound capabilities".to_owned())
+}
+
+/// Gives up every capability but those of a step, for good, in a process that is [bounded](bound). What is `kept` beside them
+/// stays with this process, and with no program that it executes.
+pub(super) fn confine(kept: CapabilitySet) -> Result<(), Failure> {
+    let attempt = || -> Result<(), Errno> {
         let held = capabilities(None)?.permitted.intersection(STEP | kept);
         set_capabilities(None, CapabilitySets { effective: held, permitted: held, inheritable: CapabilitySet::empty() })
     };

@@ -170,6 +170,10 @@ pub trait Executor: Sync {
     /// Prepares for the first process what takes a while. What fails here fails there again, and is reported then.
     fn warm(&self) {}
 
+    /// Learns that so many more processes are to come, if all goes well: while one runs, what the next one needs is
+    /// prepared.
+    fn expect(&self, _processes: usize) {}
+
     /// Runs `process` in `root` and hands over its output as it comes. Returns when the process has ended and everything
     /// that it started is dead. Nothing can reach what was mounted for it; the kernel is done with it before the next
     /// process begins, and before the executor is gone. A command that fails is not an `Err`.

@@ -12,7 +12,7 @@ use super::filesystem::{self, NODEV, NOEXEC, NOSUID, READ_ONLY};
 use super::rootfs::clone_flags;
 use super::spec::{Attempt, Failure};
 use super::system;
-use super::target::{Kind, Targets, attach, open_beneath};
+use super::target::{attach, open_beneath};
 
 /// Name, major and minor number (Linux, Documentation/admin-guide/devices.txt).
 const DEVICES: &[(&str, u32, u32)] =
@@ -25,28 +25,6 @@ const LINKS: &[(&str, &str)] = &[
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
 ];
-
-/// A device node, detached.
-pub(super) struct Device {
-    name: &'static str,
-    mount: OwnedFd,
-}
-
-/// Makes the devices in `scratch`, which a step never sees: its changes of their modes and owners stay its own. In a
-/// user namespace, where no node can be made, they are the host's.
-pub(super) fn gather(scratch: &OwnedFd) -> Result<Vec<Device>, Failure> {
-    let mut devices = Vec::with_capacity(DEVICES.len());
-    for &(name, major, minor) in DEVICES {
-        let mode = Mode::from_raw_mode(0o666);
-        let mount = match mknodat(scratch, name, FileType::CharacterDevice, mode, makedev(major, minor)) {
-            Ok(()) => open_tree(scratch, name, clone_flags()).map_err(io::Error::from),
-            Err(Errno::PERM) => of_host(name),
-            Err(error) => Err(error.into()),
-        };
-        devices.push(Device { name, mount: mount.attempt(|| format!("get the device `/dev/{name}`"))? });
-    }
-    Ok(devices)
-}
 
 /// The host's node. Read-only: a device is written all the same, but its owner and mode are not, which root of a
 /// namespace may do that maps every id to itself.
@@ -88,44 +66,43 @@ fn empty_file(dev: &OwnedFd, name: &str) -> Result<(), Errno> {
     openat(dev, name, flags, Mode::RUSR | Mode::WUSR).map(drop)
 }
 
-/// Mounts `/dev` with `devices`; returns the mount of `/dev/null`.
-pub(super) fn place(devices: Vec<Device>, shm_size: u64, targets: &mut Targets) -> Result<OwnedFd, Failure> {
-    let dev = filesystem::new("tmpfs", &[("mode", "0755"), ("size", "65536k")], NOSUID | NODEV)
-        .attempt(|| "make the file system of `/dev`".to_owned())?;
-    targets.place(&dev, Path::new("/dev"), Kind::Directory)?;
+/// Mounts what `/dev` is in `scratch`, which a step never sees: there are the nodes, so that a step's changes of their modes
+/// and owners stay its own. In a user namespace, where no node can be made, they are the host's.
+pub(super) fn mount(scratch: &OwnedFd, shm_size: u64) -> Result<OwnedFd, Failure> {
+    let new = filesystem::new("tmpfs", &[("mode", "0755"), ("size", "65536k")], NOSUID | NODEV);
+    let dev = mount_in(scratch, "dev", new).attempt(|| "make the file system of `/dev`".to_owned())?;
     for (name, to) in LINKS {
         symlinkat(*to, &dev, *name).attempt(|| format!("link `/dev/{name}`"))?;
     }
-    let mut null = None;
-    for Device { name, mount } in devices {
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        openat(&dev, name, flags, Mode::from_raw_mode(0o666))
-            .and_then(|_| put(&mount, &dev, name))
+    for &(name, major, minor) in DEVICES {
+        let mode = Mode::from_raw_mode(0o666);
+        let mount = match mknodat(scratch, name, FileType::CharacterDevice, mode, makedev(major, minor)) {
+            Ok(()) => open_tree(scratch, name, clone_flags()).map_err(io::Error::from),
+            Err(Errno::PERM) => of_host(name),
+            Err(error) => Err(error.into()),
+        };
+        let mount = mount.attempt(|| format!("get the device `/dev/{name}`"))?;
+        empty_file(&dev, name)
+            .and_then(|()| put(mount, &dev, name))
             .attempt(|| format!("mount the device `/dev/{name}`"))?;
-        if name == "null" {
-            null = Some(mount);
-        }
     }
-    place_directory(&dev, "pts", filesystem::devpts())?;
-    place_directory(
-        &dev,
-        "shm",
-        filesystem::new("tmpfs", &[("mode", "1777"), ("size", &shm_size.to_string())], NOSUID | NODEV | NOEXEC),
-    )?;
+    let shm = [("mode", "1777"), ("size", &shm_size.to_string())];
+    let place = |name, mount| mount_in(&dev, name, mount).map(drop).attempt(|| format!("mount `/dev/{name}`"));
+    place("pts", filesystem::devpts())?;
+    place("shm", filesystem::new("tmpfs", &shm, NOSUID | NODEV | NOEXEC))?;
     match filesystem::new("mqueue", &[], NOSUID | NODEV | NOEXEC) {
         Err(Errno::NODEV) => {} // a kernel without POSIX message queues
-        queue => place_directory(&dev, "mqueue", queue)?,
+        queue => place("mqueue", queue)?,
     }
-    null.ok_or_else(|| Failure::new("find `/dev/null` among the devices", Errno::NOENT))
+    Ok(dev)
 }
 
-fn place_directory(dev: &OwnedFd, name: &str, mount: Result<OwnedFd, Errno>) -> Result<(), Failure> {
-    mount
-        .and_then(|mount| {
-            mkdirat(dev, name, Mode::from_raw_mode(0o755))?;
-            put(mount, dev, name)
-        })
-        .attempt(|| format!("mount `/dev/{name}`"))
+/// Mounts `mount` on a new directory of `parent`.
+pub(super) fn mount_in(parent: &OwnedFd, name: &str, mount: Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
+    let mount = mount?;
+    mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+    put(&mount, parent, name)?;
+    Ok(mount)
 }
 
 fn put(mount: impl AsFd, dev: &OwnedFd, name: &str) -> Result<(), Errno> {

@@ -1,12 +1,13 @@
 //! What every step finds in its root: `/proc`, `/sys`, `/dev`, `/etc/resolv.conf`, `/etc/hosts`, and the mounts that the
 //! step asked for.
 //!
-//! In two parts, because the host's files are out of reach after the move into the root, and the root is not there
-//! before: [`Furniture::gather`] makes detached mounts, [`Furniture::place`] puts them where they belong.
+//! In three parts: [`Furniture::make`] does what needs no step, before there is one. The host's files are out of reach after
+//! the move into the root, and the root is not there before: [`Furniture::gather`] makes detached mounts,
+//! [`Gathered::place`] puts them where they belong.
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat};
@@ -14,13 +15,13 @@ use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::describe::Network;
-use super::devices::{self, Device};
+use super::devices;
 use super::extra::{self, Extra};
 use super::filesystem::{self, NODEV, NOEXEC, NOSUID, READ_ONLY};
 use super::network::RESOLVER;
 use super::rootfs::clone_flags;
 use super::settings::Settings;
-use super::spec::{Attempt, Failure, Processes, Spec};
+use super::spec::{Attempt, Failure, Frame, Processes, Spec};
 use super::system;
 use super::target::{Kind, Targets, attach, open_beneath};
 
@@ -47,50 +48,85 @@ const SHM_SIZE: u64 = 64 << 20;
 /// The room for the step's own files, in bytes, beside those that it asked for.
 const SCRATCH: u64 = 1 << 20;
 
-/// Detached mounts, ready to be placed.
+/// A directory of every `/proc` that no process of ours has a use for: `proc_root_init` of Linux makes it.
+const HIDDEN: &str = "/proc/driver";
+
+/// What every step has that shares its frame, mounted where nobody sees it.
 pub(super) struct Furniture {
+    /// A small file system, whose mount goes with the old root.
+    scratch: OwnedFd,
     proc: OwnedFd,
     sys: OwnedFd,
-    devices: Vec<Device>,
-    shm_size: u64,
+    dev: OwnedFd,
+}
+
+/// That, and what is the step's alone, ready to be placed.
+pub(super) struct Gathered {
+    common: Furniture,
     resolv_conf: OwnedFd,
     hosts: OwnedFd,
     extra: Vec<Extra>,
 }
 
 impl Furniture {
-    /// Makes everything that needs the host's files. `hidden` is a directory that the root will be mounted over: what
-    /// is mounted there now is out of everyone's way, and goes with the old root.
-    pub(super) fn gather(spec: &Spec, hidden: impl AsFd) -> Result<Self, Failure> {
-        let size = (SCRATCH + extra::size_in_memory(&spec.mounts)).to_string();
-        let scratch = filesystem::new("tmpfs", &[("mode", "0700"), ("size", &size)], NOSUID)
-            .and_then(|scratch| attach(&scratch, hidden).map(|()| scratch))
+    /// Makes it, out of everyone's way: what is mounted on [`HIDDEN`] is on the old root. It is mounted there and moved
+    /// later, because before Linux 6.15 nothing could be mounted on a detached mount.
+    pub(super) fn make(frame: &Frame) -> Result<Self, Failure> {
+        let (proc, sys) = (gather_proc(frame.ground.processes)?, gather_sys()?);
+        let hidden = || openat(CWD, HIDDEN, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let scratch = memory(SCRATCH)
+            .and_then(|scratch| attach(&scratch, hidden()?).map(|()| scratch))
             .attempt(|| "make a file system for the step's own files".to_owned())?;
-        let extra = extra::gather(spec, &scratch)?;
-        Ok(Self {
-            proc: gather_proc(spec.ground.processes)?,
-            sys: gather_sys()?,
-            devices: devices::gather(&scratch)?,
-            shm_size: spec.settings.shm_size.unwrap_or(SHM_SIZE),
-            resolv_conf: gather_resolv_conf(spec.network, &scratch)?,
-            hosts: gather_file(&scratch, "hosts", hosts(&spec.hostname, &spec.settings).as_bytes())?,
-            extra,
+        let dev = devices::mount(&scratch, frame.shm_size.unwrap_or(SHM_SIZE))?;
+        let proc = devices::mount_in(&scratch, "proc", Ok(proc)).attempt(|| "mount `/proc`".to_owned())?;
+        let sys = devices::mount_in(&scratch, "sys", Ok(sys)).attempt(|| "mount `/sys`".to_owned())?;
+        for name in READ_ONLY_PROC {
+            protect(&proc, name).attempt(|| format!("forbid writes to `/proc/{name}`"))?;
+        }
+        let covers = Covers::new(&scratch, &dev).attempt(|| "make what masks are made of".to_owned())?;
+        for name in MASKED_PROC {
+            covers.mask(&proc, name).attempt(|| format!("mask `/proc/{name}`"))?;
+        }
+        for name in MASKED_SYS {
+            covers.mask(&sys, name).attempt(|| format!("mask `/sys/{name}`"))?;
+        }
+        Ok(Self { scratch, proc, sys, dev })
+    }
+
+    /// What will be `/dev`.
+    pub(super) fn dev(&self) -> &OwnedFd {
+        &self.dev
+    }
+
+    /// Makes everything that needs the host's files.
+    pub(super) fn gather(self, spec: &Spec) -> Result<Gathered, Failure> {
+        let hosts = hosts(&spec.hostname, &spec.settings);
+        Ok(Gathered {
+            resolv_conf: gather_resolv_conf(spec.network, &self.scratch)?,
+            hosts: gather_file(&self.scratch, "hosts", hosts.as_bytes())?,
+            extra: self.gather_extra(spec)?,
+            common: self,
         })
     }
 
+    /// Makes the mounts that the step asks for.
+    fn gather_extra(&self, spec: &Spec) -> Result<Vec<Extra>, Failure> {
+        if spec.mounts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let new = memory(SCRATCH + extra::size_in_memory(&spec.mounts));
+        let scratch = devices::mount_in(&self.scratch, "extra", new)
+            .attempt(|| "make a file system for the files of the step's mounts".to_owned())?;
+        extra::gather(spec, &scratch)
+    }
+}
+
+impl Gathered {
     /// Puts everything into the root.
     pub(super) fn place(self, targets: &mut Targets) -> Result<(), Failure> {
-        let null = devices::place(self.devices, self.shm_size, targets)?;
-        targets.place(&self.proc, Path::new("/proc"), Kind::Directory)?;
-        for name in READ_ONLY_PROC {
-            protect(&self.proc, name).attempt(|| format!("forbid writes to `/proc/{name}`"))?;
-        }
-        for name in MASKED_PROC {
-            mask(&self.proc, name, &null).attempt(|| format!("mask `/proc/{name}`"))?;
-        }
-        targets.place(&self.sys, Path::new("/sys"), Kind::Directory)?;
-        for name in MASKED_SYS {
-            mask(&self.sys, name, &null).attempt(|| format!("mask `/sys/{name}`"))?;
+        let Furniture { proc, sys, dev, .. } = &self.common;
+        for (mount, path) in [(dev, "/dev"), (proc, "/proc"), (sys, "/sys")] {
+            targets.place(mount, Path::new(path), Kind::Directory)?;
         }
         targets.place(&self.resolv_conf, Path::new("/etc/resolv.conf"), Kind::File)?;
         targets.place(&self.hosts, Path::new("/etc/hosts"), Kind::File)?;
@@ -99,6 +135,11 @@ impl Furniture {
         }
         Ok(())
     }
+}
+
+/// A file system in memory for root alone, of so many bytes.
+fn memory(size: u64) -> Result<OwnedFd, Errno> {
+    filesystem::new("tmpfs", &[("mode", "0700"), ("size", &size.to_string())], NOSUID)
 }
 
 /// The processes of the step's pid namespace, or else what rbuild sees.
@@ -178,13 +219,29 @@ fn protect(parent: &OwnedFd, name: &str) -> std::io::Result<()> {
     Ok(attach(copy, target)?)
 }
 
-/// Mounts an empty directory or `null` over `name`, where it exists.
-fn mask(parent: &OwnedFd, name: &str, null: &OwnedFd) -> std::io::Result<()> {
-    let target = match open_beneath(parent, Path::new(name), ResolveFlags::empty()) {
-        Err(Errno::NOENT) => return Ok(()),
-        result => result?,
-    };
-    let directory = FileType::from_raw_mode(fstat(&target)?.st_mode) == FileType::Directory;
-    let cover = if directory { filesystem::void()? } else { open_tree(null, "", clone_flags())? };
-    Ok(attach(cover, target)?)
+/// What lies over what a step must not see.
+struct Covers {
+    /// An empty directory.
+    void: OwnedFd,
+    null: OwnedFd,
+}
+
+impl Covers {
+    fn new(scratch: &OwnedFd, dev: &OwnedFd) -> Result<Self, Errno> {
+        Ok(Self {
+            void: devices::mount_in(scratch, "void", filesystem::void())?,
+            null: openat(dev, "null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?,
+        })
+    }
+
+    /// Mounts an empty directory or `/dev/null` over `name`, where it exists.
+    fn mask(&self, parent: &OwnedFd, name: &str) -> std::io::Result<()> {
+        let target = match open_beneath(parent, Path::new(name), ResolveFlags::empty()) {
+            Err(Errno::NOENT) => return Ok(()),
+            result => result?,
+        };
+        let directory = FileType::from_raw_mode(fstat(&target)?.st_mode) == FileType::Directory;
+        let cover = open_tree(if directory { &self.void } else { &self.null }, "", clone_flags())?;
+        Ok(attach(cover, target)?)
+    }
 }

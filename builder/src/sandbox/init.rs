@@ -1,17 +1,15 @@
 //! The init of a step: two processes of this same program.
 //!
 //! The *stub* is a copy of the [`zygote`] and a child of rbuild. It makes the namespaces and stays outside of the pid namespace: it is there to kill
-//! process 1 when rbuild asks for it or is gone, and to end after everything of the step is dead. *Process 1* makes the
-//! root, starts the step, and waits for it ([`process_one`]). When it ends, the kernel kills what is left in its pid
+//! process 1 when rbuild asks for it or is gone, and to end after everything of the step is dead. *Process 1* makes of the
+//! root what it can, waits for its step, makes the rest, starts the step and waits for it ([`process_one`]). When it ends, the kernel kills what is left in its pid
 //! namespace, and the stub's `wait` returns only after that.
 //!
 //! Where there can be no pid namespace ([`Processes::Shared`]), process 1 is an ordinary process, and both it and the
 //! stub are subreapers that kill what is left.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
@@ -23,11 +21,11 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use super::cgroup;
 use super::describe::Network;
 use super::network;
-use super::process_one::process_one;
-use super::reap::{self, Subreaper};
-use super::spec::{Attempt, Failure, INIT, Processes, Report, Spec};
+use super::process_one::{Links, process_one};
+use super::reap::{self, AsDescriptor, Subreaper};
+use super::spec::{Attempt, Failure, Frame, INIT, Processes, Report};
 use super::zygote::{self, Order};
-use super::{supervise, system};
+use super::{rootfs, supervise, system};
 
 /// The exit code of an init that could not even report (`EX_SOFTWARE`).
 pub(super) const BROKEN: u8 = 70;
@@ -51,21 +49,14 @@ pub fn init_if_child() -> Option<ExitCode> {
 /// The life of a step's init, which says its process id first; returns its exit code.
 fn begin(order: Order) -> u8 {
     let mut channel = UnixStream::from(order.channel);
-    let ended = read(order.spec).and_then(|spec| {
-        channel.write_all(&std::process::id().to_ne_bytes())?;
-        stub(&spec, order.stdin.map(File::from).as_ref(), &mut channel).or_else(|failure| {
+    let said = channel.write_all(&std::process::id().to_ne_bytes());
+    let ended = said.and_then(|()| {
+        stub(&order.frame, &order.steps, &mut channel).or_else(|failure| {
             send(&mut channel, &Report::Failed(failure))?;
             Ok(0)
         })
     });
     ended.unwrap_or(BROKEN)
-}
-
-fn read(spec: OwnedFd) -> io::Result<Spec> {
-    let spec = File::from(spec);
-    let mut bytes = vec![0; usize::try_from(spec.metadata()?.len()).map_err(io::Error::other)?];
-    spec.read_exact_at(&mut bytes, 0)?;
-    Ok(serde_json::from_slice(&bytes)?)
 }
 
 /// Says something to rbuild.
@@ -76,28 +67,30 @@ pub(super) fn send(channel: &mut UnixStream, report: &Report) -> io::Result<()> 
 }
 
 /// The life of the stub; returns its exit code.
-fn stub(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<u8, Failure> {
+fn stub(frame: &Frame, steps: &OwnedFd, channel: &mut UnixStream) -> Result<u8, Failure> {
     rustix::thread::set_name(NAME).attempt(|| "take a name".to_owned())?;
     rustix::process::setsid().attempt(|| "begin a session".to_owned())?;
-    spec.group.as_ref().map_or(Ok(()), |group| cgroup::enter(Path::new(group)))?;
-    let subreaper = match spec.ground.processes {
+    frame.group.as_ref().map_or(Ok(()), |group| cgroup::enter(Path::new(group)))?;
+    let subreaper = match frame.ground.processes {
         Processes::Own => None,
         Processes::Shared => Some(Subreaper::new().attempt(|| "become a subreaper".to_owned())?),
     };
-    let uplink = (spec.network == Network::Private).then(network::join_new).transpose()?;
-    if spec.ground.mounts {
-        isolate(spec.network, spec.ground.processes).attempt(|| "make namespaces".to_owned())?;
+    let uplink = (frame.network == Network::Private).then(network::join_new).transpose()?;
+    if frame.ground.mounts {
+        isolate(frame.network, frame.ground.processes).attempt(|| "make namespaces".to_owned())?;
     }
 
     let (lifeline, held) = pipe_with(PipeFlags::CLOEXEC).attempt(|| "make a pipe to process 1".to_owned())?;
-    let (mut lifeline, mut held) = (Some(lifeline), Some(held));
+    let (departure, asked) = UnixStream::pair().attempt(|| "make a socket pair to process 1".to_owned())?;
+    let (mut theirs, mut ours) = (Some(Links { lifeline, departure }), Some((held, asked)));
     let one = system::fork(|| {
-        drop(held.take());
-        lifeline.take().map_or(BROKEN, |lifeline| process_one(spec, stdin, channel, &lifeline))
+        drop(ours.take());
+        theirs.take().map_or(BROKEN, |links| process_one(frame, steps, channel, &links))
     })
     .attempt(|| "fork process 1".to_owned())?;
-    drop(lifeline.take());
-    let code = watch(one, channel, held, spec.ground.processes).attempt(|| "wait for process 1".to_owned())?;
+    drop(theirs.take());
+    let (held, asked) = ours.unzip();
+    let code = watch(one, channel, (held, asked), frame.ground.processes)?;
     drop(uplink);
     if let Some(subreaper) = subreaper {
         subreaper.kill_all().attempt(|| "kill what the step left".to_owned())?;
@@ -114,16 +107,47 @@ pub(super) fn isolate(network: Network, processes: Processes) -> io::Result<()> 
     Ok(unshare(flags)?)
 }
 
-/// Waits for process 1, and ends it as soon as rbuild says anything or hangs up.
-fn watch(one: Pid, channel: &UnixStream, held: Option<OwnedFd>, processes: Processes) -> io::Result<u8> {
-    let process = pidfd_open(one, PidfdFlags::empty())?;
-    let [mut ended, _] = reap::ready([&process, channel], None)?;
+/// Waits for process 1, and ends it as soon as rbuild says anything or hangs up. Leaves the old root once, when it is
+/// `asked` to.
+fn watch(
+    one: Pid,
+    channel: &UnixStream,
+    (held, mut asked): (Option<OwnedFd>, Option<UnixStream>),
+    processes: Processes,
+) -> Result<u8, Failure> {
+    let action = || "wait for process 1".to_owned();
+    let process = pidfd_open(one, PidfdFlags::empty()).attempt(action)?;
+    let mut ended = loop {
+        let request = asked.as_ref();
+        let other: &dyn AsDescriptor = request.map_or(&process, |request| request);
+        let [ended, over, requested] = reap::ready([&process, channel, other], None).attempt(action)?;
+        if ended || over {
+            break ended;
+        }
+        if let Some(request) = asked.take().filter(|_| requested) {
+            leave_old_root(&request)?;
+        }
+    };
     if !ended && processes == Processes::Shared {
         drop(held); // tells it to kill the step's processes, which would survive it
-        [ended] = reap::ready([&process], Some(PATIENCE))?;
+        [ended] = reap::ready([&process], Some(PATIENCE)).attempt(action)?;
     }
     if !ended {
-        pidfd_send_signal(&process, Signal::KILL)?;
+        pidfd_send_signal(&process, Signal::KILL).attempt(action)?;
     }
-    Ok(u8::try_from(reap::until_ended(one)?).unwrap_or(BROKEN))
+    Ok(u8::try_from(reap::until_ended(one).attempt(action)?).unwrap_or(BROKEN))
+}
+
+/// Does what process 1 asks for, which has not started the step yet.
+fn leave_old_root(mut request: &UnixStream) -> Result<(), Failure> {
+    let mut over = [0];
+    let asked = request.read(&mut over).attempt(|| "hear process 1".to_owned())?;
+    if asked > 0 && over[0] > 0 {
+        rootfs::leave_old_root()?;
+    }
+    // A process 1 that has ended needs no answer.
+    match request.write_all(&over) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        told => told.attempt(|| "tell the step that the old root is left".to_owned()),
+    }
 }

@@ -12,13 +12,13 @@ use super::describe::{Executor, ExitStatus, Mount, Process, Root, Stream};
 use super::doctor::{Obstacle, explain};
 use super::emulate::RootEmulation;
 use super::error::SandboxError;
+use super::inits::Inits;
 use super::probe::{Place, rehearse, rehearse_any};
 use super::recall::Memory;
 use super::run;
 use super::settings::Settings;
 use super::spec::{Attempt, Failure, Ground, Processes, Spec};
 use super::userns::{Ids, Namespace, Refusal};
-use super::zygote::Zygote;
 
 /// A way to sandbox that this version has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +141,7 @@ pub struct Sandbox {
     rung: Rung,
     ground: Ground,
     /// Started for the first step: a build of cached steps needs none.
-    zygote: Mutex<Option<Arc<Zygote>>>,
+    inits: Mutex<Option<Arc<Inits>>>,
     /// Where steps get cgroups of their own, once somebody wanted limits that need them.
     groups: OnceLock<Result<Groups, Failure>>,
     /// Where the choice comes from, when nothing was tried for it.
@@ -220,7 +220,7 @@ impl Sandbox {
         if let Some(namespace) = namespace {
             namespace.join()?;
         }
-        Ok(Self { rung, ground, zygote: Mutex::new(None), groups: OnceLock::new(), recalled: None })
+        Ok(Self { rung, ground, inits: Mutex::new(None), groups: OnceLock::new(), recalled: None })
     }
 
     /// The rung that was chosen.
@@ -256,18 +256,26 @@ impl Sandbox {
         groups.and_then(|groups| groups.as_ref().ok()).map(|groups| groups.make(settings)).transpose()
     }
 
-    fn zygote(&self) -> Result<Arc<Zygote>, SandboxError> {
-        let mut zygote = self.zygote.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(zygote) = &*zygote {
-            return Ok(Arc::clone(zygote));
+    fn inits(&self) -> Result<Arc<Inits>, SandboxError> {
+        let mut inits = self.inits.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(inits) = &*inits {
+            return Ok(Arc::clone(inits));
         }
-        Ok(Arc::clone(zygote.insert(Arc::new(Zygote::start()?))))
+        Ok(Arc::clone(inits.insert(Arc::new(Inits::start()?))))
     }
 }
 
 impl Executor for Sandbox {
     fn warm(&self) {
-        self.zygote().ok();
+        self.inits().ok();
+    }
+
+    fn expect(&self, processes: usize) {
+        if processes > 0
+            && let Ok(inits) = self.inits()
+        {
+            inits.expect(processes);
+        }
     }
 
     fn stacks_layers(&self) -> bool {
@@ -283,11 +291,11 @@ impl Executor for Sandbox {
         output: &mut dyn FnMut(Stream, &[u8]),
     ) -> Result<ExitStatus, SandboxError> {
         run::check(root, process, mounts)?;
-        let zygote = self.zygote()?;
+        let inits = self.inits()?;
         let group = self.group(&process.settings)?;
         let mut run = |mounts: &[Mount]| {
             let spec = Spec::new(root, process, mounts, self.ground, group.as_ref());
-            run::run(&zygote, &spec, process.stdin.as_deref(), cancel, output)
+            run::run(&inits, &spec, process.stdin.as_deref(), cancel, output)
         };
         let mut ended = if self.ground.mounts {
             run(mounts)

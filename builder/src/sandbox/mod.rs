@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! main ── init_if_child ──▶ (this process was spawned as a step's init: be it, and end)
-//!   └──── enter ──▶ Sandbox ── run ──▶ starts the same program once, as `rbuild-init`    run.rs, program.rs
-//!                                        ├─ zygote: becomes one more for every step      zygote.rs
+//!   └──── enter ──▶ Sandbox ── run ──▶ has an init that waits take the step              run.rs, inits.rs
+//!                                        ├─ zygote: the same program, started once as
+//!                                        │   `rbuild-init`; becomes one more for every step  zygote.rs, program.rs
 //!                                        └─ stub: new namespaces, forks process 1       init.rs
-//!                                             └─ root, /proc, /dev, …; forks the step   process_one.rs, rootfs.rs, furnish.rs
+//!                                             ├─ /proc, /dev, …; waits for the step     process_one.rs, furnish.rs
+//!                                             └─ root; forks the step                   rootfs.rs
 //!                                                  └─ filters, ids, execve              supervise.rs, step.rs
 //! ```
 //!
@@ -48,6 +50,7 @@ mod extra;
 mod filesystem;
 mod furnish;
 mod init;
+mod inits;
 mod inject;
 mod ladder;
 mod network;

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::describe::Network;
 use super::emulate::RootEmulation;
-use super::rootfs::{self, Layers};
+use super::rootfs::{self, Layers, OldRoot};
 use super::spec::{Attempt, Failure, Ground, Processes};
 use super::target::{Kind, Targets, attach};
 use super::userns::{hear, say};
@@ -92,7 +92,9 @@ fn make_root(directory: Option<&Path>, ground: Ground) -> Result<(), Failure> {
     let layers = Layers::open(&lowers, &path("upper"), &path("work"), ground.user_xattr)?;
     let proc = furnish::gather_proc(ground.processes)?;
     layers.mount(OsStr::new(&path("upper")))?;
-    rootfs::pivot()?;
+    if rootfs::pivot()? == OldRoot::Over {
+        rootfs::leave_old_root()?;
+    }
     let root = rustix::fs::open("/", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, Mode::empty())
         .attempt(|| "open the root".to_owned())?;
     Targets::new(root, layers.into_upper()).place(proc, Path::new("/proc"), Kind::Directory)?;

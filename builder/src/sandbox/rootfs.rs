@@ -63,8 +63,8 @@ pub(super) fn mount_layers(
 }
 
 impl Layers {
-    /// Opens every directory. Overlayfs is given descriptors rather than paths: those are short, which counts in the
-    /// options of a mount, and nothing in them must be escaped.
+    /// Opens every directory. Overlayfs is given descriptors, or the working directory, rather than paths: those are short,
+    /// which counts in the options of a mount, and nothing in them must be escaped.
     pub(super) fn open(lowers: &[OsString], upper: &OsStr, work: &OsStr, user_xattr: bool) -> Result<Self, Failure> {
         let opened = open_directory(upper)?;
         let kind = if lowers.is_empty() {
@@ -74,11 +74,6 @@ impl Layers {
             Kind::Overlay(Overlay { lowers, work: Some(open_directory(work)?), user_xattr })
         };
         Ok(Self { upper: opened, kind })
-    }
-
-    /// The upper directory.
-    pub(super) fn upper(&self) -> &OwnedFd {
-        &self.upper
     }
 
     /// Mounts the root on its upper directory, whose path is `upper`, and goes there.
@@ -136,15 +131,15 @@ impl Overlay {
         }
     }
 
-    /// The new mount API: one call a layer, 500 layers at most.
+    /// The new mount API: 500 layers at most. Changes the working directory.
     fn mount(&self, upper: Option<&OwnedFd>) -> Result<OwnedFd, Errno> {
         let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
         fsconfig_set_string(&overlay, "source", "overlay")?;
         for lower in &self.lowers {
-            fsconfig_set_string(&overlay, "lowerdir+", by_descriptor(lower))?;
+            set_directory(&overlay, "lowerdir+", lower)?;
         }
         for (key, directory) in self.written(upper) {
-            fsconfig_set_string(&overlay, key, by_descriptor(directory))?;
+            set_directory(&overlay, key, directory)?;
         }
         for option in self.options() {
             match option.split_once('=') {
@@ -195,6 +190,13 @@ fn features(user_xattr: bool) -> &'static [&'static str] {
     if user_xattr { &["userxattr"] } else { &["redirect_dir=off", "metacopy=off", "index=off"] }
 }
 
+/// Names a directory to a new overlay, which looks at once: as the working directory, because that is the shortest way
+/// there, and because the name is shown to the step (`/proc/self/mountinfo`), for which a descriptor would be its path.
+fn set_directory(overlay: &OwnedFd, key: &str, directory: &OwnedFd) -> Result<(), Errno> {
+    rustix::process::fchdir(directory)?;
+    fsconfig_set_string(overlay, key, ".")
+}
+
 fn by_descriptor(directory: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", directory.as_raw_fd())
 }
@@ -216,21 +218,36 @@ pub(super) fn make_private() -> Result<(), Failure> {
         .attempt(|| "cut the mounts off from the host's".to_owned())
 }
 
-/// Makes the working directory, which is the root of a mount, the root of the process, and the old root unreachable.
-pub(super) fn pivot() -> Result<(), Failure> {
+/// Where the root is that a process had before [`pivot`]. What is mounted there can be moved away until it is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "one that lies over the new root is within reach until it is left"]
+pub(super) enum OldRoot {
+    /// Over the new one, to be [left](leave_old_root).
+    Over,
+    /// Under the new one.
+    Under,
+}
+
+/// Makes the working directory, which is the root of a mount, the root of the process, and of every other one in the mount
+/// namespace where the old root comes to lie over it.
+pub(super) fn pivot() -> Result<OldRoot, Failure> {
     match rustix::process::pivot_root(".", ".") {
-        Ok(()) => {
-            unmount(".", UnmountFlags::DETACH).attempt(|| "leave the old root".to_owned())?;
-        }
+        Ok(()) => Ok(OldRoot::Over),
         // Docker's seccomp profile forbids pivot_root; a root in an initramfs cannot be pivoted. Moved over `/`, the
         // new root hides the old one: `..` above it is itself.
         Err(Errno::PERM | Errno::INVAL) => {
             mount_move(".", "/").attempt(|| "move the root over the old one".to_owned())?;
             rustix::process::chroot(".").attempt(|| "change the root".to_owned())?;
+            Ok(OldRoot::Under)
         }
-        Err(error) => return Err(Failure::new("pivot into the root", error)),
+        Err(error) => Err(Failure::new("pivot into the root", error)),
     }
-    rustix::process::chdir("/").attempt(|| "enter the root".to_owned())
+}
+
+/// Makes the old root, which lies over the new one, unreachable for everybody in the mount namespace.
+pub(super) fn leave_old_root() -> Result<(), Failure> {
+    rustix::process::chdir("/").attempt(|| "enter the root".to_owned())?;
+    unmount(".", UnmountFlags::DETACH).attempt(|| "leave the old root".to_owned())
 }
 
 #[cfg(test)]

@@ -7,19 +7,18 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use super::cancel::Cancel;
 use super::describe::{ExitStatus, Mount, Process, Root, Stream};
 use super::error::SandboxError;
+use super::inits::Inits;
 use super::spec::{Made, Report, Spec};
-use super::zygote::{Order, Zygote};
 use super::{program, settings, stubs};
 
 /// `OVL_MAX_STACK` of the kernel.
@@ -30,8 +29,6 @@ const CHUNK: usize = 64 * 1024;
 const MOST_REPORT: usize = 4 << 20;
 /// Seconds that the init has to kill the step before it is killed itself.
 const PATIENCE: i64 = 5;
-/// The most that an init may take to say its first word, which takes less than a millisecond.
-const BEGINNING: Duration = Duration::from_mins(1);
 
 /// Refuses what no init could run, so that nothing fails half-way for a reason that was plain before.
 pub(super) fn check(root: &Root, process: &Process, mounts: &[Mount]) -> Result<(), SandboxError> {
@@ -71,9 +68,9 @@ pub(super) fn check(root: &Root, process: &Process, mounts: &[Mount]) -> Result<
     Ok(())
 }
 
-/// Runs one step by an init that `zygote` makes.
+/// Runs one step.
 pub(super) fn run(
-    zygote: &Zygote,
+    inits: &Inits,
     spec: &Spec,
     stdin: Option<&[u8]>,
     cancel: &Cancel,
@@ -82,8 +79,9 @@ pub(super) fn run(
     if cancel.is_cancelled() {
         return Err(SandboxError::Cancelled);
     }
+    let mut running = inits.begin(spec, stdin)?;
+    // Read while the root is made.
     let kills = settings::memory_kills();
-    let mut running = Running::spawn(zygote, spec, stdin)?;
     let deadline = spec.settings.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let watched = running.watch(cancel, deadline, output);
     if cancel.is_cancelled() {
@@ -102,7 +100,7 @@ pub(super) fn run(
     };
     match running.init.take() {
         // A group cannot be removed before its last process is gone.
-        Some(init) if spec.group.is_none() => zygote.see_off(init),
+        Some(init) if spec.group.is_none() => inits.see_off(init),
         init => {
             running.init = init;
             running.end();
@@ -129,15 +127,17 @@ fn verdict(report: &[u8]) -> Result<Option<(i32, Made)>, SandboxError> {
 }
 
 /// A spawned init. Dropping it ends it, and with it everything of the step.
-struct Running {
+#[derive(Debug)]
+pub(super) struct Running {
     init: Option<Pid>,
-    channel: UnixStream,
+    pub(super) channel: UnixStream,
     outputs: [Output; 2],
     /// Whether it was ended because of its deadline.
     timed_out: bool,
 }
 
 /// The reading end of one output.
+#[derive(Debug)]
 struct Output {
     stream: Stream,
     pipe: File,
@@ -170,33 +170,16 @@ fn is_temporary(error: &io::Error) -> bool {
 }
 
 impl Running {
-    fn spawn(zygote: &Zygote, spec: &Spec, stdin: Option<&[u8]>) -> Result<Self, SandboxError> {
-        let make = |what| move |source: io::Error| SandboxError::Descriptor { what, source };
-        let bytes = serde_json::to_vec(spec).map_err(|error| make("the specification of the step")(error.into()))?;
-        let spec = sealed("spec", &bytes).map_err(make("a memfd for the specification"))?;
-        let stdin =
-            stdin.map(|bytes| sealed("stdin", bytes)).transpose().map_err(make("a memfd for standard input"))?;
-        let (mut channel, theirs) = UnixStream::pair().map_err(make("a socket pair"))?;
-        let (stdout, their_stdout) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| make("a pipe")(error.into()))?;
-        let (stderr, their_stderr) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| make("a pipe")(error.into()))?;
-        let order = Order {
-            spec: spec.into(),
-            channel: theirs.into(),
-            outputs: [their_stdout, their_stderr],
-            stdin: stdin.map(OwnedFd::from),
-        };
-        let begin = |source| SandboxError::Watch { action: "begin the init", source };
-        zygote.wait_for_leaving();
-        zygote.send(&order).map_err(begin)?;
-        drop(order); // or the outputs and the channel would never end
-        let init = first_word(&mut channel).map_err(begin)?;
+    /// Takes an init with the reading ends of its outputs.
+    pub(super) fn new(init: Pid, channel: UnixStream, [stdout, stderr]: [OwnedFd; 2]) -> Self {
         let outputs = [Output::new(Stream::Stdout, stdout), Output::new(Stream::Stderr, stderr)];
-        let running = Self { init: Some(init), channel, outputs, timed_out: false };
-        let ours = [running.outputs[0].pipe.as_fd(), running.outputs[1].pipe.as_fd(), running.channel.as_fd()];
-        for ours in ours {
-            rustix::io::ioctl_fionbio(ours, true).map_err(|error| make("a pipe")(error.into()))?;
-        }
-        Ok(running)
+        Self { init: Some(init), channel, outputs, timed_out: false }
+    }
+
+    /// Lets no read wait.
+    pub(super) fn do_not_block(&self) -> io::Result<()> {
+        let ours = [self.outputs[0].pipe.as_fd(), self.outputs[1].pipe.as_fd(), self.channel.as_fd()];
+        Ok(ours.into_iter().try_for_each(|ours| rustix::io::ioctl_fionbio(ours, true))?)
     }
 
     /// Hands over output until the init has closed the channel, which it does after everything of the step is dead.
@@ -305,14 +288,6 @@ impl Drop for Running {
     }
 }
 
-/// Waits for what an init says first: its process id.
-fn first_word(channel: &mut UnixStream) -> io::Result<Pid> {
-    let mut word = [0; 4];
-    channel.set_read_timeout(Some(BEGINNING))?;
-    channel.read_exact(&mut word)?;
-    Pid::from_raw(i32::from_ne_bytes(word)).ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
 /// The time until `deadline`.
 fn until(deadline: Instant) -> io::Result<Timespec> {
     Timespec::try_from(deadline.saturating_duration_since(Instant::now())).map_err(io::Error::other)
@@ -329,7 +304,7 @@ struct Ready {
 }
 
 /// Puts `bytes` into memory that cannot change, and opens it for reading alone.
-fn sealed(name: &str, bytes: &[u8]) -> io::Result<File> {
+pub(super) fn sealed(name: &str, bytes: &[u8]) -> io::Result<File> {
     let memory = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut file = File::from(memory);
     file.write_all(bytes)?;

@@ -37,6 +37,17 @@ pub(super) struct Spec {
     pub(super) ground: Ground,
 }
 
+/// What is known of a step before it comes: enough to make its namespaces, and all of its root that is not in its layers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Frame {
+    pub(super) ground: Ground,
+    pub(super) network: Network,
+    /// The size of its `/dev/shm`, in bytes.
+    pub(super) shm_size: Option<u64>,
+    /// The cgroup that it is in, if it has one of its own.
+    pub(super) group: Option<OsString>,
+}
+
 /// What the machine made of a rung when it was tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ground {
@@ -117,6 +128,13 @@ impl Spec {
             mounts: mounts.iter().map(ExtraMount::from).collect(),
             ground,
         }
+    }
+}
+
+impl Frame {
+    /// The frame of a step.
+    pub(super) fn of(spec: &Spec) -> Self {
+        Self { ground: spec.ground, network: spec.network, shm_size: spec.settings.shm_size, group: spec.group.clone() }
     }
 }
 

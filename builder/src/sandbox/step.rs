@@ -25,26 +25,30 @@ const NOT_EXECUTABLE: u8 = 126;
 /// The most that is read of `/etc/passwd` and `/etc/group`, in bytes.
 const MOST_ACCOUNTS: u64 = 4 << 20;
 
-/// Becomes the step's process. Returns the exit code that stands for a program that could not be executed, after a
-/// sentence on standard error; an `Err` where the process could not be made what the step asks for.
-pub(super) fn execute(spec: &Spec, stdin: Option<&File>) -> Result<u8, Failure> {
+/// Goes to the step's working directory, and finds its user. In the step's root, and before its calls are filtered: where
+/// root is emulated each of these would be answered by another process.
+pub(super) fn enter(spec: &Spec) -> Result<User, Failure> {
+    enter_directory(Path::new(&spec.cwd))?;
+    let user = accounts()?.user(&spec.user);
+    user.map_err(|error| Failure::of_step(format!("become the user `{}`", spec.user), &error))
+}
+
+/// Becomes the step's process, in its working directory. Returns the exit code that stands for a program that could not be
+/// executed, after a sentence on standard error; an `Err` where the process could not be made what the step asks for.
+pub(super) fn execute(spec: &Spec, user: User, stdin: Option<&File>) -> Result<u8, Failure> {
     rustix::process::setsid().attempt(|| "begin a session".to_owned())?;
     if let Some(stdin) = stdin {
         nix::unistd::dup2_stdin(stdin).attempt(|| "set the standard input".to_owned())?;
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    enter_directory(Path::new(&spec.cwd))?;
-    let user = accounts()?.user(&spec.user);
-    let user = user.map_err(|error| Failure::of_step(format!("become the user `{}`", spec.user), &error))?;
     if spec.ground.emulation.is_none() {
         own_outputs(&user).attempt(|| "give the outputs to the step's user".to_owned())?;
     }
     settings::limit(&spec.settings)?;
-    // Without emulation a single id is root's already, and can be nobody else's.
-    if spec.ground.emulation != Some(RootEmulation::None) || (user.uid, user.gid) != (0, 0) {
+    if !is_already(&user, spec.ground.emulation) {
         become_user(&user)?;
     }
-    system::default_signals();
+    system::unblock_signals();
     system::close_on_exec().attempt(|| "close descriptors".to_owned())?;
     let mut env = spec.env.clone();
     if !env.iter().any(|(name, _)| name == "HOME") {
@@ -53,6 +57,17 @@ pub(super) fn execute(spec: &Spec, stdin: Option<&File>) -> Result<u8, Failure> 
     let (code, sentence) = run_program(&spec.argv, &env);
     let told = writeln!(io::stderr(), "rbuild: {sentence}");
     Ok(if told.is_ok() { code } else { NOT_EXECUTABLE })
+}
+
+/// Whether a process with a single id is the user from the start: it is root's, emulated root's without a group beside its
+/// own. Without emulation it can be nobody else's.
+fn is_already(user: &User, emulation: Option<RootEmulation>) -> bool {
+    let root = (user.uid, user.gid) == (0, 0);
+    match emulation {
+        None => false,
+        Some(RootEmulation::None) => root,
+        Some(RootEmulation::Full | RootEmulation::Filter) => root && user.groups.is_empty(),
+    }
 }
 
 /// Links are followed, but not those of `/proc`, which lead to what is open outside (CVE-2024-21626).

@@ -8,7 +8,8 @@
 //!
 //! Filters need `CAP_SYS_ADMIN`, and nothing of the step's is executed before they are in force. A call that is made before
 //! the thread listens waits for it. Where no root is emulated process 1 needs none of the calls that a step may not make:
-//! it filters itself and gives up its capabilities before it forks, and the step has nothing to wait for.
+//! it filters itself and gives up its capabilities before it forks, and the step has nothing to wait for. Only that the old
+//! root is left, which the stub does meanwhile, every step waits for.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -80,8 +81,8 @@ fn emulated(
     if !answers {
         return Ok(Started::alone(pid));
     }
-    let listener = Listener::receive(&ours).attempt(|| "get the listener of the step's filter".to_owned())?;
-    listener.map_or(Ok(Started::alone(pid)), |listener| answer(listener, pid, Emulation::new))
+    // The thread begins while the step still installs its filter.
+    answer(move || Listener::receive(&ours), pid, Emulation::new)
 }
 
 fn filter_as_usual() -> Result<(), Failure> {
@@ -92,9 +93,8 @@ fn fork(step: impl FnOnce() -> u8) -> Result<Pid, Failure> {
     system::fork(step).attempt(|| "fork the step".to_owned())
 }
 
-/// Puts this process, which is about to become the step's, under its filters. What one of them refuses none allows.
+/// Puts this process, which is about to become the step's, under its filter.
 fn filter(emulation: RootEmulation, program: &Program, socket: &UnixStream) -> Result<(), Failure> {
-    filter_as_usual()?;
     let action = || "filter the calls of the step for the emulation of root".to_owned();
     if emulation != RootEmulation::Full {
         return seccomp::install(program).attempt(action);
@@ -104,14 +104,18 @@ fn filter(emulation: RootEmulation, program: &Program, socket: &UnixStream) -> R
     Listener::send(&listener, socket).attempt(|| "send the listener of the step's filter".to_owned())
 }
 
-/// Has a thread answer the calls of `step`, with what `handler` makes there.
+/// Has a thread answer the calls of `step`, which come from what `receive` gets, with what `handler` makes there.
 pub(super) fn answer<H: Handler>(
-    listener: Listener,
+    receive: impl FnOnce() -> std::io::Result<Option<Listener>> + Send + 'static,
     step: Pid,
     handler: impl FnOnce() -> H + Send + 'static,
 ) -> Result<Started, Failure> {
+    let serve = move || match receive()? {
+        Some(listener) => Ok(listener.serve(&mut handler())?),
+        None => Ok(()), // the step has ended before, and reported why
+    };
     let thread = Builder::new().name("rbuild-root".to_owned()).spawn(move || {
-        let served = catch_unwind(AssertUnwindSafe(|| listener.serve(&mut handler())));
+        let served: std::thread::Result<std::io::Result<()>> = catch_unwind(AssertUnwindSafe(serve));
         let failed = match served {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => Failure::new("answer the calls of the step", error),

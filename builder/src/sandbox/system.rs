@@ -130,7 +130,8 @@ pub(super) fn leave_keyring() {
     debug_assert!(result != 0, "a keyring's serial number is never 0");
 }
 
-/// Gives every signal its default action and unblocks all: a program expects both (Rust ignores SIGPIPE).
+/// Gives every signal its default action, as programs expect it: Rust ignores SIGPIPE, and whoever started rbuild may have
+/// had it ignore others.
 pub(super) fn default_signals() {
     // The kernel's own call, because the C library keeps two signals for itself.
     const DEFAULT: [u64; 4] = [0; 4];
@@ -139,6 +140,10 @@ pub(super) fn default_signals() {
         // code; 8 is the size of its mask; for the two signals that cannot be set the call fails and changes nothing.
         unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), std::ptr::null::<u64>(), 8_usize) };
     }
+}
+
+/// Unblocks all signals, as programs expect it.
+pub(super) fn unblock_signals() {
     let unblocked = nix::sys::signal::SigSet::all().thread_unblock();
     debug_assert!(unblocked.is_ok(), "every signal may be unblocked");
 }

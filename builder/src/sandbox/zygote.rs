@@ -1,45 +1,50 @@
 //! The process that the inits of all steps are copies of.
 //!
 //! To execute and link a program takes longer than to furnish a root. So rbuild does that once, before its first step: the
-//! program waits, with one thread and nothing open but a socket, and becomes two whenever a step comes. The copy is a
+//! program waits, with one thread and nothing open but a socket, and becomes two whenever an init is wanted. The copy is a
 //! child of rbuild itself (`CLONE_PARENT`), which kills it and waits for it.
 //!
-//! A step comes as one byte with descriptors: the specification, the channel, both outputs, and standard input if there
-//! is any. The zygote ends with the other end of its socket, so with rbuild, however that ends.
+//! An order is one message: the [`Frame`] of a step, with descriptors. The zygote ends with the other end of its socket,
+//! so with rbuild, however that ends.
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::Shutdown;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::cmsg_space;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, recvmsg,
+    sendmsg, shutdown, socketpair,
+};
 use rustix::process::{Pid, WaitOptions, waitpid};
 
 use super::error::SandboxError;
-use super::spec::INIT;
+use super::spec::{Frame, INIT};
 use super::{program, system};
 
-/// What a new step brings.
+/// More bytes than any message has, the longest path among them.
+const MOST_MESSAGE: usize = 16 << 10;
+/// More descriptors than any message brings.
+const MOST_DESCRIPTORS: usize = 4;
+
+/// What a new init is given.
 pub(super) struct Order {
-    /// The text of a [`Spec`](super::spec::Spec).
-    pub(super) spec: OwnedFd,
+    pub(super) frame: Frame,
+    /// Where its step will come from.
+    pub(super) steps: OwnedFd,
     /// To rbuild.
     pub(super) channel: OwnedFd,
     /// Standard output and standard error of the step.
     pub(super) outputs: [OwnedFd; 2],
-    /// Its standard input, if that is not empty.
-    pub(super) stdin: Option<OwnedFd>,
 }
 
 /// The waiting process. Dropping it ends it; the steps that it has begun go on.
 #[derive(Debug)]
 pub(super) struct Zygote {
-    socket: UnixStream,
+    socket: OwnedFd,
     child: Child,
     /// Inits that have nothing left to do but to end.
     leaving: Mutex<Vec<Pid>>,
@@ -51,11 +56,11 @@ impl Zygote {
         let failed = |source| SandboxError::Program { source };
         let program = program::sealed_copy().map_err(failed)?;
         let (socket, theirs) =
-            UnixStream::pair().map_err(|source| SandboxError::Descriptor { what: "a socket pair", source })?;
+            packets().map_err(|source| SandboxError::Descriptor { what: "a socket pair", source })?;
         let child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
             .arg0(INIT)
             .env_clear()
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .spawn()
             .map_err(failed)?;
@@ -84,29 +89,28 @@ impl Zygote {
     /// Has a copy of it take the order.
     pub(super) fn send(&self, order: &Order) -> io::Result<()> {
         let [stdout, stderr] = &order.outputs;
-        let fixed = [&order.spec, &order.channel, stdout, stderr];
-        let descriptors: Vec<i32> = fixed.into_iter().chain(&order.stdin).map(AsRawFd::as_raw_fd).collect();
-        let control = [ControlMessage::ScmRights(&descriptors)];
-        let flags = MsgFlags::MSG_NOSIGNAL;
-        sendmsg::<UnixAddr>(self.socket.as_raw_fd(), &[IoSlice::new(&[0])], &control, flags, None)?;
-        Ok(())
+        let descriptors = [&order.steps, &order.channel, stdout, stderr].map(AsFd::as_fd);
+        send(&self.socket, &serde_json::to_vec(&order.frame)?, &descriptors)
     }
 }
 
 impl Drop for Zygote {
     fn drop(&mut self) {
         self.wait_for_leaving();
-        let ended = self.socket.shutdown(Shutdown::Both).and_then(|()| self.child.wait());
+        let ended = shutdown(self.socket.as_raw_fd(), Shutdown::Both).map_err(io::Error::from);
+        let ended = ended.and_then(|()| self.child.wait());
         debug_assert!(ended.is_ok(), "a child that was not waited for ends with its socket, and can be waited for");
     }
 }
 
 /// The life of the zygote. Returns at its end, and in each copy the exit code that `take` gives.
 pub(super) fn live(take: impl Fn(Order) -> u8) -> io::Result<u8> {
-    let socket = UnixStream::from(OwnedFd::from(system::take_stdin()?));
+    let socket = OwnedFd::from(system::take_stdin()?);
     // What the terminal sends to rbuild's process group is for rbuild to answer.
     rustix::process::setsid()?;
-    while let Some(order) = receive(&socket)? {
+    // For the steps, once for all of them. Nothing here counts on a signal: sockets are written to without SIGPIPE.
+    system::default_signals();
+    while let Some(order) = wait(&socket)? {
         if system::fork_sibling()? {
             drop(socket);
             let [stdout, stderr] = &order.outputs;
@@ -119,13 +123,34 @@ pub(super) fn live(take: impl Fn(Order) -> u8) -> io::Result<u8> {
 }
 
 /// Waits for an order; none comes any more when rbuild is gone.
-fn receive(socket: &UnixStream) -> io::Result<Option<Order>> {
-    let mut byte = [0];
-    let mut parts = [IoSliceMut::new(&mut byte)];
-    let mut space = cmsg_space!([i32; 5]);
+fn wait(socket: &OwnedFd) -> io::Result<Option<Order>> {
+    let Some((bytes, descriptors)) = receive(socket)? else { return Ok(None) };
+    let [steps, channel, stdout, stderr] =
+        <[OwnedFd; 4]>::try_from(descriptors).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    Ok(Some(Order { frame: serde_json::from_slice(&bytes)?, steps, channel, outputs: [stdout, stderr] }))
+}
+
+/// Two ends of a socket that keeps messages apart.
+pub(super) fn packets() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
+/// Sends a message, which has at least one byte.
+pub(super) fn send(socket: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let descriptors: Vec<i32> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let control = [ControlMessage::ScmRights(&descriptors)];
+    sendmsg::<UnixAddr>(socket.as_raw_fd(), &[IoSlice::new(bytes)], &control, MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
+}
+
+/// Waits for a message; none comes any more when the other end is closed.
+pub(super) fn receive(socket: impl AsFd) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+    let mut bytes = vec![0; MOST_MESSAGE];
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let mut space = cmsg_space!([i32; MOST_DESCRIPTORS]);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let message = loop {
-        match recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags) {
+        match recvmsg::<UnixAddr>(socket.as_fd().as_raw_fd(), &mut parts, Some(&mut space), flags) {
             Err(nix::errno::Errno::EINTR) => {}
             result => break result?,
         }
@@ -136,10 +161,7 @@ fn receive(socket: &UnixStream) -> io::Result<Option<Order>> {
             files.extend(system::adopt(&descriptors));
         }
     }
-    let mut files = files.into_iter().map(OwnedFd::from);
-    let mut next = || files.next();
-    let (Some(spec), Some(channel), Some(stdout), Some(stderr)) = (next(), next(), next(), next()) else {
-        return Ok(None);
-    };
-    Ok(Some(Order { spec, channel, outputs: [stdout, stderr], stdin: next() }))
+    let length = message.bytes;
+    bytes.truncate(length);
+    Ok((length > 0).then(|| (bytes, files.into_iter().map(OwnedFd::from).collect())))
 }

@@ -180,6 +180,7 @@ fn attempt(graph: &Graph, keys: &[Key], world: &World<'_>) -> Result<Tree, Solve
         }
     }
     let solver = &Solver::new(graph, keys, trees, &plan, world);
+    world.executor.expect(plan.runs(graph));
     let (finished, made) = mpsc::channel::<usize>();
     let retry = &AtomicBool::new(false);
     let result = std::thread::scope(|scope| {

@@ -47,6 +47,12 @@ impl Plan {
         graph.vertices[id].inputs().map(|input| self.first[input.0])
     }
 
+    /// How many commands run, unless the cache has them once their inputs are known.
+    pub(super) fn runs(&self, graph: &Graph) -> usize {
+        let vertices = graph.vertices.iter().zip(&self.execute);
+        vertices.filter(|(vertex, execute)| **execute && matches!(vertex.op, Op::Run(_))).count()
+    }
+
     /// The vertices that were found, though what they were made of is made anew, or was by now.
     fn stale(&self, graph: &Graph, trees: &[Tree]) -> Vec<usize> {
         let mut identities: Vec<Option<String>> = Vec::with_capacity(trees.len());

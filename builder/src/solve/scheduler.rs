@@ -116,7 +116,11 @@ fn finish<E>(
             }
         }
     }
-    changed.notify_all();
+    // Whoever finished a task takes one itself: to wake another for the only one there is takes longer than most tasks do
+    // to begin.
+    if state.ready.len() > 1 || state.unfinished == 0 || state.error.is_some() {
+        changed.notify_all();
+    }
     first_failure
 }
 

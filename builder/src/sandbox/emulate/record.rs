@@ -10,6 +10,9 @@ use snapshot::owner::{ATTRIBUTE, LONGEST, SPECIAL_ATTRIBUTE};
 
 use super::place::Place;
 
+/// Bytes of names of attributes, of which a file has few.
+const ATTRIBUTES: usize = 512;
+
 /// The owners that are known.
 #[derive(Debug, Default)]
 pub(super) struct Records {
@@ -21,6 +24,14 @@ pub(super) struct Records {
 impl Records {
     /// Returns what is written about a file; nothing if it is root's, or is not there.
     pub(super) fn find(&self, place: &Place) -> Option<Owner> {
+        match has_record(place) {
+            Ok(true) | Err(Errno::RANGE) => self.read(place),
+            Ok(false) | Err(Errno::NOTSUP) => self.remembered(place),
+            Err(_) => None,
+        }
+    }
+
+    fn read(&self, place: &Place) -> Option<Owner> {
         let mut value = [0; LONGEST];
         match get(place, ATTRIBUTE, &mut value) {
             Ok(length) => return Owner::parse(&value[..length]),
@@ -33,6 +44,10 @@ impl Records {
         {
             return Owner::parse_capability(&value[..length]);
         }
+        self.remembered(place)
+    }
+
+    fn remembered(&self, place: &Place) -> Option<Owner> {
         if self.elsewhere.is_empty() {
             return None;
         }
@@ -73,6 +88,15 @@ pub(super) fn is_special(status: &Stat) -> bool {
 /// What the kernel knows of a file.
 pub(super) fn status(place: &Place) -> Result<Stat, Errno> {
     if place.follow { rustix::fs::stat(&*place.path) } else { rustix::fs::lstat(&*place.path) }
+}
+
+/// Tells, with one look instead of two, whether a file has an attribute that may be a record. Few have any.
+fn has_record(place: &Place) -> Result<bool, Errno> {
+    let (path, mut names): (&CStr, _) = (&place.path, [0; ATTRIBUTES]);
+    let length =
+        if place.follow { rustix::fs::listxattr(path, &mut names) } else { rustix::fs::llistxattr(path, &mut names) }?;
+    let is_record = |name: &[u8]| [ATTRIBUTE, SPECIAL_ATTRIBUTE].iter().any(|record| record.as_bytes() == name);
+    Ok(names[..length].split(|&byte| byte == 0).any(is_record))
 }
 
 fn get(place: &Place, name: &str, value: &mut [u8]) -> Result<usize, Errno> {

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::seccomp::{Abi, Action, Call, Condition, Program, Rule, Test, assemble};
+use super::super::seccomp::{Action, Call, Condition, Program, Rule, Test, assemble, default_rules};
 use super::identity;
 
 /// How root of a step that has only one id gets others.
@@ -35,10 +35,11 @@ impl RootEmulation {
     }
 }
 
-/// The filter of a step, if it has one.
+/// The filter of a step, if it has another one than every step: that, and what the emulation needs. One program is quicker
+/// to install, and to run, than two.
 pub(in super::super) fn program(emulation: RootEmulation) -> Option<&'static Program> {
-    static FULL: LazyLock<Program> = LazyLock::new(|| assemble(full));
-    static FILTER: LazyLock<Program> = LazyLock::new(|| assemble(|_| filter()));
+    static FULL: LazyLock<Program> = LazyLock::new(|| assemble(|_| with_usual(full())));
+    static FILTER: LazyLock<Program> = LazyLock::new(|| assemble(|_| with_usual(filter())));
     match emulation {
         RootEmulation::Full => Some(&FULL),
         RootEmulation::Filter => Some(&FILTER),
@@ -116,7 +117,12 @@ const OTHERS: &[Call] = &[
 /// Forms of stat(2) that Linux has replaced in 1993, and one of listxattr(2) that programs do without (Linux 6.13).
 const GONE: &[Call] = &[Call::StatOldest, Call::LstatOldest, Call::FstatOldest, Call::Listxattrat];
 
-fn full(_: Abi) -> Vec<Rule> {
+/// What no step may call comes first, for the first rule counts.
+fn with_usual(rules: Vec<Rule>) -> Vec<Rule> {
+    default_rules().into_iter().chain(rules).collect()
+}
+
+fn full() -> Vec<Rule> {
     let creates = libc::O_CREAT.cast_unsigned() | TMPFILE;
     let one_of = |argument, mask| Condition { argument, mask, test: Test::Any };
     let is = |argument, value| Condition { argument, mask: u32::MAX, test: Test::Is(value) };
@@ -153,4 +159,16 @@ fn filter() -> Vec<Rule> {
     rules.push(Rule { call: Call::Mknod, cases: devices(1), otherwise: Action::Allow });
     rules.push(Rule { call: Call::Mknodat, cases: devices(2), otherwise: Action::Allow });
     rules
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_call_has_two_rules() {
+        let usual: Vec<Call> = default_rules().iter().map(|rule| rule.call).collect();
+        let twice = full().into_iter().chain(filter()).find(|rule| usual.contains(&rule.call));
+        assert!(twice.is_none(), "{twice:?}: the other one would never count");
+    }
 }

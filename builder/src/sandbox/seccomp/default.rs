@@ -99,11 +99,12 @@ const PERSONALITIES: [u32; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
 /// The filter of every step.
 pub(in super::super) fn default() -> &'static Program {
-    static PROGRAM: LazyLock<Program> = LazyLock::new(|| assemble(|_: Abi| rules()));
+    static PROGRAM: LazyLock<Program> = LazyLock::new(|| assemble(|_: Abi| default_rules()));
     &PROGRAM
 }
 
-fn rules() -> Vec<Rule> {
+/// What it is made of.
+pub(in super::super) fn default_rules() -> Vec<Rule> {
     let refuse = Action::Errno(libc::EPERM);
     let is = |value| Condition { argument: 0, mask: u32::MAX, test: Test::Is(value) };
     let mut rules: Vec<Rule> = FORBIDDEN.iter().map(|call| Rule::always(*call, refuse)).collect();
