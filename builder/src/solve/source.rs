@@ -135,6 +135,8 @@ fn fetching(
         let reading = scope.spawn(|| read(world, image, layer, (wanted, arriving)));
         let mut writer = Tee { blob: kept, copy: Some(copy), is_abandoned: false };
         let fetched = fetch_blob(world, image, layer, &mut writer);
+        // However it ended: the reader waits for as long as somebody may write.
+        drop(writer.copy.take());
         let made = reading.join().unwrap_or_else(|panic| resume_unwind(panic));
         match fetched {
             // What was cut short is read badly too: the fetch knows why.
