@@ -251,18 +251,17 @@ fn not_fetched(image: &PinnedImage, source: registry::Error) -> Cause {
 struct Tee {
     blob: Option<BlobWriter>,
     copy: Option<RelayWriter>,
-    /// Whether the reader gave up, which has its own error to tell.
+    /// Whether writing failed because the reader gave up, which has its own error to tell.
     is_abandoned: bool,
 }
 
 impl Tee {
     /// Where nothing is kept, it is of no use to go on without a reader.
     fn pass_on(&mut self, act: impl FnOnce(&mut RelayWriter) -> io::Result<()>) -> io::Result<()> {
-        let Some(result) = self.copy.as_mut().map(act) else { return Ok(()) };
-        if result.is_err() {
-            (self.copy, self.is_abandoned) = (None, true);
-        }
-        if self.blob.is_some() { Ok(()) } else { result }
+        let Some(Err(error)) = self.copy.as_mut().map(act) else { return Ok(()) };
+        self.copy = None;
+        self.is_abandoned = self.blob.is_none();
+        if self.is_abandoned { Err(error) } else { Ok(()) }
     }
 }
 
