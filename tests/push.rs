@@ -4,17 +4,7 @@ use std::time::Duration;
 
 use registry::testing::{Fault, Registry, When};
 
-use crate::common::{Bench, base, peer};
-
-/// A registry that has the base image.
-fn with_base() -> Registry {
-    let registry = Registry::start().unwrap();
-    let from = format!("docker://{}", base("busybox:latest"));
-    let to = format!("docker://{}/library/busybox:latest", registry.host());
-    peer("skopeo", &["copy", "-q", "--src-tls-verify=false", "--dest-tls-verify=false", &from, &to]);
-    registry.take_log();
-    registry
-}
+use crate::common::{Bench, Run, registry_with_base};
 
 fn machine(registry: &Registry, steps: &str) -> Bench {
     Bench::with(&format!("FROM {}/library/busybox:latest\n{steps}", registry.host()))
@@ -29,7 +19,7 @@ fn layers(bench: &Bench) -> usize {
 #[test]
 fn what_may_not_be_pushed_is_refused_before_the_first_step_runs() {
     for status in [401, 403, 404] {
-        let registry = with_base();
+        let registry = registry_with_base();
         registry.fault(When::path("/v2/app/blobs/uploads/").method("POST").always(), Fault::Status(status));
         // The refusal is there when the base is known.
         let slow = Fault::Stall(Duration::from_millis(500));
@@ -44,7 +34,7 @@ fn what_may_not_be_pushed_is_refused_before_the_first_step_runs() {
 
 #[test]
 fn what_may_pass_is_tried_again_when_the_image_is_pushed() {
-    let registry = with_base();
+    let registry = registry_with_base();
     registry.fault(When::path("/v2/app/blobs/uploads/").method("POST").times(2), Fault::Reset);
     let bench = machine(&registry, "RUN echo made >/made\n");
     bench.build(&["-t", &format!("{}/app:1", registry.host()), "--push"]);
@@ -54,7 +44,7 @@ fn what_may_pass_is_tried_again_when_the_image_is_pushed() {
 /// The config is neither asked for nor sent in more than one piece.
 #[test]
 fn a_config_takes_two_requests_one_of_which_is_made_beforehand() {
-    let registry = with_base();
+    let registry = registry_with_base();
     machine(&registry, "ENV A=1\n").build(&["-t", &format!("{}/app:1", registry.host()), "--push"]);
     let log = registry.take_log();
     let uploads = log.iter().filter(|entry| entry.path.starts_with("/v2/app/blobs/"));
@@ -65,7 +55,7 @@ fn a_config_takes_two_requests_one_of_which_is_made_beforehand() {
 
 #[test]
 fn of_a_base_whose_registry_gets_the_image_the_files_alone_are_kept() {
-    let registry = with_base();
+    let registry = registry_with_base();
     let tag = format!("{}/app:1", registry.host());
     let bench = machine(&registry, "RUN true >/made\n");
     bench.build(&["-t", &tag, "--push"]);
@@ -82,14 +72,14 @@ fn of_a_base_whose_registry_gets_the_image_the_files_alone_are_kept() {
     let (other, bench) = (Registry::start().unwrap(), machine(&registry, "RUN true >/made\n"));
     bench.build(&["-t", &format!("{}/app:1", other.host()), "--push"]);
     assert_eq!((fetched(&registry.take_log()), layers(&bench)), (2, 2), "the config and the layer, once");
-    let verified = crate::common::Run::of(bench.rbuild().args(["cache", "verify"]));
+    let verified = Run::of(bench.rbuild().args(["cache", "verify"]));
     assert_eq!(verified.code, 0, "{}{}", verified.stdout, verified.stderr);
 }
 
 /// The files are those of the `diff_id` whether the blob is kept or not; what the registry sent instead is named.
 #[test]
 fn a_wrong_layer_of_a_base_is_refused_where_its_blob_is_not_kept() {
-    let registry = with_base();
+    let registry = registry_with_base();
     registry.fault(When::path("/v2/library/busybox/blobs/").method("GET").after(1).always(), Fault::Flip(700));
     let bench = machine(&registry, "RUN true\n");
     let run = bench.try_build(&["-t", &format!("{}/app:1", registry.host()), "--push"]);

@@ -3,7 +3,7 @@
 
 use registry::testing::{Fault, Logged, Registry, When};
 
-use crate::common::{Bench, Run, base, peer};
+use crate::common::{Bench, Run, registry_with_base};
 
 /// A registry with a base image, and what it was asked for.
 struct Shared {
@@ -12,12 +12,7 @@ struct Shared {
 
 impl Shared {
     fn new() -> Self {
-        let registry = Registry::start().unwrap();
-        let from = format!("docker://{}", base("busybox:latest"));
-        let to = format!("docker://{}/library/busybox:latest", registry.host());
-        peer("skopeo", &["copy", "-q", "--src-tls-verify=false", "--dest-tls-verify=false", &from, &to]);
-        registry.take_log();
-        Self { registry }
+        Self { registry: registry_with_base() }
     }
 
     /// A Dockerfile on the base image.

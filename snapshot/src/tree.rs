@@ -24,7 +24,7 @@ use crate::{ChangeSink, Error};
 mod copy;
 mod metadata;
 
-use metadata::{owner, record, set_mode, set_open, times};
+use metadata::{granted, owner, record, set_mode, set_open, times};
 
 /// How a directory writes down what it removes from the layers below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -424,14 +424,6 @@ impl AsFd for Parent {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
-}
-
-/// Finds out with which permissions files are made in a directory, by one without a name; none where there are no such.
-fn granted(directory: BorrowedFd<'_>) -> Mode {
-    let all = Mode::RWXU | Mode::RWXG | Mode::RWXO;
-    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
-    let made = rustix::fs::openat(directory, ".", flags, all).and_then(rustix::fs::fstat);
-    made.map_or(Mode::empty(), |made| Mode::from_raw_mode(made.st_mode) & all)
 }
 
 fn exists(parent: BorrowedFd<'_>, name: &OsStr) -> Result<bool, Errno> {

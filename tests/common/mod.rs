@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use registry::testing::Registry;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -26,6 +27,16 @@ pub(crate) fn plain_user() -> String {
 /// The reference of a base image that the set-up pushed.
 pub(crate) fn base(name: &str) -> String {
     format!("{}/library/{name}", registry())
+}
+
+/// A registry in memory that has the small base image, `library/busybox:latest`, and was asked nothing yet.
+pub(crate) fn registry_with_base() -> Registry {
+    let registry = Registry::start().unwrap();
+    let from = format!("docker://{}", base("busybox:latest"));
+    let to = format!("docker://{}/library/busybox:latest", registry.host());
+    peer("skopeo", &["copy", "-q", "--src-tls-verify=false", "--dest-tls-verify=false", &from, &to]);
+    registry.take_log();
+    registry
 }
 
 /// A Dockerfile with the references of the base images in the places of their names.

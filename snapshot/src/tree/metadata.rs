@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use rustix::fs::{FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use crate::Error;
@@ -21,6 +21,14 @@ pub(super) fn set_open(fd: BorrowedFd<'_>, path: &Path, metadata: &Metadata) -> 
             .map_err(Error::io("set an extended attribute of", path))?;
     }
     rustix::fs::futimens(fd, &times(metadata)).map_err(Error::io("set the time of", path))
+}
+
+/// Finds out with which permissions files are made in a directory, by one without a name; none where there are no such.
+pub(super) fn granted(directory: BorrowedFd<'_>) -> Mode {
+    let all = Mode::RWXU | Mode::RWXG | Mode::RWXO;
+    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+    let made = rustix::fs::openat(directory, ".", flags, all).and_then(rustix::fs::fstat);
+    made.map_or(Mode::empty(), |made| Mode::from_raw_mode(made.st_mode) & all)
 }
 
 /// Refuses the ids that mean "leave it" to chown(2).
