@@ -87,3 +87,15 @@ fn a_wrong_layer_of_a_base_is_refused_where_its_blob_is_not_kept() {
     assert!(run.stderr.contains("sha256:"), "{}", run.stderr);
     bench.assert_clean();
 }
+
+#[test]
+fn a_build_that_fails_does_not_wait_for_a_registry_that_does_not_answer() {
+    let registry = registry_with_base();
+    let silent = Fault::Stall(Duration::from_mins(2));
+    registry.fault(When::path("/v2/app/blobs/uploads/").method("POST").always(), silent);
+    let bench = machine(&registry, "COPY missing /\n");
+    let begun = std::time::Instant::now();
+    let run = bench.try_build(&["-t", &format!("{}/app:1", registry.host()), "--push"]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    assert!(begun.elapsed() < Duration::from_mins(1), "{:?}", begun.elapsed());
+}

@@ -253,13 +253,9 @@ pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> R
 
 /// Builds with what other builds use too.
 pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildError> {
-    let pushed: &[_] = if build.outputs.contains(&Output::Push) { &build.tags } else { &[] };
-    std::thread::scope(|scope| build_beside(build, shared, &Uploads::begin(scope, shared.client, pushed)))
-}
-
-/// Builds while uploads begin.
-fn build_beside(build: &Build, shared: &Shared<'_>, uploads: &Uploads<'_>) -> Result<Image, BuildError> {
     let Shared { machine, client, store, reporter } = *shared;
+    let pushed: &[_] = if build.outputs.contains(&Output::Push) { &build.tags } else { &[] };
+    let uploads = &Uploads::begin(client, pushed);
     let Prepared { graph, contexts, findings, notes } =
         prepare(build, Places { client, configs: Some(store.blobs()) }, reporter)?;
     let needles = build.grants.needles(&graph.secrets());
@@ -346,7 +342,7 @@ fn tidy(store: &Store, limit: Limit, reporter: &Reporter<'_>) {
 }
 
 /// Solves a graph and exports what came of it.
-fn make(build: &Build, graph: &Graph, world: &World<'_>, uploads: &Uploads<'_>) -> Result<Image, BuildError> {
+fn make(build: &Build, graph: &Graph, world: &World<'_>, uploads: &Uploads) -> Result<Image, BuildError> {
     let solve = |world: &World<'_>| solve::solve(graph, world);
     let push = build.outputs.contains(&Output::Push);
     let tree = if push { export::pushing(world, &build.tags, solve) } else { solve(world) }?;

@@ -17,6 +17,7 @@ pub use stream::Upload;
 
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 
 use oci_spec::image::{Descriptor, Digest, ImageManifest, Platform};
 use reqwest::header::HeaderName;
@@ -35,11 +36,12 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-diges
 
 /// A client of any number of registries. Cheap to share: all methods take `&self`, from any thread.
 ///
-/// Making one connects to nothing; connections, tokens and what is known of a registry are kept as long as it lives.
-#[derive(Debug)]
+/// Making one connects to nothing; connections, tokens and what is known of a registry are kept as long as it lives, or a
+/// clone of it, which shares them.
+#[derive(Debug, Clone)]
 pub struct Client {
-    transport: Transport,
-    auth: Auth,
+    transport: Arc<Transport>,
+    auth: Arc<Auth>,
 }
 
 /// A manifest or index as the registry holds it.
@@ -91,7 +93,7 @@ impl fmt::Display for Pushed {
 impl Client {
     /// Makes a client. The HTTP machinery is set up when it is first needed.
     pub fn new(options: Options) -> Result<Self, Error> {
-        Ok(Self { transport: Transport::new(options)?, auth: Auth::default() })
+        Ok(Self { transport: Arc::new(Transport::new(options)?), auth: Arc::default() })
     }
 
     /// Fetches the manifest or index that a digest, else a tag, names; at most 4 MiB.
@@ -196,7 +198,7 @@ impl Client {
     }
 
     /// Begins to upload a blob whose digest is not known yet; its bytes are sent while they are made.
-    pub fn begin_upload(&self, reference: &Reference) -> Result<Upload<'_>, Error> {
+    pub fn begin_upload(&self, reference: &Reference) -> Result<Upload, Error> {
         Upload::begin(self, self.access(reference, Scopes::push, Action::Upload)?)
     }
 

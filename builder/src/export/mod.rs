@@ -102,7 +102,7 @@ pub fn export(
     world: &World<'_>,
     output: &Output,
     exported: &Exported<'_>,
-    uploads: &Uploads<'_>,
+    uploads: &Uploads,
 ) -> Result<(), ExportError> {
     match output {
         Output::Push => push::push(world, exported, uploads),

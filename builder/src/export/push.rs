@@ -18,7 +18,7 @@ const CONCURRENT_BLOBS: usize = 8;
 
 /// Pushes the image under each of its names. The names of one registry share blobs: its first repository gets them, the
 /// others mount them from it.
-pub(super) fn push(world: &World<'_>, exported: &Exported<'_>, uploads: &Uploads<'_>) -> Result<(), ExportError> {
+pub(super) fn push(world: &World<'_>, exported: &Exported<'_>, uploads: &Uploads) -> Result<(), ExportError> {
     for (position, tag) in exported.tags.iter().enumerate() {
         let of_registry = |done: &&Reference| done.registry() == tag.registry();
         let done: Vec<&Reference> = exported.tags[..position].iter().filter(of_registry).collect();
@@ -34,7 +34,7 @@ fn push_one(
     world: &World<'_>,
     exported: &Exported<'_>,
     (tag, done): (&Reference, &[&Reference]),
-    uploads: &Uploads<'_>,
+    uploads: &Uploads,
     step: &Step<'_>,
 ) -> Result<(), ExportError> {
     let image = exported.image;

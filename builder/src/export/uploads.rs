@@ -4,7 +4,6 @@
 
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
-use std::thread::Scope;
 
 use registry::{Client, Error, Reference, Upload};
 
@@ -14,35 +13,33 @@ use super::ExportError;
 
 /// The uploads of one build.
 #[derive(Debug, Default)]
-pub struct Uploads<'client> {
-    all: Mutex<Vec<One<'client>>>,
+pub struct Uploads {
+    all: Mutex<Vec<One>>,
 }
 
 #[derive(Debug)]
-struct One<'client> {
+struct One {
     tag: Reference,
-    state: State<'client>,
+    state: State,
 }
 
 #[derive(Debug)]
-enum State<'client> {
-    Beginning(Receiver<Result<Upload<'client>, Error>>),
-    Begun(Box<Upload<'client>>),
+enum State {
+    Beginning(Receiver<Result<Upload, Error>>),
+    Begun(Box<Upload>),
 }
 
-impl<'client> Uploads<'client> {
-    /// Begins one in the repository of each tag. Nobody waits for a registry that does not answer.
-    pub fn begin<'scope>(
-        scope: &'scope Scope<'scope, 'client>,
-        client: &'client Client,
-        tags: &'client [Reference],
-    ) -> Self {
-        let mut all: Vec<One<'client>> = Vec::new();
+impl Uploads {
+    /// Begins one in the repository of each tag. Nobody waits for a registry that does not answer: not even a build that
+    /// has failed.
+    pub fn begin(client: &Client, tags: &[Reference]) -> Self {
+        let mut all: Vec<One> = Vec::new();
         for tag in tags {
             if !all.iter().any(|known| is_same_repository(&known.tag, tag)) {
                 let (begun, beginning) = channel();
+                let (client, own) = (client.clone(), tag.clone());
                 // A build that has ended does not want it any more.
-                scope.spawn(move || begun.send(client.begin_upload(tag)).ok());
+                std::thread::spawn(move || begun.send(client.begin_upload(&own)).ok());
                 all.push(One { tag: tag.clone(), state: State::Beginning(beginning) });
             }
         }
@@ -71,7 +68,7 @@ impl<'client> Uploads<'client> {
     }
 
     /// Gives the upload in the repository of `tag`, if one could be begun and nobody has taken it.
-    pub(super) fn take(&self, tag: &Reference) -> Option<Upload<'client>> {
+    pub(super) fn take(&self, tag: &Reference) -> Option<Upload> {
         let mut all = lock(&self.all);
         let position = all.iter().position(|known| is_same_repository(&known.tag, tag))?;
         let taken = all.swap_remove(position);

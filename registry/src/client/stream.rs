@@ -16,8 +16,8 @@ use crate::transport::Body;
 use crate::{Action, Error};
 
 /// An upload in progress, of [`Client::begin_upload`]. Dropped before [`Upload::finish`] it leaves no blob.
-pub struct Upload<'a> {
-    client: &'a Client,
+pub struct Upload {
+    client: Client,
     access: Access,
     /// Where it goes on; none when it is lost.
     at: Option<Location>,
@@ -27,14 +27,14 @@ pub struct Upload<'a> {
     sent: u64,
 }
 
-impl fmt::Debug for Upload<'_> {
+impl fmt::Debug for Upload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_lost = self.at.is_none();
         f.debug_struct("Upload").field("sent", &self.sent).field("is_lost", &is_lost).finish_non_exhaustive()
     }
 }
 
-impl io::Write for Upload<'_> {
+impl io::Write for Upload {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         self.send(buffer);
         Ok(buffer.len())
@@ -45,10 +45,10 @@ impl io::Write for Upload<'_> {
     }
 }
 
-impl<'a> Upload<'a> {
-    pub(super) fn begin(client: &'a Client, access: Access) -> Result<Self, Error> {
+impl Upload {
+    pub(super) fn begin(client: &Client, access: Access) -> Result<Self, Error> {
         let at = Some(Session { client, access: &access }.begin()?);
-        Ok(Self { client, access, at, pending: Vec::new(), sent: 0 })
+        Ok(Self { client: client.clone(), access, at, pending: Vec::new(), sent: 0 })
     }
 
     /// Takes the next bytes; a whole chunk is sent before it returns.
@@ -68,7 +68,7 @@ impl<'a> Upload<'a> {
 
     fn send_pending(&mut self) {
         let Some(at) = &mut self.at else { return };
-        let session = Session { client: self.client, access: &self.access };
+        let session = Session { client: &self.client, access: &self.access };
         let mut backoff = self.client.backoff(&self.access);
         if session.send(at, self.sent, &self.pending, &mut backoff).is_ok() {
             self.sent += self.pending.len() as u64;
@@ -98,7 +98,7 @@ impl<'a> Upload<'a> {
         if !self.pending.is_empty() && self.sent > 0 {
             self.send_pending();
         }
-        let session = Session { client: self.client, access: &self.access };
+        let session = Session { client: &self.client, access: &self.access };
         let mut backoff = self.client.backoff(&self.access);
         // What is less than a chunk goes in one request.
         let body = if self.pending.is_empty() { Body::Empty } else { Body::Bytes(&self.pending) };
@@ -108,14 +108,14 @@ impl<'a> Upload<'a> {
             return Ok(Pushed::Uploaded);
         }
         // It looks first: the answer to the last request may be all that was lost.
-        push::push(self.client, &self.access, descriptor, None, open)
+        push::push(&self.client, &self.access, descriptor, None, open)
     }
 
     /// Gives the upload up: nobody needs the blob, or its repository has it.
     pub fn cancel(self) {
         if let Some(at) = self.at {
             // The registry forgets an upload that nobody continues; asking it to is mere politeness.
-            drop(Session { client: self.client, access: &self.access }.cancel(at));
+            drop(Session { client: &self.client, access: &self.access }.cancel(at));
         }
     }
 }
