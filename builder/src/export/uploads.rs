@@ -12,7 +12,7 @@ use crate::parallel::lock;
 use super::ExportError;
 
 /// The uploads of one build.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Uploads {
     all: Mutex<Vec<One>>,
 }

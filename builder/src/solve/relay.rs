@@ -3,7 +3,7 @@
 use std::io::{self, Cursor, Read, Write};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
-/// Bytes handed over at once: for each piece a thread is woken, which costs what inflating some 5 KiB does.
+/// Bytes handed over at once: for each piece a thread may have to be woken.
 const PIECE: usize = 256 * 1024;
 
 /// Pieces that wait for the reader: together 1 MiB.
