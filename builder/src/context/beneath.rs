@@ -78,21 +78,6 @@ pub(super) fn open_subdirectory(directory: BorrowedFd<'_>, name: &OsStr) -> io::
     Ok(rustix::fs::openat(directory, name, DIRECTORY, Mode::empty())?)
 }
 
-/// Opens what was a regular file a moment ago, and may be anything by now: the caller asks before it believes the bytes.
-pub(super) fn open_unseen(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<File> {
-    Ok(File::from(rustix::fs::openat(directory, name, FILE, Mode::empty())?))
-}
-
-/// Opens the regular file `name` of `directory`, with its stat; anything else is `InvalidInput`.
-pub(super) fn open_file(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<(File, Stat)> {
-    let file = open_unseen(directory, name)?;
-    let stat = stat_open(file.as_fd())?;
-    if stat.file_type != FileType::RegularFile {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    Ok((file, stat))
-}
-
 /// Whether something was not opened because a symbolic link stands there.
 pub(super) fn is_link(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
@@ -274,25 +259,37 @@ fn belongs_in_layer(name: &[u8]) -> bool {
 }
 
 /// Opens files of a context one after another, keeping the directory of the last one open.
-pub(super) struct Opener<'a> {
-    root: BorrowedFd<'a>,
+#[derive(Debug)]
+pub(super) struct Opener<R> {
+    root: R,
     parent: Option<(PathBuf, OwnedFd)>,
 }
 
-impl<'a> Opener<'a> {
-    pub(super) fn new(root: BorrowedFd<'a>) -> Self {
+impl<R: AsFd> Opener<R> {
+    pub(super) fn new(root: R) -> Self {
         Self { root, parent: None }
     }
 
-    /// Opens the regular file `path`, with its stat.
+    /// Opens the regular file `path`, with its stat; anything else is `InvalidInput`.
     pub(super) fn open(&mut self, path: &Path) -> io::Result<(File, Stat)> {
+        let file = self.open_unseen(path)?;
+        let stat = stat_open(file.as_fd())?;
+        if stat.file_type != FileType::RegularFile {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Ok((file, stat))
+    }
+
+    /// Opens what was a regular file a moment ago, and may be anything by now: the caller asks before it believes the
+    /// bytes.
+    pub(super) fn open_unseen(&mut self, path: &Path) -> io::Result<File> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         let directory = match self.parent.take() {
-            Some((open, directory)) if open == parent => self.parent.insert((open, directory)),
-            _ => self.parent.insert((parent.to_owned(), open_directory(self.root, parent)?)),
+            Some((open, directory)) if open.as_os_str() == parent.as_os_str() => self.parent.insert((open, directory)),
+            _ => self.parent.insert((parent.to_owned(), open_directory(self.root.as_fd(), parent)?)),
         };
-        open_file(directory.1.as_fd(), name)
+        Ok(File::from(rustix::fs::openat(&directory.1, name, FILE, Mode::empty())?))
     }
 }

@@ -58,6 +58,9 @@ pub enum ContextError {
         /// The path.
         path: PathBuf,
     },
+    /// What is to be copied is not what the key was made of.
+    #[error("the build context changed between two looks at it")]
+    ChangedSince,
     /// Names are nested beyond what a path can say (Linux `PATH_MAX`).
     #[error("`{}…` in the build context is longer than {limit} bytes", path.display())]
     TooLong {

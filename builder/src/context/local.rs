@@ -5,17 +5,18 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fs_err as fs;
 use rustix::fs::{Mode, OFlags};
-use snapshot::{Bytes, Entry, Kind};
+use snapshot::{Entry, Kind};
 
 use super::beneath::Opener;
 use super::error::ContextError;
 use super::ignore::Ignore;
+use super::listing::{self, Listing};
 use super::memo::Memo;
-use super::{copy, digest, resolve, walk};
+use super::{resolve, walk};
 
 #[cfg(test)]
 mod tests;
@@ -23,14 +24,17 @@ mod tests;
 /// The longest ignore file in bytes: far beyond any that a person wrote, and no way to exhaust the memory.
 const IGNORE_LIMIT: u64 = 4 << 20;
 
+/// The most entries of listings that are kept: some 30 MB.
+const KEPT_MAX: usize = 100_000;
+
 /// A directory as a build context. Nothing outside it can be reached through it.
 #[derive(Debug)]
 pub struct LocalContext {
-    root: OwnedFd,
+    root: Arc<OwnedFd>,
     ignore: Ignore,
     modes: Modes,
-    /// The digests that were asked for.
-    digests: Mutex<Vec<Digested>>,
+    /// What was listed.
+    kept: Mutex<Vec<Kept>>,
 }
 
 /// Which permissions the files of a context have.
@@ -44,12 +48,14 @@ pub enum Modes {
     Git,
 }
 
-/// What a digest was found of.
+/// What a listing was made of.
 #[derive(Debug)]
-struct Digested {
+struct Kept {
     selected: Vec<Selected>,
     exclude: Ignore,
     digest: blake3::Hash,
+    /// None where it would take too much memory: it can be made again.
+    listing: Option<Arc<Listing>>,
 }
 
 /// One match of a source pattern.
@@ -65,10 +71,6 @@ pub struct Selected {
     pub directory: bool,
 }
 
-/// Receives one entry of a copy: its path relative to its match, the path under which the same file came first where it
-/// has several links (its own, then), and its bytes (none of anything but a file).
-pub type Deliver<'a, E> = dyn FnMut(&Path, Option<&Path>, &Entry, Bytes<'_>) -> Result<(), E> + 'a;
-
 impl LocalContext {
     /// Opens the directory `root` as a context in which `ignore` hides paths.
     pub fn open(root: &Path, ignore: Ignore) -> Result<Self, ContextError> {
@@ -76,7 +78,7 @@ impl LocalContext {
         let opened = rustix::fs::open(root, directory, Mode::empty())
             .map_err(|source| ContextError::Root { path: root.to_owned(), source: source.into() })?;
         fs::metadata("/proc/self/fd").map_err(ContextError::NoProc)?;
-        Ok(Self { root: opened, ignore, modes: Modes::Kept, digests: Mutex::default() })
+        Ok(Self { root: opened.into(), ignore, modes: Modes::Kept, kept: Mutex::default() })
     }
 
     /// Returns what `pattern` selects, sorted by path as the pattern sees it: a literal path, or wildcards as in
@@ -103,41 +105,49 @@ impl LocalContext {
         walk::walk(self, at, exclude, None, &mut |found| visit(found.relative, &found.entry))
     }
 
-    /// Walks each of `selected` and hands out the bytes too: of a file exactly as many as its entry says. Returns the digest of what was handed out. Where it differs from an earlier
-    /// [`LocalContext::digest`], the context changed in between: the new digest is the true one.
-    pub fn copy<E: From<ContextError>>(
-        &self,
-        selected: &[Selected],
-        exclude: &Ignore,
-        memo: &Memo,
-        visit: &mut Deliver<'_, E>,
-    ) -> Result<blake3::Hash, E> {
-        copy::copy(self, selected, exclude, memo, visit)
+    /// Lists `selected` with what is below them, as [`LocalContext::walk`] goes. Files that `memo` knows are not read.
+    ///
+    /// What was listed once stays what it was then: whoever asks for the same gets the same. Where that would take too
+    /// much memory it is listed again, and it is an error if it is something else by then.
+    pub fn list(&self, selected: &[Selected], exclude: &Ignore, memo: &Memo) -> Result<Arc<Listing>, ContextError> {
+        let same = |kept: &&Kept| kept.selected == selected && kept.exclude == *exclude;
+        let known = self.kept().iter().find(same).map(|kept| (kept.digest, kept.listing.clone()));
+        let before = match known {
+            Some((_, Some(listing))) => return Ok(listing),
+            Some((digest, None)) => Some(digest),
+            None => None,
+        };
+        let listing = Arc::new(listing::list(self, selected, exclude, memo)?);
+        match before {
+            Some(digest) if digest != listing.digest() => Err(ContextError::ChangedSince),
+            Some(_) => Ok(listing),
+            None => {
+                self.keep(selected, exclude, &listing);
+                Ok(listing)
+            }
+        }
     }
 
-    /// Returns the content digest of `selected`: names relative to each match, types, modes, sizes, link targets,
-    /// bytes, extended attributes, which names are links to one file; neither times nor owners. Files that `memo` knows are not read.
-    pub fn digest(&self, selected: &[Selected], exclude: &Ignore, memo: &Memo) -> Result<blake3::Hash, ContextError> {
-        let digest = digest::digest(self, selected, exclude, memo)?;
-        let asked = Digested { selected: selected.to_vec(), exclude: exclude.clone(), digest };
-        self.digests().push(asked);
-        Ok(digest)
+    fn keep(&self, selected: &[Selected], exclude: &Ignore, listing: &Arc<Listing>) {
+        let mut kept = self.kept();
+        let entries: usize = kept.iter().filter_map(|kept| kept.listing.as_ref()).map(|listing| listing.len()).sum();
+        let fits = entries + listing.len() <= KEPT_MAX;
+        kept.push(Kept {
+            selected: selected.to_vec(),
+            exclude: exclude.clone(),
+            digest: listing.digest(),
+            listing: fits.then(|| Arc::clone(listing)),
+        });
     }
 
-    /// Returns the first digest that was found of `selected`, which keys are made of; finds it where nobody asked yet.
-    pub fn first_digest(
-        &self,
-        selected: &[Selected],
-        exclude: &Ignore,
-        memo: &Memo,
-    ) -> Result<blake3::Hash, ContextError> {
-        let same = |asked: &&Digested| asked.selected == selected && asked.exclude == *exclude;
-        let known = self.digests().iter().find(same).map(|asked| asked.digest);
-        known.map_or_else(|| self.digest(selected, exclude, memo), Ok)
+    /// Forgets what was listed but for its digests.
+    #[cfg(test)]
+    pub(super) fn forget(&self) {
+        self.kept().iter_mut().for_each(|kept| kept.listing = None);
     }
 
-    fn digests(&self) -> MutexGuard<'_, Vec<Digested>> {
-        self.digests.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> MutexGuard<'_, Vec<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens the regular file `path`, ignored or not. No component of `path` may be a symbolic link.
@@ -151,8 +161,8 @@ impl LocalContext {
 
     /// Resolves the links of `path` inside the root, ignored or not.
     pub fn find(&self, path: &Path) -> Result<PathBuf, ContextError> {
-        let root = self.root.try_clone().map_err(|source| read(path, source))?;
-        let bare = Self { root, ignore: Ignore::default(), modes: self.modes, digests: Mutex::default() };
+        let root = Arc::clone(&self.root);
+        let bare = Self { root, ignore: Ignore::default(), modes: self.modes, kept: Mutex::default() };
         let relative = path.components().filter(|part| !matches!(part, Component::RootDir | Component::CurDir));
         resolve::find(&bare, &relative.collect::<PathBuf>()).map(|(found, _)| found)
     }
@@ -189,6 +199,11 @@ impl LocalContext {
 
     pub(super) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
+    }
+
+    /// The root, for what outlives the context.
+    pub(super) fn root_handle(&self) -> &Arc<OwnedFd> {
+        &self.root
     }
 
     pub(super) fn ignore(&self) -> &Ignore {

@@ -163,7 +163,7 @@ fn load(path: &Path) -> State {
 }
 
 /// Whether a file changed too shortly before it was hashed, or in the future.
-fn is_racy(identity: &Identity, hashed: SystemTime) -> bool {
+pub(super) fn is_racy(identity: &Identity, hashed: SystemTime) -> bool {
     let Ok(hashed) = hashed.duration_since(UNIX_EPOCH) else { return true };
     let hashed = i128::try_from(hashed.as_nanos()).unwrap_or(i128::MAX);
     let margin = i128::try_from(RACY.as_nanos()).unwrap_or(i128::MAX);

@@ -33,9 +33,6 @@ pub(super) struct Found<'a> {
     pub(super) stat: Stat,
     /// The digest of a regular file's bytes, where the memo knows it.
     pub(super) content: Option<Content>,
-    /// The directory that holds the entry, and its name there; for the context's root, the root and an empty name.
-    pub(super) directory: BorrowedFd<'a>,
-    pub(super) name: &'a OsStr,
 }
 
 /// Called for each entry.
@@ -93,14 +90,14 @@ fn walk_as_found<E: From<ContextError>>(
         let known = look(directory.as_fd(), name, stat, memo).map_err(failed)?;
         let relative = Path::new("");
         return known.map_or(Ok(()), |Known { entry, stat, content }| {
-            visit(Found { relative, path: &at.path, entry, stat, content, directory: directory.as_fd(), name })
+            visit(Found { relative, path: &at.path, entry, stat, content })
         });
     }
     let opened = beneath::open_subdirectory(directory.as_fd(), name).map_err(failed)?;
     let entry = beneath::entry(directory.as_fd(), name, &stat).map_err(failed)?;
     if let Some(entry) = entry {
         let relative = Path::new("");
-        visit(Found { relative, path: &at.path, entry, stat, content: None, directory: directory.as_fd(), name })?;
+        visit(Found { relative, path: &at.path, entry, stat, content: None })?;
     }
     Walk::new((context, exclude, memo), at.path.as_os_str().as_bytes()).run(opened, visit)
 }
@@ -118,8 +115,8 @@ fn walk_root<E: From<ContextError>>(
     let stat = beneath::stat_open(opened.as_fd()).map_err(failed)?;
     let metadata = Metadata { mode: 0o755, uid: 0, gid: 0, mtime: stat.mtime(), xattrs: Xattrs::new() };
     let entry = Entry { kind: Kind::Directory, metadata };
-    let (nothing, name) = (Path::new(""), OsStr::new(""));
-    visit(Found { relative: nothing, path: nothing, entry, stat, content: None, directory: opened.as_fd(), name })?;
+    let nothing = Path::new("");
+    visit(Found { relative: nothing, path: nothing, entry, stat, content: None })?;
     Walk::new((context, exclude, memo), b"").run(opened, visit)
 }
 
@@ -211,7 +208,7 @@ impl<'a> Walk<'a> {
             Some(known)
         } else {
             self.visit_pending(visit)?;
-            self.visit_one(self.frames.len() - 1, self.path.len(), known, visit)?;
+            self.visit_one(self.path.len(), known, visit)?;
             None
         };
         if !is_directory {
@@ -272,25 +269,22 @@ impl<'a> Walk<'a> {
     fn visit_pending<E: From<ContextError>>(&mut self, visit: Visit<'_, E>) -> Result<(), E> {
         for index in 1..self.frames.len() {
             if let Some(directory) = self.frames[index].pending.take() {
-                self.visit_one(index - 1, self.frames[index].length, directory, visit)?;
+                self.visit_one(self.frames[index].length, directory, visit)?;
             }
         }
         Ok(())
     }
 
-    /// Visits the entry whose path is the first `length` bytes of the one at hand, in the directory of frame `parent`.
+    /// Visits the entry whose path is the first `length` bytes of the one at hand.
     fn visit_one<E: From<ContextError>>(
         &self,
-        parent: usize,
         length: usize,
         Known { entry, stat, content }: Known,
         visit: Visit<'_, E>,
     ) -> Result<(), E> {
         let path = Path::new(OsStr::from_bytes(&self.path[..length]));
         let relative = Path::new(OsStr::from_bytes(&self.path[self.relative..length]));
-        // A parent that is closed is one of a pending directory, which nobody opens anything in.
-        let directory = self.frames[parent].open.as_ref().map_or(self.context.root(), AsFd::as_fd);
-        visit(Found { relative, path, entry, stat, content, directory, name: path.file_name().unwrap_or_default() })
+        visit(Found { relative, path, entry, stat, content })
     }
 
     fn unreadable(&self, source: io::Error) -> ContextError {

@@ -5,12 +5,13 @@ use std::ffi::OsStr;
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use snapshot::{Bytes, Entry, Found, Kind, Metadata, Mtime, View};
 
 use crate::accounts::Accounts;
 use crate::archive::{self, Archive, Owners};
-use crate::context::{Ignore, LocalContext, Selected};
+use crate::context::{Ignore, Listing, LocalContext, Selected};
 use crate::graph::{CopyOp, CopySource};
 use crate::remote::git::Checkout;
 use crate::remote::http::Download;
@@ -43,10 +44,17 @@ pub(super) struct Job<'a> {
 
 /// A match of a source, with where it goes.
 enum Source<'a> {
-    Context(&'a LocalContext, Selected, Rc<Ignore>),
+    Context(&'a LocalContext, Selected, Files),
     Tree(Selected, Rc<Ignore>),
     Inline { name: &'a str, content: &'a str },
     Download { url: &'a str, download: Download, unpack: bool },
+}
+
+/// The files of one match in a context.
+struct Files {
+    listing: Arc<Listing>,
+    /// Which match of the listing it is.
+    number: usize,
 }
 
 /// Copies.
@@ -110,9 +118,7 @@ fn sources<'a>(
             }
             (CopySource::Git(_), _) => {
                 let context = &repositories.next().expect("each git source was fetched").files;
-                let Chosen { matches, rules } = select::in_context(context, op, "")?;
-                let rules = Rc::new(rules);
-                sources.extend(matches.into_iter().map(|found| Source::Context(context, found, Rc::clone(&rules))));
+                in_context(world, context, (op, ""), &mut sources)?;
             }
             (CopySource::Path(pattern), Some(view)) => {
                 let Chosen { matches, rules } = select::in_tree(view, op, pattern)?;
@@ -120,9 +126,7 @@ fn sources<'a>(
                 sources.extend(matches.into_iter().map(|selected| Source::Tree(selected, Rc::clone(&rules))));
             }
             (CopySource::Path(pattern), None) => {
-                let Chosen { matches, rules } = select::in_context(world.context_of(op), op, pattern)?;
-                let (context, rules) = (world.context_of(op), Rc::new(rules));
-                sources.extend(matches.into_iter().map(|found| Source::Context(context, found, Rc::clone(&rules))));
+                in_context(world, world.context_of(op), (op, pattern), &mut sources)?;
             }
         }
     }
@@ -136,6 +140,21 @@ fn sources<'a>(
         ));
     }
     Ok(sources)
+}
+
+/// Adds what a pattern selects in a context.
+fn in_context<'a>(
+    world: &World<'_>,
+    context: &'a LocalContext,
+    (op, pattern): (&CopyOp, &str),
+    sources: &mut Vec<Source<'a>>,
+) -> Result<(), Cause> {
+    let Chosen { matches, rules } = select::in_context(context, op, pattern)?;
+    let listing = context.list(&matches, &rules, world.memo)?;
+    let files = |number| Files { listing: Arc::clone(&listing), number };
+    sources
+        .extend(matches.into_iter().enumerate().map(|(number, found)| Source::Context(context, found, files(number))));
+    Ok(())
 }
 
 /// The files of one source that have several names: the first that is placed has the bytes, the others are links to it.
@@ -177,7 +196,7 @@ impl Copying<'_> {
     fn source(&mut self, number: usize, source: &Source<'_>) -> Result<(), Cause> {
         match source {
             Source::Inline { name, content } => self.inline(number, name, content),
-            Source::Context(context, selected, rules) => self.context(number, context, selected, rules),
+            Source::Context(context, selected, files) => self.context(number, context, selected, files),
             Source::Tree(selected, rules) => self.tree(number, selected, rules),
             Source::Download { url, download, unpack } => self.download(number, url, download, *unpack),
         }
@@ -223,7 +242,7 @@ impl Copying<'_> {
         number: usize,
         context: &LocalContext,
         selected: &Selected,
-        rules: &Ignore,
+        files: &Files,
     ) -> Result<(), Cause> {
         if self.op.unpack
             && !selected.directory
@@ -231,27 +250,33 @@ impl Copying<'_> {
         {
             return self.archive(number, &selected.path, &archive);
         }
-        let before = context.first_digest(std::slice::from_ref(selected), rules, self.world.memo)?;
-        let copied = std::slice::from_ref(selected);
         // Where the bytes of a file with several names were placed, by its first name.
-        let mut placed: HashMap<PathBuf, PathBuf> = HashMap::new();
-        let digest = context.copy(copied, rules, self.world.memo, &mut |path, first, entry, content| {
-            let Some(target) = target(&self.destination, selected, path) else {
-                let directory = self.destination.path.clone();
-                return self.placement.directory(&directory);
+        let mut placed: HashMap<&Path, PathBuf> = HashMap::new();
+        for file in files.listing.entries(files.number) {
+            let Some(target) = target(&self.destination, selected, file.path()) else {
+                self.placement.directory(&self.destination.path)?;
+                continue;
             };
-            if !self.wins(number, &target, &entry.kind) {
-                return Ok(());
+            if !self.wins(number, &target, &file.entry().kind) {
+                continue;
             }
-            if let Some(first) = first {
+            if let Some(first) = file.first() {
                 if let Some(bytes) = placed.get(first) {
-                    return self.placement.link(&target, bytes);
+                    self.placement.link(&target, bytes)?;
+                    continue;
                 }
-                placed.insert(first.to_owned(), target.clone());
+                placed.insert(first, target.clone());
             }
-            self.placement.place(&target, entry.clone(), content)
-        })?;
-        if digest == before { Ok(()) } else { Err(Cause::ContextChanged) }
+            let entry = file.entry().clone();
+            match file.content() {
+                Some((mut reader, digest)) => {
+                    let bytes = Bytes { reader: &mut reader, digest: Some(digest) };
+                    self.placement.place(&target, entry, bytes)?;
+                }
+                None => self.placement.place(&target, entry, plain(&mut io::empty()))?,
+            }
+        }
+        Ok(())
     }
 
     fn tree(&mut self, number: usize, selected: &Selected, rules: &Ignore) -> Result<(), Cause> {
@@ -337,12 +362,10 @@ impl Copying<'_> {
                 Source::Download { url, download, .. } => {
                     self.winners.insert(self.download_target(url, download)?, number);
                 }
-                Source::Context(context, selected, rules) => {
-                    let (winners, destination) = (&mut self.winners, &self.destination);
-                    context.walk(selected, rules, &mut |path: &Path, _: &Entry| {
-                        winners.extend(target(destination, selected, path).map(|target| (target, number)));
-                        Ok::<(), Cause>(())
-                    })?;
+                Source::Context(_, selected, files) => {
+                    let entries = files.listing.entries(files.number);
+                    let targets = entries.filter_map(|file| target(&self.destination, selected, file.path()));
+                    self.winners.extend(targets.map(|target| (target, number)));
                 }
                 Source::Tree(selected, rules) => {
                     let (_, view) = self.from.expect("a tree source is selected from a tree");

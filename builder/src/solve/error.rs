@@ -205,12 +205,9 @@ pub enum Cause {
     /// A secret in what would become a layer.
     #[error(transparent)]
     Secret(#[from] crate::secrets::Found),
-    /// The context changed while it was read.
-    #[error("the build context changed while it was copied; run the build again")]
-    ContextChanged,
     /// The store or a tree on disk.
     #[error(transparent)]
-    Snapshot(#[from] snapshot::Error),
+    Snapshot(snapshot::Error),
     /// A file operation; the text names the path.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -228,5 +225,18 @@ impl From<HttpError> for Cause {
 impl From<GitError> for Cause {
     fn from(error: GitError) -> Self {
         if matches!(error, GitError::Cancelled) { Self::Cancelled } else { Self::Git(error) }
+    }
+}
+
+impl From<snapshot::Error> for Cause {
+    /// What a file of the context had to say when its bytes were read is the cause, not what came of it.
+    fn from(error: snapshot::Error) -> Self {
+        match error {
+            snapshot::Error::Content { path, source } => match source.downcast::<ContextError>() {
+                Ok(context) => context.into(),
+                Err(source) => Self::Snapshot(snapshot::Error::Content { path, source }),
+            },
+            error => Self::Snapshot(error),
+        }
     }
 }

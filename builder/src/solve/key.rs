@@ -226,7 +226,7 @@ fn owner(mode: u32, uid: u32, gid: u32) -> Vec<u8> {
 /// The digest of what a mount binds of the build context.
 fn context_digest(world: &World<'_>, source: &str) -> Result<[u8; 32], Cause> {
     let selected = mounts::select(world, source)?;
-    Ok(*world.context.digest(&[selected], &Ignore::default(), world.memo)?.as_bytes())
+    Ok(*world.context.list(&[selected], &Ignore::default(), world.memo)?.digest().as_bytes())
 }
 
 /// The fields of a COPY; `from` says whether its paths are in another tree.
@@ -261,7 +261,7 @@ fn copy(op: &CopyOp, from: bool, world: &World<'_>) -> Result<Fields, Cause> {
             CopySource::Path(pattern) if from => fields.field("path", pattern),
             CopySource::Path(pattern) => {
                 let Chosen { matches, rules } = select::in_context(world.context_of(op), op, pattern)?;
-                let digest = world.context_of(op).digest(&matches, &rules, world.memo)?;
+                let digest = world.context_of(op).list(&matches, &rules, world.memo)?.digest();
                 fields.field("content", digest.to_hex().as_str())
             }
         };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -122,20 +123,15 @@ impl Prepared {
         let active = world.store.snapshots().prepare()?;
         let mut writer = TreeWriter::new(active.upper(), Flavour::Plain)?;
         let name = Path::new(&selected[0].name);
-        let before = world.context.first_digest(selected, &Ignore::default(), world.memo)?;
-        let after =
-            world.context.copy(selected, &Ignore::default(), world.memo, &mut |path, first, entry, content| {
-                let path = if selected[0].directory { relative(path) } else { name };
-                let placed = match first.map(relative).filter(|first| *first != path && selected[0].directory) {
-                    Some(first) => writer.hard_link(path, first),
-                    None => writer.entry(path, entry, content.reader),
-                };
-                placed.map_err(Cause::from)
-            })?;
-        writer.finish()?;
-        if before != after {
-            return Err(Cause::ContextChanged);
+        for file in world.context.list(selected, &Ignore::default(), world.memo)?.entries(0) {
+            let path = if selected[0].directory { relative(file.path()) } else { name };
+            match (file.first().map(relative).filter(|first| *first != path && selected[0].directory), file.content()) {
+                (Some(first), _) => writer.hard_link(path, first)?,
+                (None, Some((mut bytes, _))) => writer.entry(path, file.entry(), &mut bytes)?,
+                (None, None) => writer.entry(path, file.entry(), &mut io::empty())?,
+            }
         }
+        writer.finish()?;
         let source = real(active.upper())?.join(name);
         if selected[0].directory {
             self.contexts.push((bind.target.clone(), source.clone()));
@@ -249,7 +245,7 @@ pub(super) fn copy_part(world: &World<'_>, tree: &Tree, source: &Path, to: &Path
         if matches!(found.entry.kind, Kind::File { .. }) {
             writer.copy_file(path, &found.entry, &tree.open(found, world)?)?;
         } else {
-            writer.entry(path, &found.entry, &mut std::io::empty())?;
+            writer.entry(path, &found.entry, &mut io::empty())?;
         }
         Ok(())
     };

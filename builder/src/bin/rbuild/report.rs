@@ -218,7 +218,7 @@ fn step_hint(cause: &Cause) -> (Option<&'static str>, u8) {
         Cause::Context(ContextError::Missing { .. }) => {
             (Some("paths are relative to the build context, not to the Dockerfile"), code::BUILD)
         }
-        Cause::ContextChanged => {
+        Cause::Context(ContextError::Changed { .. } | ContextError::ChangedSince) => {
             (Some("a file that is written during the build, such as its log, belongs into .dockerignore"), code::BUILD)
         }
         Cause::Secret(Found::Secret { .. }) => (

@@ -1,5 +1,6 @@
-//! What changes a content digest and what does not, with and without a memo, and that a copy agrees.
+//! What changes a content digest and what does not, with and without a memo.
 
+use std::ffi::OsStr;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Duration;
 
@@ -31,13 +32,7 @@ impl Tree {
     }
 
     fn digest_with(&self, memo: &Memo, pattern: &str) -> blake3::Hash {
-        let context = LocalContext::open(self.0.path(), Ignore::default()).unwrap();
-        let selected = context.select(pattern).unwrap();
-        let digest = context.digest(&selected, &Ignore::default(), memo).unwrap();
-        let copied: Result<_, ContextError> =
-            context.copy(&selected, &Ignore::default(), memo, &mut |_, _, _, _| Ok(()));
-        assert_eq!(copied.unwrap(), digest, "a copy digests what it hands out");
-        digest
+        digest_of(self.0.path(), pattern, memo)
     }
 
     fn digest(&self, pattern: &str) -> blake3::Hash {
@@ -50,6 +45,13 @@ impl Tree {
         let times = Timestamps { last_access: time, last_modification: time };
         rustix::fs::utimensat(CWD, self.path(name), &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
     }
+}
+
+/// The digest of what a pattern selects in a directory now.
+fn digest_of(root: &Path, pattern: &str, memo: &Memo) -> blake3::Hash {
+    let context = LocalContext::open(root, Ignore::default()).unwrap();
+    let selected = context.select(pattern).unwrap();
+    context.list(&selected, &Ignore::default(), memo).unwrap().digest()
 }
 
 #[track_caller]
@@ -140,7 +142,7 @@ fn a_check_out_has_no_links() {
     let digest = || {
         let context = LocalContext::open(tree.0.path(), Ignore::default()).unwrap().with_modes(Modes::Git);
         let selected = context.select("d").unwrap();
-        context.digest(&selected, &Ignore::default(), &Memo::default()).unwrap()
+        context.list(&selected, &Ignore::default(), &Memo::default()).unwrap().digest()
     };
     fs::copy(tree.path("d/file"), tree.path("d/z")).unwrap();
     let copied = digest();
@@ -205,9 +207,7 @@ fn fields_do_not_run_into_each_other() {
     let digest = |make: &dyn Fn(&Path)| {
         let scratch = tempfile::tempdir().unwrap();
         make(scratch.path());
-        let context = LocalContext::open(scratch.path(), Ignore::default()).unwrap();
-        let selected = context.select("*").unwrap();
-        context.digest(&selected, &Ignore::default(), &Memo::default()).unwrap()
+        digest_of(scratch.path(), "*", &Memo::default())
     };
     let ab = digest(&|root| {
         symlink("bc", root.join("a")).unwrap();
@@ -262,16 +262,14 @@ fn a_fresh_file_is_read_again_and_a_quiet_one_is_not() {
     assert!(saved.exists());
 
     // What was remembered is used: a memo with false contents gives a false digest.
-    let context = LocalContext::open(tree.0.path(), Ignore::default()).unwrap();
-    let selected = context.select("d").unwrap();
     let forged = Memo::at(&saved);
     let stat = beneath::stat(CWD, tree.path("d/file").as_os_str()).unwrap();
     forged.learn(stat.identity, Content([0; 32]), SystemTime::now());
-    assert_ne!(context.digest(&selected, &Ignore::default(), &forged).unwrap(), before);
+    assert_ne!(tree.digest_with(&forged, "d"), before);
 }
 
 #[test]
-fn many_files_in_many_batches_and_threads_give_one_digest() {
+fn many_files_and_threads_give_one_digest() {
     let tree = tempfile::tempdir().unwrap();
     for directory in 0..100 {
         let path = tree.path().join(format!("d{directory}"));
@@ -280,14 +278,9 @@ fn many_files_in_many_batches_and_threads_give_one_digest() {
             fs::write(path.join(format!("f{file}")), format!("{directory} {file}")).unwrap();
         }
     }
-    let context = LocalContext::open(tree.path(), Ignore::default()).unwrap();
-    let selected = context.select(".").unwrap();
-    let digest = || context.digest(&selected, &Ignore::default(), &Memo::default()).unwrap();
+    let digest = || digest_of(tree.path(), ".", &Memo::default());
     let first = digest();
     assert_eq!(digest(), first);
-    let copied: Result<_, ContextError> =
-        context.copy(&selected, &Ignore::default(), &Memo::default(), &mut |_, _, _, _| Ok(()));
-    assert_eq!(copied.unwrap(), first);
     fs::write(tree.path().join("d99/f99"), "99 9x").unwrap();
     assert_ne!(digest(), first);
 }
@@ -300,16 +293,65 @@ fn a_file_that_changed_since_it_was_seen_is_read_as_it_is_now() {
     let stat = beneath::stat(CWD, tree.path("d/file").as_os_str()).unwrap();
     let directory = beneath::open_directory(context.root(), Path::new("d")).unwrap();
     let entry = beneath::entry(directory.as_fd(), OsStr::new("file"), &stat).unwrap().unwrap();
-    let pending = Pending { path, prefix: 2, entry, identity: stat.identity };
+    let items = [Item { path, prefix: 2, entry, file: None, first: None }];
     fs::write(tree.path("d/file"), "more bytes").unwrap();
     chmod(&tree.path("d/file"), 0o600);
-    let memo = Memo::default();
-    let read = read_all(&context, &memo, std::slice::from_ref(&pending)).unwrap();
-    let (entry, bytes) = read[0].clone().unwrap();
-    assert_eq!((entry.kind, entry.metadata.mode), (Kind::File { size: 10 }, 0o600));
-    assert_eq!(bytes.0, *blake3::hash(b"more bytes").as_bytes());
+    let read = || read_all(&context, &Memo::default(), &items, &[(0, stat.identity)]);
+    let (index, found) = read().unwrap().remove(0);
+    let (entry, file) = found.unwrap();
+    assert_eq!((index, entry.kind, entry.metadata.mode), (0, Kind::File { size: 10 }, 0o600));
+    assert_eq!(file.content.0, *blake3::hash(b"more bytes").as_bytes());
     fs::remove_file(tree.path("d/file")).unwrap();
-    assert_eq!(read_all(&context, &memo, std::slice::from_ref(&pending)).unwrap(), [None]);
+    assert_eq!(read().unwrap(), [(0, None)]);
     symlink("large", tree.path("d/file")).unwrap();
-    assert!(matches!(read_all(&context, &memo, &[pending]), Err(ContextError::Changed { .. })));
+    assert!(matches!(read(), Err(ContextError::Changed { .. })));
+}
+
+/// What a key was made of and what is copied are one look at the context.
+#[test]
+fn what_was_listed_stays_what_it_was() {
+    let tree = Tree::new();
+    let context = LocalContext::open(tree.0.path(), Ignore::default()).unwrap();
+    let selected = context.select("d").unwrap();
+    let list = || context.list(&selected, &Ignore::default(), &Memo::default()).unwrap();
+    let first = list();
+    fs::write(tree.path("d/new"), "later").unwrap();
+    assert_eq!(list().digest(), first.digest());
+    assert!(list().entries(0).all(|listed| listed.path() != Path::new("new")));
+    assert_ne!(tree.digest("d"), first.digest());
+}
+
+#[test]
+fn what_is_too_long_to_keep_must_be_the_same_again() {
+    let tree = Tree::new();
+    let context = LocalContext::open(tree.0.path(), Ignore::default()).unwrap();
+    let selected = context.select("d").unwrap();
+    let list = || context.list(&selected, &Ignore::default(), &Memo::default());
+    let first = list().unwrap();
+    context.forget();
+    assert_eq!(list().unwrap().digest(), first.digest());
+    fs::write(tree.path("d/new"), "later").unwrap();
+    assert!(matches!(list(), Err(ContextError::ChangedSince)));
+}
+
+#[test]
+fn exclusions_are_in_no_listing() {
+    let tree = Tree::new();
+    let context = LocalContext::open(tree.0.path(), Ignore::default()).unwrap();
+    let selected = context.select("d").unwrap();
+    let exclude = Ignore::parse("e\nlarge").unwrap();
+    let listing = context.list(&selected, &exclude, &Memo::default()).unwrap();
+    assert_ne!(listing.digest(), tree.digest("d"));
+    let names: Vec<_> = listing.entries(0).map(|listed| listed.path().display().to_string()).collect();
+    assert_eq!(names, ["", "file", "link"]);
+}
+
+#[test]
+fn a_match_that_is_gone_is_an_error() {
+    let tree = Tree::new();
+    let context = LocalContext::open(tree.0.path(), Ignore::default()).unwrap();
+    let mut selected = context.select("d/file").unwrap();
+    selected[0].path = "gone".into();
+    let listed = context.list(&selected, &Ignore::default(), &Memo::default());
+    assert!(matches!(listed, Err(ContextError::Missing { .. })));
 }
