@@ -1,6 +1,6 @@
 //! Layers as bytes: changes → tar → compressed blob in one pass with both digests, and back.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use crate::entry::{Content, Entry, Kind};
 use crate::index::{IndexWriter, LayerIndex};
 use crate::{Bytes, ChangeSink, Error};
 
+mod bundle;
 mod codec;
 mod decompress;
 mod header;
@@ -26,6 +27,7 @@ mod segments;
 mod tar_writer;
 mod zstd;
 
+use bundle::Bundle;
 use codec::Codec;
 pub use decompress::decompress;
 use output::Output;
@@ -115,7 +117,7 @@ pub struct LayerOptions {
 /// and is written to the blob store, in one pass with bounded memory.
 pub struct LayerWriter {
     index: IndexWriter,
-    bundle: Vec<u8>,
+    bundle: Bundle,
     output: Output,
 }
 
@@ -128,17 +130,18 @@ impl std::fmt::Debug for LayerWriter {
 impl LayerWriter {
     /// Starts a layer.
     pub fn new(blobs: &BlobStore, options: LayerOptions) -> Result<Self, Error> {
-        Ok(Self { index: IndexWriter::default(), bundle: Vec::new(), output: Output::start(blobs, options)? })
+        Ok(Self { index: IndexWriter::default(), bundle: Bundle::new(), output: Output::start(blobs, options)? })
     }
 
     /// Ends the layer: its blob is in the store when this returns.
     pub fn finish(mut self) -> Result<(Layer, LayerIndex), Error> {
-        self.bundle.extend(header::TRAILER);
+        self.bundle.headers(&header::TRAILER);
         self.cut()?;
         Ok((self.output.finish()?, self.index.finish()))
     }
 
-    /// Adds or replaces `path` as [`ChangeSink::entry`] does; bytes whose digest is known are not digested again.
+    /// Adds or replaces `path` as [`ChangeSink::entry`] does. Bytes whose digest is known are not digested again, and
+    /// those that are of an earlier layer need not be read.
     pub fn put(&mut self, path: &Path, entry: &Entry, content: Bytes<'_>) -> Result<(), Error> {
         let mut headers = Vec::with_capacity(header::BLOCK);
         header::entry(&mut headers, path, entry)?;
@@ -149,7 +152,10 @@ impl LayerWriter {
 
     /// Ends the bundle.
     fn cut(&mut self) -> Result<(), Error> {
-        if self.bundle.is_empty() { Ok(()) } else { self.output.take(&mut self.bundle) }
+        if self.bundle.is_empty() {
+            return Ok(());
+        }
+        self.output.take(std::mem::replace(&mut self.bundle, Bundle::new()))
     }
 
     /// Adds `headers` and then, for a regular file, `size` bytes of content with their padding; returns their digest.
@@ -164,11 +170,17 @@ impl LayerWriter {
         if self.bundle.len() as u64 + bytes > segment::MOST {
             self.cut()?;
         }
-        self.bundle.extend(headers);
+        self.bundle.headers(headers);
         let mut content = None;
-        if let Some((size, mut bytes)) = file {
-            content = Some(self.append_content(path, size, &mut bytes)?);
-            self.bundle.resize(self.bundle.len() + header::padding(size), 0);
+        if let Some((size, file)) = file {
+            content = Some(match (file, usize::try_from(size)) {
+                (Bytes::Later(reader, digest), Ok(length)) if bytes <= segment::MOST => {
+                    self.bundle.later(path, length, reader, digest);
+                    digest
+                }
+                (mut file, _) => self.append_content(path, size, &mut file)?,
+            });
+            self.bundle.pad(size);
         }
         let length = self.bundle.len() as u64;
         if length >= segment::LEAST && (bytes > segment::MOST || segment::ends_bundle(path, bytes)) {
@@ -178,28 +190,32 @@ impl LayerWriter {
     }
 
     /// Adds the bytes of a file, splitting it where the bundle is full.
-    fn append_content(&mut self, path: &Path, size: u64, content: &mut Bytes<'_>) -> Result<Content, Error> {
+    fn append_content(&mut self, path: &Path, size: u64, file: &mut Bytes<'_>) -> Result<Content, Error> {
         let most = usize::try_from(segment::MOST).expect("4 MiB");
-        let mut state = blake3::Hasher::new();
+        let known = file.digest();
+        let mut whole = blake3::Hasher::new();
         let mut left = size;
-        while left > 0 {
-            if self.bundle.len() >= most {
+        loop {
+            if self.bundle.len() >= most && left > 0 {
                 self.cut()?;
             }
-            let start = self.bundle.len();
-            let room = most - start;
+            let room = most.saturating_sub(self.bundle.len());
             let piece = usize::try_from(left).map_or(room, |left| left.min(room));
-            self.bundle.resize(start + piece, 0);
-            content.reader.read_exact(&mut self.bundle[start..]).map_err(|source| match source.kind() {
-                io::ErrorKind::UnexpectedEof => Error::ShortContent { path: path.to_owned(), size },
-                _ => Error::Content { path: path.to_owned(), source },
+            let is_whole = piece as u64 == size;
+            let mut digest = known.filter(|_| is_whole);
+            self.bundle.content(piece, |buffer| {
+                bundle::read_exact(file.reader(), buffer, path, size)?;
+                if !is_whole && known.is_none() {
+                    whole.update(buffer);
+                }
+                Ok(*digest.get_or_insert_with(|| Content(*blake3::hash(buffer).as_bytes())))
             })?;
-            if content.digest.is_none() {
-                state.update(&self.bundle[start..]);
-            }
             left -= piece as u64;
+            if left == 0 {
+                let of_pieces = || known.unwrap_or_else(|| Content(*whole.finalize().as_bytes()));
+                return Ok(digest.filter(|_| is_whole).unwrap_or_else(of_pieces));
+            }
         }
-        Ok(content.digest.unwrap_or_else(|| Content(*state.finalize().as_bytes())))
     }
 }
 

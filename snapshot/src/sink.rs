@@ -6,23 +6,41 @@ use std::path::Path;
 
 use crate::entry::{Content, Entry};
 
-/// The bytes of a file on their way into a layer.
-pub struct Bytes<'a> {
-    /// Yields them, exactly as many as the entry says.
-    pub reader: &'a mut dyn Read,
-    /// Their digest, where somebody has it already and vouches for it.
-    pub digest: Option<Content>,
+/// The bytes of a file on their way into a layer: exactly as many as the entry says.
+pub enum Bytes<'a> {
+    /// Read at once. Their digest, where somebody has it already and vouches for it.
+    Now(&'a mut dyn Read, Option<Content>),
+    /// Of this digest, and read only if nobody has them: whoever reads them gets these bytes or an error.
+    Later(Box<dyn Read + Send>, Content),
+}
+
+impl Bytes<'_> {
+    /// Their digest, where it is known.
+    pub fn digest(&self) -> Option<Content> {
+        match self {
+            Self::Now(_, digest) => *digest,
+            Self::Later(_, digest) => Some(*digest),
+        }
+    }
+
+    /// Yields them.
+    pub fn reader(&mut self) -> &mut dyn Read {
+        match self {
+            Self::Now(reader, _) => reader,
+            Self::Later(reader, _) => reader,
+        }
+    }
 }
 
 impl<'a> From<&'a mut dyn Read> for Bytes<'a> {
     fn from(reader: &'a mut dyn Read) -> Self {
-        Self { reader, digest: None }
+        Self::Now(reader, None)
     }
 }
 
 impl fmt::Debug for Bytes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bytes").field("digest", &self.digest).finish_non_exhaustive()
+        f.debug_struct("Bytes").field("digest", &self.digest()).finish_non_exhaustive()
     }
 }
 

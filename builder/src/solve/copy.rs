@@ -268,13 +268,9 @@ impl Copying<'_> {
                 placed.insert(first, target.clone());
             }
             let entry = file.entry().clone();
-            match file.content() {
-                Some((mut reader, digest)) => {
-                    let bytes = Bytes { reader: &mut reader, digest: Some(digest) };
-                    self.placement.place(&target, entry, bytes)?;
-                }
-                None => self.placement.place(&target, entry, plain(&mut io::empty()))?,
-            }
+            let nothing = &mut io::empty();
+            let bytes = file.content().map_or(plain(nothing), |(bytes, digest)| Bytes::Later(Box::new(bytes), digest));
+            self.placement.place(&target, entry, bytes)?;
         }
         Ok(())
     }

@@ -221,7 +221,7 @@ impl<'a> Placement<'a> {
         self.view.lookup(path).map(|found| matches!(found.entry.kind, Kind::Directory))
     }
 
-    fn write(&mut self, path: &Path, entry: &Entry, content: Bytes<'_>) -> Result<(), Cause> {
+    fn write(&mut self, path: &Path, entry: &Entry, mut content: Bytes<'_>) -> Result<(), Cause> {
         if matches!(entry.kind, Kind::Directory) {
             if self.made.contains_key(path) {
                 return Ok(());
@@ -231,27 +231,28 @@ impl<'a> Placement<'a> {
         }
         let Some(needles) = self.needles else { return self.put(path, entry, content) };
         Search(needles).entry(path, entry, &mut io::empty())?;
-        let mut watched = Watched::new(needles, content.reader);
-        let put = self.put(path, entry, Bytes { reader: &mut watched, digest: content.digest });
+        let digest = content.digest();
+        let mut watched = Watched::new(needles, content.reader());
+        let put = self.put(path, entry, Bytes::Now(&mut watched, digest));
         match watched.found {
             Some(secret) => Err(Found::Secret { secret, path: path.to_owned() }.into()),
             None => put,
         }
     }
 
-    fn put(&mut self, path: &Path, entry: &Entry, content: Bytes<'_>) -> Result<(), Cause> {
+    fn put(&mut self, path: &Path, entry: &Entry, mut content: Bytes<'_>) -> Result<(), Cause> {
         match (&mut self.tree, &mut self.layer) {
             (Some((tree, active)), Some(layer)) => {
-                tree.entry(path, entry, content.reader)?;
+                tree.entry(path, entry, content.reader())?;
                 // Both want the bytes and a source gives them once: the layer reads them back, from the page cache.
                 if matches!(entry.kind, Kind::File { .. }) {
                     let reader = &mut path::Root::open(active.upper())?.open_file(path)?;
-                    layer.put(path, entry, Bytes { reader, digest: content.digest })?;
+                    layer.put(path, entry, Bytes::Now(reader, content.digest()))?;
                 } else {
                     layer.entry(path, entry, &mut io::empty())?;
                 }
             }
-            (Some((tree, _)), None) => tree.entry(path, entry, content.reader)?,
+            (Some((tree, _)), None) => tree.entry(path, entry, content.reader())?,
             (None, Some(layer)) => layer.put(path, entry, content)?,
             (None, None) => {}
         }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use oci_spec::image::{Descriptor, MediaType};
 
-use super::pipeline::{self, Assembled, Pipeline};
+use super::bundle::Bundle;
+use super::pipeline::{self, Pipeline};
 use super::segment::TARGET;
 use super::{Layer, LayerOptions, SegmentCache};
 use crate::Error;
 use crate::blob::{BlobStore, BlobWriter};
+use crate::entry::Content;
 
 /// A blob in the making.
 pub(super) struct Output {
@@ -39,13 +41,14 @@ impl Output {
         Ok(Self { media_type: options.compression.media_type(), segments: options.segments, kind })
     }
 
-    /// Takes a bundle and leaves an empty one.
-    pub(super) fn take(&mut self, bundle: &mut Vec<u8>) -> Result<(), Error> {
+    /// Takes the next bundle.
+    pub(super) fn take(&mut self, bundle: Bundle) -> Result<(), Error> {
         match &mut self.kind {
-            Kind::Compressed(pipeline) => pipeline.submit(std::mem::replace(bundle, pipeline::fresh())),
+            Kind::Compressed(pipeline) => pipeline.submit(bundle),
             Kind::Plain(blob) => {
-                blob.write_all(bundle)?;
-                bundle.clear();
+                let bytes = bundle.read()?;
+                blob.write_all(&bytes)?;
+                pipeline::spare(bytes);
                 Ok(())
             }
         }
@@ -55,7 +58,7 @@ impl Output {
     pub(super) fn finish(self) -> Result<Layer, Error> {
         match self.kind {
             Kind::Compressed(pipeline) => {
-                let (diff_id, Assembled { blob, segments: records }) = pipeline.finish()?;
+                let (diff_id, blob, records) = pipeline.finish()?;
                 let (digest, size) = blob.commit(None)?;
                 if let Some(segments) = self.segments {
                     segments.put(&digest, &records)?;
@@ -73,9 +76,15 @@ impl Output {
 /// Makes a blob of an uncompressed stream, byte for byte and whoever wrote it: the layer's `diff_id` stays what it was.
 pub fn recompress(tar: &mut dyn Read, blobs: &BlobStore, options: LayerOptions) -> Result<Layer, Error> {
     let mut output = Output::start(blobs, options)?;
-    let mut bundle = Vec::new();
-    while tar.take(TARGET).read_to_end(&mut bundle).map_err(Error::Incoming)? > 0 {
-        output.take(&mut bundle)?;
+    let mut piece = Vec::new();
+    while tar.take(TARGET).read_to_end(&mut piece).map_err(Error::Incoming)? > 0 {
+        let mut bundle = Bundle::new();
+        bundle.content(piece.len(), |buffer| {
+            buffer.copy_from_slice(&piece);
+            Ok(Content(*blake3::hash(&piece).as_bytes()))
+        })?;
+        output.take(bundle)?;
+        piece.clear();
     }
     output.finish()
 }

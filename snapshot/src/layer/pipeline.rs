@@ -5,6 +5,9 @@
 //! submit() ───┼─▶ workers: look up or compress ─┐
 //!             └─▶ order ────────────────────────┴─▶ assembler → BlobWriter
 //! ```
+//! As long as a layer is bundle for bundle what an earlier one is, it is not read: its segments are copied, and the
+//! digester goes on from where the earlier layer's was.
+//!
 //! The bytes depend on the bundles alone, neither on the number of workers nor on what the segment cache has.
 
 use std::io::Write;
@@ -16,10 +19,11 @@ use std::thread::{Builder, JoinHandle};
 
 use oci_spec::image::Digest;
 
+use super::bundle::Bundle;
 use super::codec::Codec;
 use super::segment::{Member, Segment};
-use super::segments::{Named, Record, SegmentCache};
-use crate::digest::HashingWriter;
+use super::segments::{self, Chain, Key, Named, Record, SegmentCache, Span};
+use crate::digest::{Midstate, Sha256Stream};
 use crate::{BlobWriter, Error};
 
 /// The bytes of bundles in flight in this process, whatever the number of layers and cores: four of the largest, or a
@@ -41,20 +45,32 @@ const SPARE_MAX: usize = 4;
 /// The largest bundle that is kept: twice the mean one.
 const SPARE_BYTES: usize = 2 * 1024 * 1024;
 
-/// A bundle, counted in the budget while any thread still needs it.
-struct Bundle(Vec<u8>);
+/// The bytes of a bundle, counted in the budget while any thread still needs them.
+struct Counted {
+    bytes: Vec<u8>,
+    count: usize,
+}
 
-impl Drop for Bundle {
+impl Drop for Counted {
     fn drop(&mut self) {
-        *BUDGET.lock() -= self.0.len();
+        *BUDGET.lock() -= self.count;
         BUDGET.changed.notify_all();
-        BUDGET.put_back(std::mem::take(&mut self.0));
+        spare(std::mem::take(&mut self.bytes));
     }
 }
 
-/// Returns an empty bundle.
+/// Returns memory for a bundle, empty.
 pub(super) fn fresh() -> Vec<u8> {
     BUDGET.spare.lock().expect("nothing panics while it holds this lock").pop().unwrap_or_default()
+}
+
+/// Keeps the memory of a bundle that nobody needs any more; not that of a large one, which few layers have many of.
+pub(super) fn spare(mut bytes: Vec<u8>) {
+    bytes.clear();
+    let mut spare = BUDGET.spare.lock().expect("nothing panics while it holds this lock");
+    if spare.len() < SPARE_MAX && (1..=SPARE_BYTES).contains(&bytes.capacity()) {
+        spare.push(bytes);
+    }
 }
 
 struct Budget {
@@ -69,26 +85,17 @@ impl Budget {
         self.used.lock().expect("nothing panics while it holds this lock")
     }
 
-    /// Waits until `bytes` fit; `None` when `closed` says that nobody wants them any more.
-    fn take(&self, bytes: Vec<u8>, closed: &AtomicBool) -> Option<Bundle> {
+    /// Waits until `count` bytes fit, most of which are these; `None` when `closed` says that nobody wants them any more.
+    fn take(&self, bytes: Vec<u8>, count: usize, closed: &AtomicBool) -> Option<Arc<Counted>> {
         let mut used = self.lock();
-        while !closed.load(Ordering::Relaxed) && *used > 0 && *used + bytes.len() > self.limit {
+        while !closed.load(Ordering::Relaxed) && *used > 0 && *used + count > self.limit {
             used = self.changed.wait(used).expect("nothing panics while it holds this lock");
         }
         if closed.load(Ordering::Relaxed) {
             return None;
         }
-        *used += bytes.len();
-        Some(Bundle(bytes))
-    }
-
-    /// Keeps the memory of a bundle that nobody needs any more; not that of a large one, which few layers have many of.
-    fn put_back(&self, mut bundle: Vec<u8>) {
-        bundle.clear();
-        let mut spare = self.spare.lock().expect("nothing panics while it holds this lock");
-        if spare.len() < SPARE_MAX && bundle.capacity() <= SPARE_BYTES {
-            spare.push(bundle);
-        }
+        *used += count;
+        Some(Arc::new(Counted { bytes, count }))
     }
 
     fn close(&self, closed: &AtomicBool) {
@@ -99,34 +106,47 @@ impl Budget {
     }
 }
 
-/// A segment with the bundle that it came from, which stays counted until the segment is written.
-type Compressed = (Result<(Segment, Option<Named>), Error>, Arc<Bundle>);
+/// A segment with what stays counted until it is written.
+type Compressed = (Result<(Segment, Option<Named>), Error>, Arc<Counted>);
 
 struct Job {
-    bundle: Arc<Bundle>,
+    key: Option<Key>,
+    bundle: Arc<Counted>,
     done: Sender<Compressed>,
 }
 
+/// What the digester is to do next.
+enum Digested {
+    /// Digest these bytes.
+    Bytes(Arc<Counted>),
+    /// Go on from here.
+    Midstate(Midstate),
+}
+
 /// What the assembler has written.
-pub(super) struct Assembled {
+struct Assembled {
     /// Not yet committed.
-    pub(super) blob: BlobWriter,
-    /// Where in it segments lie that later layers can use.
-    pub(super) segments: Vec<Record>,
+    blob: BlobWriter,
+    /// Where in it the segment of each bundle lies; none of one that is not worth it.
+    spans: Vec<Option<Span>>,
 }
 
 /// The sending ends: dropping them ends the threads.
 struct Inputs {
-    digester: Sender<Arc<Bundle>>,
+    digester: Sender<Digested>,
     jobs: Sender<Job>,
     order: Sender<Receiver<Compressed>>,
 }
 
 pub(super) struct Pipeline {
+    codec: Codec,
+    cache: Option<Arc<SegmentCache>>,
+    /// What each bundle so far and all before it are called together.
+    chains: Vec<Chain>,
     /// The assembler has ended: nothing more is wanted.
     closed: Arc<AtomicBool>,
     inputs: Option<Inputs>,
-    digester: Option<JoinHandle<Digest>>,
+    digester: Option<JoinHandle<Midstates>>,
     workers: Vec<JoinHandle<()>>,
     assembler: Option<JoinHandle<Result<Assembled, Error>>>,
 }
@@ -144,6 +164,9 @@ impl Pipeline {
         let (jobs, queue) = channel();
         let (order, segments) = channel();
         let mut pipeline = Self {
+            codec,
+            cache: cache.map(Arc::clone),
+            chains: Vec::new(),
             closed: Arc::clone(&closed),
             inputs: Some(Inputs { digester, jobs, order }),
             digester: None,
@@ -168,21 +191,53 @@ impl Pipeline {
     }
 
     /// Hands over the next bundle; waits when too much is in flight.
-    pub(super) fn submit(&mut self, bytes: Vec<u8>) -> Result<(), Error> {
-        let Some(bundle) = BUDGET.take(bytes, &self.closed).map(Arc::new) else { return Err(self.failure()) };
+    pub(super) fn submit(&mut self, bundle: Bundle) -> Result<(), Error> {
+        let name = bundle.name();
+        let chain = segments::chain(self.chains.last(), &name);
+        self.chains.push(chain);
+        let key = self.cache.as_ref().and_then(|_| segments::key(self.codec, &name, bundle.len()));
+        let known = self.cache.as_ref().zip(key);
+        if let Some((segment, named, midstate)) =
+            known.and_then(|(cache, key)| cache.known_after(&chain, key, bundle.len()))
+        {
+            let counted = self.count(Vec::new(), segment.bytes.len())?;
+            return self.send(Digested::Midstate(midstate), |done| {
+                done.send((Ok((segment, Some(named))), counted)).ok();
+                None
+            });
+        }
+        let bytes = bundle.read()?;
+        let length = bytes.len();
+        let bundle = self.count(bytes, length)?;
+        self.send(Digested::Bytes(Arc::clone(&bundle)), |done| Some(Job { key, bundle, done }))
+    }
+
+    /// Waits until there is room for so many bytes.
+    fn count(&mut self, bytes: Vec<u8>, count: usize) -> Result<Arc<Counted>, Error> {
+        BUDGET.take(bytes, count, &self.closed).ok_or_else(|| self.failure())
+    }
+
+    /// Hands something to the digester and the assembler, and to the workers what `job` makes of it.
+    fn send(&mut self, digested: Digested, job: impl FnOnce(Sender<Compressed>) -> Option<Job>) -> Result<(), Error> {
         let (done, segment) = channel();
         let sent = self.inputs.as_ref().is_some_and(|inputs| {
             inputs.order.send(segment).is_ok()
-                && inputs.digester.send(Arc::clone(&bundle)).is_ok()
-                && inputs.jobs.send(Job { bundle, done }).is_ok()
+                && inputs.digester.send(digested).is_ok()
+                && job(done).is_none_or(|job| inputs.jobs.send(job).is_ok())
         });
         if sent { Ok(()) } else { Err(self.failure()) }
     }
 
-    /// Waits for everything; returns the `diff_id` and what was written.
-    pub(super) fn finish(mut self) -> Result<(Digest, Assembled), Error> {
-        let (digest, assembled) = self.join();
-        Ok((digest.expect("joined once"), assembled.expect("joined once")?))
+    /// Waits for everything; returns the `diff_id`, the blob, not yet committed, and where in it segments lie that later
+    /// layers can use.
+    pub(super) fn finish(mut self) -> Result<(Digest, BlobWriter, Vec<Record>), Error> {
+        let (digested, assembled) = self.join();
+        let Midstates { digest, after } = digested.expect("joined once");
+        let Assembled { blob, spans } = assembled.expect("joined once")?;
+        let chains = std::mem::take(&mut self.chains);
+        let records = spans.into_iter().zip(chains).zip(after);
+        let records = records.filter_map(|((span, chain), after)| Some(Record { span: span?, chain, after: after? }));
+        Ok((digest, blob, records.collect()))
     }
 
     /// Why the assembler ended before its time.
@@ -194,7 +249,7 @@ impl Pipeline {
     }
 
     /// Ends the threads and passes on a panic.
-    fn join(&mut self) -> (Option<Digest>, Option<Result<Assembled, Error>>) {
+    fn join(&mut self) -> (Option<Midstates>, Option<Result<Assembled, Error>>) {
         self.inputs = None;
         for worker in self.workers.drain(..) {
             worker.join().unwrap_or_else(|panic| resume_unwind(panic));
@@ -217,21 +272,32 @@ impl Drop for Pipeline {
     }
 }
 
-fn digest(bundles: &Receiver<Arc<Bundle>>) -> Digest {
-    let mut digest = HashingWriter::new(std::io::sink());
+/// What the digester has found.
+struct Midstates {
+    digest: Digest,
+    /// After each bundle.
+    after: Vec<Option<Midstate>>,
+}
+
+fn digest(bundles: &Receiver<Digested>) -> Midstates {
+    let (mut stream, mut after) = (Sha256Stream::default(), Vec::new());
     for bundle in bundles {
-        digest.write_all(&bundle.0).expect("a sink takes everything");
+        match bundle {
+            Digested::Bytes(bundle) => stream.update(&bundle.bytes),
+            Digested::Midstate(midstate) => stream = Sha256Stream::resume(midstate),
+        }
+        after.push(stream.midstate());
     }
-    digest.finish()
+    Midstates { digest: stream.finish(), after }
 }
 
 fn work(queue: &Mutex<Receiver<Job>>, codec: Codec, cache: Option<&SegmentCache>) {
     loop {
         let next = queue.lock().expect("nothing panics while it holds this lock").recv();
-        let Ok(Job { bundle, done }) = next else { return };
-        let segment = match cache {
-            Some(cache) => cache.segment(codec, &bundle.0),
-            None => codec.compress(&bundle.0).map(|segment| (segment, None)),
+        let Ok(Job { key, bundle, done }) = next else { return };
+        let segment = match cache.zip(key) {
+            Some((cache, key)) => cache.segment(codec, key, &bundle.bytes),
+            None => codec.compress(&bundle.bytes).map(|segment| (segment, None)),
         };
         // Nobody waits any more when the assembler has failed.
         done.send((segment, bundle)).ok();
@@ -240,7 +306,7 @@ fn work(queue: &Mutex<Receiver<Job>>, codec: Codec, cache: Option<&SegmentCache>
 
 fn assemble(segments: &Receiver<Receiver<Compressed>>, codec: Codec, mut blob: BlobWriter) -> Result<Assembled, Error> {
     let mut member = Member::default();
-    let mut records = Vec::new();
+    let mut spans = Vec::new();
     blob.write_all(codec.header())?;
     let mut offset = codec.header().len() as u64;
     for segment in segments {
@@ -249,9 +315,9 @@ fn assemble(segments: &Receiver<Receiver<Compressed>>, codec: Codec, mut blob: B
         let (segment, named) = segment?;
         member.append(&segment);
         blob.write_all(&segment.bytes)?;
-        records.extend(named.and_then(|named| named.record(&segment, offset)));
+        spans.push(named.and_then(|named| named.span(&segment, offset)));
         offset += segment.bytes.len() as u64;
     }
     blob.write_all(&codec.trailer(member))?;
-    Ok(Assembled { blob, segments: records })
+    Ok(Assembled { blob, spans })
 }

@@ -1,14 +1,17 @@
 //! Segments that earlier layers already have: a bundle that was compressed before is copied from the blob it is in.
+//! What a layer has in common with the beginning of an earlier one need not even be read to find its `diff_id`.
 //!
 //! Nothing is kept twice. Beside a compressed layer that rbuild made stands a list, `segments/<hex of the blob>`, of
 //! where in the blob each segment lies:
 //!
 //! ```text
 //! magic
-//! for each segment   key  blake3 of codec id and raw bundle       32 bytes
+//! for each segment   key  blake3 of codec id and bundle's name    32 bytes
 //!                    offset in the blob                            8
 //!                    size in the blob, length and CRC of the raw   4, 4, 4
 //!                    check  blake3 of the compressed bytes        32
+//!                    chain  blake3 of the names up to this one's  32
+//!                    SHA-256 of the raw stream up to its end      40
 //! seal               blake3 of the blob's name and all the above  32
 //! ```
 //! Numbers are little-endian. A list needs no fsync: a torn one breaks its seal and counts as absent, as does a
@@ -24,19 +27,23 @@ use std::time::SystemTime;
 use fs_err::os::unix::fs::FileExt;
 use oci_spec::image::Digest;
 
+use super::bundle::Name;
 use super::codec::Codec;
 use super::segment::Segment;
+use crate::digest::Midstate;
 use crate::temp::{TempFile, ensure_directory};
 use crate::{BlobStore, Error};
 
-const MAGIC: &[u8] = b"rbuild segments 1\n";
+const MAGIC: &[u8] = b"rbuild segments 2\n";
 
 const HASH: usize = 32;
 
-const RECORD: usize = HASH + 8 + 4 + 4 + 4 + HASH;
+const RECORD: usize = HASH + 8 + 4 + 4 + 4 + HASH + HASH + MIDSTATE;
 
-/// The most bytes of lists: some 100,000 segments, which is 100 GB of layers. All of them are read by the first layer
-/// that a process writes, and held, so this costs a few milliseconds and some 12 MiB of memory at worst.
+const MIDSTATE: usize = 40;
+
+/// The most bytes of lists: some 50,000 segments, which is 50 GB of layers. All of them are read by the first layer
+/// that a process writes, and held, so this costs a few milliseconds and some 15 MiB of memory at worst.
 const LISTS_MAX: u64 = 8 * 1024 * 1024;
 
 /// The least bundle that is worth looking up: a smaller one deflates in a millisecond, and most steps' layers, which
@@ -46,9 +53,31 @@ const LEAST: usize = 64 * 1024;
 /// The name of a bundle under a codec.
 pub(super) type Key = [u8; HASH];
 
+/// The name of all bundles of a layer up to one of them.
+pub(super) type Chain = [u8; HASH];
+
+/// Names a bundle of `length` bytes under a codec; none when it is too small to be looked up.
+pub(super) fn key(codec: Codec, name: &Name, length: usize) -> Option<Key> {
+    (length >= LEAST).then(|| *blake3::Hasher::new_derive_key(&codec.id()).update(name).finalize().as_bytes())
+}
+
+/// Names a bundle together with those before it, which are named by `before`.
+pub(super) fn chain(before: Option<&Chain>, name: &Name) -> Chain {
+    *blake3::Hasher::new().update(before.map_or(&[], |before| &before[..])).update(name).finalize().as_bytes()
+}
+
 /// What a list says about one segment of its blob.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Record {
+    pub(super) span: Span,
+    pub(super) chain: Chain,
+    /// The state of the `diff_id`'s digest at the end of the bundle.
+    pub(super) after: Midstate,
+}
+
+/// Where a segment lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
     key: Key,
     offset: u64,
     size: u32,
@@ -59,12 +88,15 @@ pub(super) struct Record {
 
 impl Record {
     fn encode(&self, out: &mut Vec<u8>) {
-        out.extend(self.key);
-        out.extend(self.offset.to_le_bytes());
-        for number in [self.size, self.length, self.crc] {
+        let Span { key, offset, size, length, crc, check } = self.span;
+        out.extend(key);
+        out.extend(offset.to_le_bytes());
+        for number in [size, length, crc] {
             out.extend(number.to_le_bytes());
         }
-        out.extend(self.check);
+        out.extend(check);
+        out.extend(self.chain);
+        out.extend(self.after.0);
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
@@ -73,19 +105,38 @@ impl Record {
         let (size, bytes) = bytes.split_first_chunk()?;
         let (length, bytes) = bytes.split_first_chunk()?;
         let (crc, bytes) = bytes.split_first_chunk()?;
-        Some(Self {
+        let (check, bytes) = bytes.split_first_chunk()?;
+        let (chain, bytes) = bytes.split_first_chunk()?;
+        let span = Span {
             key: *key,
             offset: u64::from_le_bytes(*offset),
             size: u32::from_le_bytes(*size),
             length: u32::from_le_bytes(*length),
             crc: u32::from_le_bytes(*crc),
-            check: bytes.try_into().ok()?,
-        })
+            check: *check,
+        };
+        Some(Self { span, chain: *chain, after: Midstate(bytes.try_into().ok()?) })
     }
 }
 
-/// By name, where a segment lies.
-type Known = HashMap<Key, (Arc<Digest>, Record)>;
+/// What the lists say.
+#[derive(Debug, Default)]
+struct Known {
+    /// By name, where a segment lies.
+    spans: HashMap<Key, (Arc<Digest>, Span)>,
+    /// By the name of all bundles up to one of them, the state of the digest at its end.
+    states: HashMap<Chain, Midstate>,
+}
+
+impl Known {
+    /// Adds the list of a blob, before those that were added so far.
+    fn add(&mut self, blob: &Arc<Digest>, records: &[Record]) {
+        for record in records {
+            self.spans.insert(record.span.key, (Arc::clone(blob), record.span));
+            self.states.insert(record.chain, record.after);
+        }
+    }
+}
 
 /// How many bundles were looked up, by what came of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -144,26 +195,20 @@ impl SegmentCache {
             Err(Error::MissingBlob { .. }) => return Ok(()),
             other => other?,
         };
-        for record in records {
-            let mut bytes = vec![0; usize::try_from(record.size).unwrap_or(0)];
-            file.read_exact_at(&mut bytes, record.offset)?;
-            if blake3::hash(&bytes) != record.check {
+        for Record { span, .. } in records {
+            let mut bytes = vec![0; usize::try_from(span.size).unwrap_or(0)];
+            file.read_exact_at(&mut bytes, span.offset)?;
+            if blake3::hash(&bytes) != span.check {
                 return Err(corrupt("a segment is not what it says"));
             }
         }
         Ok(())
     }
 
-    /// Returns the segment of a bundle: that of an earlier layer, else a new one. `None` for its name when it is too
-    /// small to be kept.
-    pub(super) fn segment(&self, codec: Codec, bundle: &[u8]) -> Result<(Segment, Option<Named>), Error> {
-        if bundle.len() < LEAST {
-            return Ok((codec.compress(bundle)?, None));
-        }
-        let key = *blake3::Hasher::new_derive_key(&codec.id()).update(bundle).finalize().as_bytes();
-        if let Some((segment, check)) = self.find(&key, bundle.len() as u64) {
-            self.reused.fetch_add(1, Ordering::Relaxed);
-            return Ok((segment, Some(Named { key, check })));
+    /// Returns the segment of a bundle: that of an earlier layer, else a new one.
+    pub(super) fn segment(&self, codec: Codec, key: Key, bundle: &[u8]) -> Result<(Segment, Option<Named>), Error> {
+        if let Some((segment, named)) = self.find(key, bundle.len()) {
+            return Ok((segment, Some(named)));
         }
         let segment = codec.compress(bundle)?;
         self.compressed.fetch_add(1, Ordering::Relaxed);
@@ -171,21 +216,30 @@ impl SegmentCache {
         Ok((segment, Some(Named { key, check })))
     }
 
+    /// The segment of a bundle and the state of the digest at its end, where an earlier layer begins with all the
+    /// bundles up to it.
+    pub(super) fn known_after(&self, chain: &Chain, key: Key, length: usize) -> Option<(Segment, Named, Midstate)> {
+        let after = *self.known().as_ref()?.states.get(chain)?;
+        let (segment, named) = self.find(key, length)?;
+        Some((segment, named, after))
+    }
+
     /// Copies a segment out of the blob it is in; none when it is in none, or is not what it was.
-    fn find(&self, key: &Key, length: u64) -> Option<(Segment, [u8; HASH])> {
-        let (blob, record) = self.known().as_ref()?.get(key).map(|(blob, record)| (Arc::clone(blob), *record))?;
+    fn find(&self, key: Key, length: usize) -> Option<(Segment, Named)> {
+        let (blob, span) = self.known().as_ref()?.spans.get(&key).map(|(blob, span)| (Arc::clone(blob), *span))?;
         let whole = self.blobs.has(&blob)?;
-        let end = record.offset.checked_add(u64::from(record.size))?;
-        if u64::from(record.length) != length || end > whole {
+        let end = span.offset.checked_add(u64::from(span.size))?;
+        if usize::try_from(span.length) != Ok(length) || end > whole {
             return None;
         }
-        let mut bytes = vec![0; usize::try_from(record.size).ok()?];
-        self.blobs.open(&blob).ok()?.read_exact_at(&mut bytes, record.offset).ok()?;
-        if blake3::hash(&bytes) != record.check {
+        let mut bytes = vec![0; usize::try_from(span.size).ok()?];
+        self.blobs.open(&blob).ok()?.read_exact_at(&mut bytes, span.offset).ok()?;
+        if blake3::hash(&bytes) != span.check {
             return None;
         }
         self.used.lock().expect("nothing panics while it holds this lock").insert(blob);
-        Some((Segment { bytes, crc: record.crc, length }, record.check))
+        self.reused.fetch_add(1, Ordering::Relaxed);
+        Some((Segment { bytes, crc: span.crc, length: length as u64 }, Named { key, check: span.check }))
     }
 
     /// The lists' contents, read on the first call.
@@ -195,21 +249,19 @@ impl SegmentCache {
         known
     }
 
-    /// Reads the lists, the last used first. What cannot be read is as if it were not there: it can be made again.
+    /// Reads the lists, the last used before the others. What cannot be read is as if it were not there: it can be made
+    /// again.
     fn load(&self) -> Known {
         let mut lists = self.lists().unwrap_or_default();
         lists.sort_by_key(|list| std::cmp::Reverse(list.used));
-        let mut known = Known::new();
         let mut left = LISTS_MAX;
-        for list in lists {
-            let Some(rest) = left.checked_sub(list.length) else { break };
-            left = rest;
+        let fits = |list: &&List| left.checked_sub(list.length).inspect(|rest| left = *rest).is_some();
+        let fitting: Vec<_> = lists.iter().take_while(fits).collect();
+        let mut known = Known::default();
+        for list in fitting.into_iter().rev() {
             let Some(blob) = list.blob().filter(|blob| self.blobs.has(blob).is_some()) else { continue };
             let Some(records) = fs_err::read(&list.path).ok().and_then(|bytes| decode(&blob, &bytes)) else { continue };
-            let blob = Arc::new(blob);
-            for record in records {
-                known.entry(record.key).or_insert_with(|| (Arc::clone(&blob), record));
-            }
+            known.add(&Arc::new(blob), &records);
         }
         known
     }
@@ -223,9 +275,8 @@ impl SegmentCache {
         let mut file = TempFile::create(&self.temporary)?;
         io::Write::write_all(file.file(), &encode(blob, records))?;
         file.publish(&self.directory.join(blob.digest()))?;
-        let shared = Arc::new(blob.clone());
         if let Some(known) = self.known().as_mut() {
-            known.extend(records.iter().map(|record| (record.key, (Arc::clone(&shared), *record))));
+            known.add(&Arc::new(blob.clone()), records);
         }
         self.trim(LISTS_MAX)
     }
@@ -290,9 +341,9 @@ pub(super) struct Named {
 }
 
 impl Named {
-    /// Makes the record of a segment that lies at `offset`; none when its numbers are too large for one.
-    pub(super) fn record(&self, segment: &Segment, offset: u64) -> Option<Record> {
-        Some(Record {
+    /// Says where a segment lies; none when its numbers are too large for a record.
+    pub(super) fn span(&self, segment: &Segment, offset: u64) -> Option<Span> {
+        Some(Span {
             key: self.key,
             offset,
             size: u32::try_from(segment.bytes.len()).ok()?,

@@ -313,7 +313,7 @@ fn decompression_knows_its_formats() {
         assert!(out == *expected);
         if !expected.is_empty() {
             let over = decompress(bytes.as_slice(), expected.len() as u64 - 1).unwrap().read_to_end(&mut out);
-            assert_eq!(over.unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+            assert_eq!(over.unwrap_err().kind(), std::io::ErrorKind::FileTooLarge);
         }
     }
     for mut damaged in [gzip, zstd] {

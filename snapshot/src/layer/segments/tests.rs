@@ -1,3 +1,4 @@
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use super::*;
@@ -59,6 +60,66 @@ fn a_changed_file_costs_its_own_bundles() {
     let (removed, counts) = write(&place, &tree, GZIP);
     assert!(counts.compressed <= 2, "{counts:?}");
     assert_eq!(removed, cold(&tree, GZIP));
+}
+
+/// Writes a tree whose files are read when they must be, cut short or not; returns how many of them were.
+fn write_later(place: &Place, tree: &Model, cut_short: bool) -> (Result<Layer, Error>, usize) {
+    struct Counting(io::Cursor<Vec<u8>>, Arc<AtomicUsize>);
+    impl io::Read for Counting {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.0.position() == 0 {
+                self.1.fetch_add(1, Ordering::Relaxed);
+            }
+            self.0.read(buffer)
+        }
+    }
+    let read = Arc::new(AtomicUsize::new(0));
+    let options = LayerOptions { compression: GZIP, segments: Some(cache(place)), threads: None };
+    let mut writer = LayerWriter::new(&place.blobs, options).unwrap();
+    let write = |writer: &mut LayerWriter| -> Result<(), Error> {
+        for (path, item) in tree {
+            match item {
+                Item::Entry(entry, content) if matches!(entry.kind, crate::Kind::File { .. }) => {
+                    let digest = crate::Content(*blake3::hash(content).as_bytes());
+                    let length = if cut_short { content.len() / 2 } else { content.len() };
+                    let bytes = Counting(io::Cursor::new(content[..length].to_vec()), Arc::clone(&read));
+                    writer.put(path, entry, crate::Bytes::Later(Box::new(bytes), digest))?;
+                }
+                Item::Entry(entry, _) => crate::ChangeSink::entry(writer, path, entry, &mut io::empty())?,
+                Item::Link(_) => panic!("a tree without links"),
+            }
+        }
+        Ok(())
+    };
+    let layer = write(&mut writer).and_then(|()| Ok(writer.finish()?.0));
+    (layer, read.load(Ordering::Relaxed))
+}
+
+/// What an earlier layer begins with is not read, and nobody can tell.
+#[test]
+fn files_before_the_first_change_are_not_read() {
+    let mut tree = large();
+    let place = Place::new();
+    let (first, all) = write_later(&place, &tree, false);
+    assert_eq!(first.unwrap(), cold(&tree, GZIP));
+    let (again, read) = write_later(&place, &tree, false);
+    assert_eq!(again.unwrap(), cold(&tree, GZIP));
+    // What is too small to be looked up is read, as is a file that is split.
+    assert!(read * 4 < all, "{read} of {all}");
+    let (middle, _) = tree.iter().filter(|(path, _)| path.starts_with("small")).nth(150).unwrap();
+    let middle = middle.clone();
+    let Some(Item::Entry(_, content)) = tree.get_mut(&middle) else { panic!("no such file") };
+    content[0] ^= 1;
+    let (changed, some) = write_later(&place, &tree, false);
+    assert_eq!(changed.unwrap(), cold(&tree, GZIP));
+    assert!(read < some && some < all, "{read}, {some}, {all}");
+}
+
+#[test]
+fn a_file_that_is_not_what_it_was_ends_the_layer() {
+    let place = Place::new();
+    let (layer, _) = write_later(&place, &large(), true);
+    assert!(matches!(layer, Err(Error::ShortContent { .. })));
 }
 
 #[test]
@@ -134,7 +195,8 @@ fn the_longest_unused_lists_go_first() {
     let place = Place::new();
     let cache = cache(&place);
     let digests = [b"a", b"b", b"c"].map(|name| crate::digest::sha256(name));
-    let record = Record { key: [1; HASH], offset: 0, size: 1, length: 1, crc: 0, check: [2; HASH] };
+    let span = Span { key: [1; HASH], offset: 0, size: 1, length: 1, crc: 0, check: [2; HASH] };
+    let record = Record { span, chain: [3; HASH], after: Midstate([4; MIDSTATE]) };
     for (age, digest) in digests.iter().enumerate() {
         cache.put(digest, &[record]).unwrap();
         let used = SystemTime::now() - Duration::from_secs(3600 * (1 + age as u64));
