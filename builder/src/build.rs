@@ -277,7 +277,8 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
     let context = LocalContext::open(&build.context, build.ignore.clone())?.with_modes(build.caching.modes);
     let remotes = Remotes::new(&build.grants, machine.cancel);
     let contexts = named_contexts(&contexts, &build.request, store, &remotes)?;
-    let memo = Memo::at(&store.path().join(CONTEXT_DIGESTS));
+    // Who asks for no cache wants every file read, too.
+    let memo = if build.no_cache { Memo::default() } else { Memo::at(&store.path().join(CONTEXT_DIGESTS)) };
     let options = solve::Options {
         secrets_in_layers: build.grants.secrets_in_layers && !needles.is_empty(),
         ..options(build, &graph, machine.sandbox.emulation())
@@ -317,7 +318,9 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
         caches.close();
         made
     });
-    memo.save(|bytes| store.put_file(CONTEXT_DIGESTS, bytes))?;
+    if !build.no_cache {
+        memo.save(|bytes| store.put_file(CONTEXT_DIGESTS, bytes))?;
+    }
     drop(lease);
     tidy(store, machine.keep_storage, reporter);
     let image = made?;

@@ -101,9 +101,18 @@ impl AsFd for Root {
     }
 }
 
-/// Splits a relative path into its directory (empty for the root) and its name; `None` for the root itself.
-pub(crate) fn split(path: &Path) -> Option<(&Path, &OsStr)> {
-    Some((path.parent()?, path.file_name()?))
+/// The directory that holds a normal path, empty for the root, and the path's name there; none for the root. What
+/// `Path::parent` and `Path::file_name` parse a path for, which counts where it is done for every file.
+pub fn split(path: &Path) -> Option<(&Path, &OsStr)> {
+    let bytes = path.as_os_str().as_bytes();
+    if matches!(bytes, b"" | b".") {
+        return None;
+    }
+    let (directory, name) = match bytes.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&bytes[..slash.max(1)], &bytes[slash + 1..]),
+        None => (&bytes[..0], bytes),
+    };
+    (!matches!(name, b"" | b"..")).then(|| (Path::new(OsStr::from_bytes(directory)), OsStr::from_bytes(name)))
 }
 
 /// Opens the regular file `name` for reading. A FIFO does not block, a link or another type is an error.

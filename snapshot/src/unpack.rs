@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::entry::{Content, Entry, Kind};
 use crate::index::{IndexWriter, LayerIndex, Node, Relocation, View, implied_directory, relocate, resolve_with};
 use crate::layer::{Limits, read_limited};
-use crate::path::Root;
+use crate::path::{Root, split};
 use crate::snapshotter::{Active, Snapshot, SnapshotId};
 use crate::tree::{Flavour, TreeWriter};
 use crate::{ChangeSink, Error};
@@ -159,9 +159,9 @@ impl<T: ChangeSink<Error = Error>> Unpacker<T> {
     /// Returns where `path` goes when its directories lead through symbolic links of this layer, as extracting one
     /// entry after another would have it; always inside the root.
     fn locate(&mut self, path: &Path) -> Result<PathBuf, Error> {
-        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Ok(path.to_owned()) };
+        let Some((directory, name)) = split(path) else { return Ok(path.to_owned()) };
         if let Some((known, place)) = &self.parent
-            && known == directory
+            && known.as_os_str() == directory.as_os_str()
         {
             return Ok(place.join(name));
         }

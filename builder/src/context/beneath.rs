@@ -283,7 +283,7 @@ impl<R: AsFd> Opener<R> {
     /// Opens what was a regular file a moment ago, and may be anything by now: the caller asks before it believes the
     /// bytes.
     pub(super) fn open_unseen(&mut self, path: &Path) -> io::Result<File> {
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        let Some((parent, name)) = snapshot::path::split(path) else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         let directory = match self.parent.take() {

@@ -139,7 +139,7 @@ impl<'a> Placement<'a> {
         if directory == Path::new(".") || directory.as_os_str().is_empty() || self.is_made(directory).is_some() {
             return Ok(());
         }
-        if let Some(parent) = directory.parent() {
+        if let Some((parent, _)) = path::split(directory) {
             self.directory(parent)?;
         }
         let entry = match self.view.lookup(directory) {
@@ -198,7 +198,7 @@ impl<'a> Placement<'a> {
 
     /// Makes what leads to `path`, where nothing of another kind may be.
     fn make_way(&mut self, path: &Path, is_directory: bool) -> Result<(), Cause> {
-        if let Some(parent) = path.parent() {
+        if let Some((parent, _)) = path::split(path) {
             self.directory(parent)?;
         }
         let obstacle = self.below(path);
@@ -215,7 +215,7 @@ impl<'a> Placement<'a> {
 
     /// Whether the view has something at `path`, and whether that is a directory. In a new directory there is nothing.
     fn below(&mut self, path: &Path) -> Option<bool> {
-        if path.parent().is_some_and(|parent| self.is_made(parent) == Some(false)) {
+        if path::split(path).is_some_and(|(parent, _)| self.is_made(parent) == Some(false)) {
             return None;
         }
         self.view.lookup(path).map(|found| matches!(found.entry.kind, Kind::Directory))

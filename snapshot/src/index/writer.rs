@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::{LayerIndex, Node, above, implied_directory, is_root};
 use crate::entry::{Content, Entry, Kind};
+use crate::path::split;
 use crate::{ChangeSink, Error};
 
 /// A [`ChangeSink`] that keeps only the index.
@@ -90,8 +91,8 @@ impl IndexWriter {
 
     /// Makes sure that everything above `path` is a directory in this layer, or nothing.
     fn make_room_above(&mut self, path: &Path) -> Result<(), Error> {
-        let parent = path.parent();
-        if self.checked.as_deref() == parent {
+        let parent = split(path).map(|(parent, _)| parent);
+        if self.checked.as_deref().map(Path::as_os_str) == parent.map(Path::as_os_str) {
             return Ok(());
         }
         for directory in above(path) {

@@ -33,6 +33,15 @@ fn literal_paths_follow_no_link() {
 }
 
 #[test]
+fn normal_paths_are_split_as_the_standard_library_splits_them() {
+    for path in ["", ".", "a", "a/b", "a/b/c.d", ".hidden", "a/..b", "..", "a/..", "/", "/a", "/a/b"] {
+        let path = Path::new(path);
+        let parsed = path.parent().zip(path.file_name());
+        assert_eq!(split(path), parsed, "{}", path.display());
+    }
+}
+
+#[test]
 fn stepwise_equals_openat2() {
     let (_directory, root) = tree();
     for path in ["a", "a/b", "a/./b", "./a", "", ".", "dir", "dir/b", "..", "a/..", "/", "none", "outside"] {

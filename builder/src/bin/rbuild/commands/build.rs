@@ -84,7 +84,7 @@ pub(crate) struct BuildArgs {
     pub(crate) platform: Option<Platform>,
     #[command(flatten)]
     pub(crate) call: call::CallArgs,
-    /// Run every step, whatever the cache has
+    /// Run every step and read every file of the context, whatever the cache has
     #[arg(long)]
     pub(crate) no_cache: bool,
     #[command(flatten)]
