@@ -104,8 +104,10 @@ fn the_program_of_rbuild_cannot_be_written() {
         let program = env!("CARGO_BIN_EXE_rbuild");
         let before = fs_err::metadata(program).unwrap();
         let told = bench.sh("readlink /proc/$PPID/exe; (echo evil > /proc/$PPID/exe) 2>/dev/null || echo refused");
-        let name = if bench.rung.emulates() { "" } else { "/memfd:rbuild-init (deleted)\n" };
-        assert_eq!(told.stdout, format!("{name}refused\n"));
+        let name = told.stdout.strip_suffix("refused\n").expect("it is not written");
+        // A mount that stands nowhere and has nothing else, or memory.
+        let names = if bench.rung.emulates() { [""; 2] } else { ["/\n", "/memfd:rbuild-init (deleted)\n"] };
+        assert!(names.contains(&name), "{name}");
         let told = bench.run(&["/script"]);
         assert_ne!(told.code, 0, "{told:?}");
         let after = fs_err::metadata(program).unwrap();

@@ -51,10 +51,10 @@ pub(super) struct Zygote {
 }
 
 impl Zygote {
-    /// Starts the running program from sealed memory.
+    /// Starts the running program where nobody can write it.
     pub(super) fn start() -> Result<Self, SandboxError> {
         let failed = |source| SandboxError::Program { source };
-        let program = program::sealed_copy().map_err(failed)?;
+        let program = program::sealed().map_err(failed)?;
         let (socket, theirs) =
             packets().map_err(|source| SandboxError::Descriptor { what: "a socket pair", source })?;
         let child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))

@@ -23,9 +23,7 @@ pub(super) fn lowers(world: &World<'_>, tree: &Tree) -> Result<Vec<PathBuf>, Cau
     if flat > 0 {
         dirs.push(flatten(world, &tree.below(flat))?);
     }
-    for position in flat..tree.layers().len() {
-        dirs.push(tree.dir(position, world)?);
-    }
+    dirs.extend(tree.dirs_from(flat, world)?);
     dirs.reverse();
     Ok(dirs)
 }

@@ -11,9 +11,9 @@ use snapshot::digest::HashingReader;
 use snapshot::{Found, IndexWriter, Layer, LayerIndex, Snapshot, SnapshotId, View, chain_id, diff, layer, path};
 
 use crate::accounts::Accounts;
-use crate::graph::PinnedImage;
-
 use crate::cache::Imported;
+use crate::graph::PinnedImage;
+use crate::parallel;
 
 use super::World;
 use super::error::Cause;
@@ -22,6 +22,9 @@ use super::source::{self, Wanted};
 
 /// The longest `/etc/passwd` or `/etc/group` that is read, in bytes.
 const ACCOUNTS_LIMIT: u64 = 4 << 20;
+
+/// Directories that are looked at at the same time.
+const WALKS: usize = 4;
 
 /// A stack of layers, bottom first. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -202,7 +205,17 @@ impl Tree {
 
     /// The directories of all layers, bottom first.
     pub fn dirs(&self, world: &World<'_>) -> Result<Vec<PathBuf>, Cause> {
-        (0..self.layers.len()).map(|position| self.dir(position, world)).collect()
+        self.dirs_from(0, world)
+    }
+
+    /// Those of the layers from a position on.
+    pub(super) fn dirs_from(&self, first: usize, world: &World<'_>) -> Result<Vec<PathBuf>, Cause> {
+        // The first time that a process sees a directory it walks it, to know that nobody has changed it.
+        let unseen: Vec<_> = self.layers[first..].iter().filter(|layer| layer.snapshot.get().is_none()).collect();
+        if unseen.len() > 1 {
+            parallel::each(&unseen, WALKS, |layer| Ok::<_, Cause>(layer.snapshot(world).is_some()))?;
+        }
+        (first..self.layers.len()).map(|position| self.dir(position, world)).collect()
     }
 
     /// The directory of one layer: unpacked from its blob when there is none yet.
