@@ -4,6 +4,7 @@
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::common::{Bench, RBUILD, Run, peer};
 
@@ -83,6 +84,22 @@ fn want_of_inodes_is_named_and_the_next_build_is_right() {
     }
     disk.remount("nr_inodes=100000");
     assert_right(&bench);
+}
+
+/// The memo of what files contain cannot be replaced: that is a pity, and no reason for a build to fail.
+#[test]
+fn a_memo_that_cannot_be_kept_hides_no_error() {
+    let bench = Bench::with("FROM {busybox}\nCOPY f /f\nRUN exit 3\n");
+    bench.file("f", "x");
+    fs_err::create_dir_all(bench.path("home/store-v1/context-digests/taken")).unwrap();
+    fs_err::set_permissions(bench.path("home/store-v1"), PermissionsExt::from_mode(0o700)).unwrap();
+    // What changed just now is not remembered.
+    std::thread::sleep(Duration::from_secs(3));
+    let run = bench.try_build(&[]);
+    assert!(run.code == 1 && run.stderr.contains("error: `RUN exit 3` exited with status 3"), "{}", run.stderr);
+    bench.dockerfile("FROM {busybox}\nCOPY f /f\n");
+    let run = bench.build(&[]);
+    assert!(run.stderr.contains("reads all of its context again"), "{}", run.stderr);
 }
 
 #[test]

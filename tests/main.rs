@@ -24,6 +24,7 @@ mod layers;
 mod mounts;
 mod once;
 mod outputs;
+mod power;
 mod push;
 mod real;
 mod remote;

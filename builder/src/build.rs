@@ -318,12 +318,15 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
         caches.close();
         made
     });
-    if !build.no_cache {
-        memo.save(|bytes| store.put_file(CONTEXT_DIGESTS, bytes))?;
-    }
+    let keep = |bytes: &[u8]| if build.no_cache { Ok(()) } else { store.put_file(CONTEXT_DIGESTS, bytes) };
+    let learnt = memo.save(keep);
     drop(lease);
     tidy(store, machine.keep_storage, reporter);
+    // What made the build fail is told, and a build that is done does not fail for what the next one can find out again.
     let image = made?;
+    if let Err(error) = learnt {
+        reporter.warn(&format!("the next build reads all of its context again: {}", solve::chain(&error)));
+    }
     if let Some(place) = caches.failure() {
         return Err(BuildError::Cache { place: place.to_string() });
     }

@@ -54,9 +54,12 @@ impl Store {
         }
         ensure_directory(root)?;
         let path = root.join(VERSION);
-        match create_directory(&path) {
-            Err(_) if fs_err::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) => {}
-            other => other?,
+        if let Err(error) = create_directory(&path) {
+            match fs_err::symlink_metadata(&path) {
+                Ok(metadata) if metadata.is_dir() => {}
+                Err(unknown) if unknown.kind() != io::ErrorKind::NotFound => return Err(unknown.into()),
+                _ => return Err(error),
+            }
         }
         claim(&path)?;
         let uses = Uses::open_at(&path)?;

@@ -133,10 +133,14 @@ pub(crate) fn create_directory(path: &Path) -> Result<(), Error> {
     rustix::fs::mkdir(path, Mode::RWXU).map_err(Error::io("create directory", path))
 }
 
-/// Creates a directory with mode 0700 unless there is one.
+/// Creates a directory with mode 0700 unless there is one. Where nobody can say what there is, the error is why.
 pub(crate) fn ensure_directory(path: &Path) -> Result<(), Error> {
     match rustix::fs::mkdir(path, Mode::RWXU) {
-        Err(Errno::EXIST) if path.is_dir() => Ok(()),
+        Err(Errno::EXIST) => match fs_err::metadata(path) {
+            Ok(there) if there.is_dir() => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Err(Error::io("create directory", path)(Errno::EXIST)),
+        },
         other => other.map_err(Error::io("create directory", path)),
     }
 }
@@ -200,6 +204,18 @@ mod tests {
         assert_eq!(left, expected);
         drop((held_file, held));
         assert_eq!(fs_err::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_said_to_exist() {
+        let root = tempfile::tempdir().unwrap();
+        let endless = root.path().join("endless");
+        std::os::unix::fs::symlink(&endless, &endless).unwrap();
+        let error = ensure_directory(&endless).unwrap_err();
+        assert!(matches!(&error, Error::File(error) if error.kind() != io::ErrorKind::AlreadyExists), "{error}");
+        fs_err::write(root.path().join("file"), "").unwrap();
+        let error = ensure_directory(&root.path().join("file")).unwrap_err();
+        assert!(matches!(&error, Error::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists), "{error}");
     }
 
     #[test]

@@ -114,19 +114,9 @@ impl Bench {
         run
     }
 
-    /// Nothing in the store is half-done: no temporary file or directory is left.
+    /// Nothing in the store is half-done.
     pub(crate) fn assert_clean(&self) {
-        let mut open = vec![self.path("home")];
-        while let Some(directory) = open.pop().filter(|directory| directory.exists()) {
-            for entry in fs_err::read_dir(&directory).unwrap().map(Result::unwrap) {
-                assert!(!directory.ends_with("tmp"), "left over: {}", entry.path().display());
-                // What is in a snapshot is the image's.
-                let inside = directory.file_name().is_some_and(|name| name.to_string_lossy().starts_with("snapshots"));
-                if entry.file_type().unwrap().is_dir() && (!inside || entry.file_name() == "tmp") {
-                    open.push(entry.path());
-                }
-            }
-        }
+        assert_clean(self.path("home"));
     }
 
     /// Builds, and reads the root file system and the config of the image.
@@ -144,6 +134,21 @@ impl Bench {
     }
 }
 
+/// Nothing in the store of a state directory is half-done: no temporary file or directory is left.
+pub(crate) fn assert_clean(home: PathBuf) {
+    let mut open = vec![home];
+    while let Some(directory) = open.pop().filter(|directory| directory.exists()) {
+        for entry in fs_err::read_dir(&directory).unwrap().map(Result::unwrap) {
+            assert!(!directory.ends_with("tmp"), "left over: {}", entry.path().display());
+            // What is in a snapshot is the image's.
+            let inside = directory.file_name().is_some_and(|name| name.to_string_lossy().starts_with("snapshots"));
+            if entry.file_type().unwrap().is_dir() && (!inside || entry.file_name() == "tmp") {
+                open.push(entry.path());
+            }
+        }
+    }
+}
+
 /// What a command said.
 #[derive(Debug)]
 pub(crate) struct Run {
@@ -154,17 +159,22 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn of(command: &mut Command) -> Self {
-        let Output { status, stdout, stderr } = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        Self {
-            code: status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&stderr).into_owned(),
-        }
+        command.output().unwrap_or_else(|error| panic!("{command:?}: {error}")).into()
     }
 
     /// How many steps the cache had.
     pub(crate) fn cached(&self) -> usize {
         self.stderr.lines().filter(|line| line.ends_with(" CACHED")).count()
+    }
+}
+
+impl From<Output> for Run {
+    fn from(Output { status, stdout, stderr }: Output) -> Self {
+        Self {
+            code: status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        }
     }
 }
 

@@ -41,6 +41,9 @@ const PACKAGES: &[Package] = &[
     Package { name: "openssl", why: "certificates of the registries that the tests start", parts: &[Test] },
     Package { name: "libcap2-bin", why: "setcap and getcap: file capabilities in layers", parts: &[Test] },
     Package { name: "python3", why: "reads layers independently of rbuild", parts: &[Test] },
+    Package { name: "e2fsprogs", why: "mkfs.ext4: a disk below the store that fails", parts: &[Test] },
+    Package { name: "xfsprogs", why: "mkfs.xfs: another", parts: &[Test] },
+    Package { name: "mount", why: "mounts what the tests need", parts: &[Test] },
     Package { name: "slirp4netns", why: "slirp4netns: steps with a network of their own", parts: &[Test] },
     Package { name: "uidmap", why: "newuidmap and newgidmap: builds by a plain user", parts: &[Test] },
     Package {

@@ -85,7 +85,8 @@ pub(crate) fn failure(failure: &Failure) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The hint on what the machine did not have enough of: the kernel's numbers for that are in the text of a cause.
+/// The hint on what the machine did not have enough of, or what of it is broken: the kernel's numbers for that are in the
+/// text of a cause.
 fn want(text: &str) -> String {
     let home = builder::paths::home().unwrap_or_default();
     let has = |number: u32| text.contains(&format!("(os error {number})"));
@@ -94,6 +95,14 @@ fn want(text: &str) -> String {
         return format!(
             "  hint: the disk of the state directory `{state}` (or of the output) has no room or no inodes left; \
              `rbuild cache prune` removes what is not in use, and RBUILD_HOME names another place\n"
+        );
+    }
+    // What the kernel cannot write any more it makes read-only.
+    if has(5) || has(30) {
+        return format!(
+            "  hint: a disk failed or is read-only, that of the state directory `{}` where no other is named above; \
+             `dmesg` says more\n",
+            home.display()
         );
     }
     if has(24) || has(23) {
@@ -141,6 +150,7 @@ fn build(error: &BuildError, dockerfile: &Dockerfile) -> (String, u8) {
             (text + &chain(error), code::BUILD)
         }
         BuildError::Graph(error) => (located(&error.problem, dockerfile, error.span, None), code::BUILD),
+        BuildError::Base(error @ BaseError::Store(_)) => (chain(error), code::BUILD),
         BuildError::Base(error) => {
             let text = match error.span() {
                 Some(span) => {
@@ -226,8 +236,10 @@ fn step_hint(cause: &Cause) -> (Option<&'static str>, u8) {
             code::BUILD,
         ),
         Cause::Fetch { .. } => (None, code::REGISTRY),
-        Cause::Sandbox(SandboxError::Setup { .. }) => {
-            (Some("`rbuild doctor` says what this machine allows"), code::ENVIRONMENT)
+        Cause::Sandbox(SandboxError::Setup { source, .. }) => {
+            // What a disk refuses has nothing to do with what is allowed.
+            let disk = matches!(source.raw_os_error(), Some(5 | 28 | 30 | 122));
+            ((!disk).then_some("`rbuild doctor` says what this machine allows"), code::ENVIRONMENT)
         }
         _ => (None, code::BUILD),
     }

@@ -17,6 +17,7 @@ pub(crate) mod login;
 pub(crate) mod registries;
 pub(crate) mod settings;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -62,7 +63,12 @@ fn home() -> Result<PathBuf, Failure> {
 }
 
 fn make_home(home: &Path) -> Result<(), Failure> {
-    fs_err::create_dir_all(home).context("cannot make the state directory").map_err(Failure::Environment)
+    // What cannot be looked at seems to exist to whoever makes it: the reason is the other error.
+    let made = match fs_err::metadata(home) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => fs_err::create_dir_all(home),
+    };
+    made.context("cannot make the state directory").map_err(Failure::Environment)
 }
 
 /// Steps onto the highest rung; no thread may run yet.
