@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use oci_spec::image::{Descriptor, MediaType};
 
+use super::codec::Codec;
 use super::pipeline::{self, Assembled, Pipeline};
 use super::segment::TARGET;
 use super::{Layer, LayerOptions, SegmentCache};
@@ -20,8 +21,16 @@ pub(super) struct Output {
 }
 
 enum Kind {
+    /// No bundle has come yet.
+    Begun {
+        blob: BlobWriter,
+        codec: Codec,
+        threads: Option<usize>,
+    },
     Compressed(Pipeline),
     Plain(BlobWriter),
+    /// A pipeline could not be started.
+    Failed,
 }
 
 impl Output {
@@ -29,18 +38,15 @@ impl Output {
         let codec = options.compression.codec()?;
         let blob = blobs.writer()?;
         let kind = match codec {
-            Some(codec) => {
-                let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
-                let threads = options.threads.unwrap_or_else(cores);
-                Kind::Compressed(Pipeline::start(blob, codec, options.segments.as_ref(), threads)?)
-            }
+            Some(codec) => Kind::Begun { blob, codec, threads: options.threads },
             None => Kind::Plain(blob),
         };
         Ok(Self { media_type: options.compression.media_type(), segments: options.segments, kind })
     }
 
-    /// Takes a bundle and leaves an empty one.
+    /// Takes a bundle that others will follow, and leaves an empty one.
     pub(super) fn take(&mut self, bundle: &mut Vec<u8>) -> Result<(), Error> {
+        self.start_pipeline()?;
         match &mut self.kind {
             Kind::Compressed(pipeline) => pipeline.submit(std::mem::replace(bundle, pipeline::fresh())),
             Kind::Plain(blob) => {
@@ -48,25 +54,41 @@ impl Output {
                 bundle.clear();
                 Ok(())
             }
+            Kind::Begun { .. } | Kind::Failed => Err(Error::LayerFailed),
         }
     }
 
-    /// Ends the layer: its blob is in the store when this returns.
-    pub(super) fn finish(self) -> Result<Layer, Error> {
-        match self.kind {
-            Kind::Compressed(pipeline) => {
-                let (diff_id, Assembled { blob, segments: records }) = pipeline.finish()?;
-                let (digest, size) = blob.commit(None)?;
-                if let Some(segments) = self.segments {
-                    segments.put(&digest, &records)?;
-                }
-                Ok(Layer { diff_id, blob: Descriptor::new(self.media_type, size, digest) })
+    fn start_pipeline(&mut self) -> Result<(), Error> {
+        match std::mem::replace(&mut self.kind, Kind::Failed) {
+            Kind::Begun { blob, codec, threads } => {
+                let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
+                let threads = threads.unwrap_or_else(cores);
+                self.kind = Kind::Compressed(Pipeline::start(blob, codec, self.segments.as_ref(), threads)?);
             }
+            begun => self.kind = begun,
+        }
+        Ok(())
+    }
+
+    /// Takes the last bundle, which may be empty, and ends the layer: its blob is in the store when this returns.
+    pub(super) fn finish(mut self, mut last: Vec<u8>) -> Result<Layer, Error> {
+        if !last.is_empty() && !matches!(self.kind, Kind::Begun { .. }) {
+            self.take(&mut last)?;
+        }
+        let (diff_id, Assembled { blob, segments: records }) = match self.kind {
+            Kind::Begun { blob, codec, .. } => pipeline::alone(blob, codec, self.segments.as_deref(), &last)?,
+            Kind::Compressed(pipeline) => pipeline.finish()?,
             Kind::Plain(blob) => {
                 let (digest, size) = blob.commit(None)?;
-                Ok(Layer { diff_id: digest.clone(), blob: Descriptor::new(self.media_type, size, digest) })
+                return Ok(Layer { diff_id: digest.clone(), blob: Descriptor::new(self.media_type, size, digest) });
             }
+            Kind::Failed => return Err(Error::LayerFailed),
+        };
+        let (digest, size) = blob.commit(None)?;
+        if let Some(segments) = self.segments {
+            segments.put(&digest, &records)?;
         }
+        Ok(Layer { diff_id, blob: Descriptor::new(self.media_type, size, digest) })
     }
 }
 
@@ -77,5 +99,5 @@ pub fn recompress(tar: &mut dyn Read, blobs: &BlobStore, options: LayerOptions) 
     while tar.take(TARGET).read_to_end(&mut bundle).map_err(Error::Incoming)? > 0 {
         output.take(&mut bundle)?;
     }
-    output.finish()
+    output.finish(bundle)
 }

@@ -19,7 +19,7 @@ use oci_spec::image::Digest;
 use super::codec::Codec;
 use super::segment::{Member, Segment};
 use super::segments::{Named, Record, SegmentCache};
-use crate::digest::HashingWriter;
+use crate::digest::{HashingWriter, sha256};
 use crate::{BlobWriter, Error};
 
 /// The bytes of bundles in flight in this process, whatever the number of layers and cores: four of the largest, or a
@@ -229,29 +229,70 @@ fn work(queue: &Mutex<Receiver<Job>>, codec: Codec, cache: Option<&SegmentCache>
     loop {
         let next = queue.lock().expect("nothing panics while it holds this lock").recv();
         let Ok(Job { bundle, done }) = next else { return };
-        let segment = match cache {
-            Some(cache) => cache.segment(codec, &bundle.0),
-            None => codec.compress(&bundle.0).map(|segment| (segment, None)),
-        };
+        let segment = segment(codec, cache, &bundle.0);
         // Nobody waits any more when the assembler has failed.
         done.send((segment, bundle)).ok();
     }
 }
 
-fn assemble(segments: &Receiver<Receiver<Compressed>>, codec: Codec, mut blob: BlobWriter) -> Result<Assembled, Error> {
-    let mut member = Member::default();
-    let mut records = Vec::new();
-    blob.write_all(codec.header())?;
-    let mut offset = codec.header().len() as u64;
+fn assemble(segments: &Receiver<Receiver<Compressed>>, codec: Codec, blob: BlobWriter) -> Result<Assembled, Error> {
+    let mut assembly = Assembly::begin(codec, blob)?;
     for segment in segments {
         // A worker can only end early by a panic, which `join` passes on.
         let (segment, _bundle) = segment.recv().map_err(|_| Error::LayerFailed)?;
-        let (segment, named) = segment?;
-        member.append(&segment);
-        blob.write_all(&segment.bytes)?;
-        records.extend(named.and_then(|named| named.record(&segment, offset)));
-        offset += segment.bytes.len() as u64;
+        assembly.append(segment?)?;
     }
-    blob.write_all(&codec.trailer(member))?;
-    Ok(Assembled { blob, segments: records })
+    assembly.finish()
+}
+
+/// Makes a layer of one bundle, or of none, on this thread: to start others takes longer than most of these layers do.
+pub(super) fn alone(
+    blob: BlobWriter,
+    codec: Codec,
+    cache: Option<&SegmentCache>,
+    bundle: &[u8],
+) -> Result<(Digest, Assembled), Error> {
+    let mut assembly = Assembly::begin(codec, blob)?;
+    if !bundle.is_empty() {
+        assembly.append(segment(codec, cache, bundle)?)?;
+    }
+    Ok((sha256(bundle), assembly.finish()?))
+}
+
+fn segment(codec: Codec, cache: Option<&SegmentCache>, bundle: &[u8]) -> Result<(Segment, Option<Named>), Error> {
+    match cache {
+        Some(cache) => cache.segment(codec, bundle),
+        None => Ok((codec.compress(bundle)?, None)),
+    }
+}
+
+/// A blob to which segments are written in their order.
+struct Assembly {
+    codec: Codec,
+    blob: BlobWriter,
+    member: Member,
+    records: Vec<Record>,
+    /// Where the next segment will lie.
+    offset: u64,
+}
+
+impl Assembly {
+    fn begin(codec: Codec, mut blob: BlobWriter) -> Result<Self, Error> {
+        blob.write_all(codec.header())?;
+        let offset = codec.header().len() as u64;
+        Ok(Self { codec, blob, member: Member::default(), records: Vec::new(), offset })
+    }
+
+    fn append(&mut self, (segment, named): (Segment, Option<Named>)) -> Result<(), Error> {
+        self.member.append(&segment);
+        self.blob.write_all(&segment.bytes)?;
+        self.records.extend(named.and_then(|named| named.record(&segment, self.offset)));
+        self.offset += segment.bytes.len() as u64;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Assembled, Error> {
+        self.blob.write_all(&self.codec.trailer(self.member))?;
+        Ok(Assembled { blob: self.blob, segments: self.records })
+    }
 }
