@@ -136,8 +136,7 @@ impl LayerWriter {
     /// Ends the layer: its blob is in the store when this returns.
     pub fn finish(mut self) -> Result<(Layer, LayerIndex), Error> {
         self.bundle.headers(&header::TRAILER);
-        self.cut()?;
-        Ok((self.output.finish()?, self.index.finish()))
+        Ok((self.output.finish(self.bundle)?, self.index.finish()))
     }
 
     /// Adds or replaces `path` as [`ChangeSink::entry`] does. Bytes whose digest is known are not digested again, and

@@ -283,8 +283,9 @@ impl Active {
 /// of a change), as any tree.
 fn remove_work(work: &Path) -> Result<(), Error> {
     const DIRECTORY: AtFlags = AtFlags::REMOVEDIR;
-    const LEFT: [(&str, AtFlags); 4] = [
-        ("work/incompat/volatile", AtFlags::empty()),
+    const LEFT: [(&str, AtFlags); 5] = [
+        ("work/incompat/volatile/dirty", AtFlags::empty()),
+        ("work/incompat/volatile", DIRECTORY),
         ("work/incompat", DIRECTORY),
         ("work", DIRECTORY),
         ("index", DIRECTORY),

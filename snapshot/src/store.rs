@@ -198,9 +198,7 @@ impl Store {
     /// Stores a record: under `tags` when that is its kind, else under `cache/<kind>`. A tag outlives a crash of the
     /// machine; another record outlives it whole or not at all, for its seal tells.
     pub fn put_record(&self, kind: &str, key: &str, value: &[u8]) -> Result<(), Error> {
-        let path = self.record_path(kind, key)?;
-        ensure_directory(path.parent().unwrap_or(&self.path))?;
-        self.write(&path, &[value, blake3::hash(value).as_bytes()].concat())
+        self.write(&self.record_path(kind, key)?, &[value, blake3::hash(value).as_bytes()].concat())
     }
 
     /// Stores a file of the caller's beside the store's folders, replacing it in one step, and not durably: its bytes have

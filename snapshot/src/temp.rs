@@ -50,10 +50,16 @@ impl TempFile {
         Ok(self.file.sync_all()?)
     }
 
-    /// Renames the file to `target`. Without [`TempFile::sync`] before and [`sync_directory_of`] after that, a crash may
-    /// lose it or tear it.
+    /// Renames the file to `target`, whose directory is made if it is not there. Without [`TempFile::sync`] before and
+    /// [`sync_directory_of`] after that, a crash may lose it or tear it.
     pub(crate) fn publish(mut self, target: &Path) -> Result<(), Error> {
-        fs_err::rename(&self.path, target)?;
+        match (fs_err::rename(&self.path, target), target.parent()) {
+            (Err(error), Some(directory)) if error.kind() == io::ErrorKind::NotFound => {
+                ensure_directory(directory)?;
+                fs_err::rename(&self.path, target)?;
+            }
+            (renamed, _) => renamed?,
+        }
         self.persisted = true;
         Ok(())
     }

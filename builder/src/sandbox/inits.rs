@@ -4,7 +4,7 @@
 //! step is in it before the step comes, and it ends with rbuild as every init does.
 
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -56,15 +56,15 @@ impl Inits {
     pub(super) fn begin(&self, spec: &Spec, stdin: Option<&[u8]>) -> Result<Running, SandboxError> {
         let frame = Frame::of(spec);
         let waiting = self.waiting().take().filter(|waiting| waiting.is_for(&frame));
-        let waiting = waiting.map_or_else(|| Waiting::order(&self.zygote, frame.clone()), Ok)?;
+        let waiting = waiting.map_or_else(|| Waiting::order(&self.zygote, frame), Ok)?;
+        waiting.begin(spec, stdin)?;
         self.zygote.wait_for_leaving();
-        let running = waiting.begin(spec, stdin)?;
-        self.prepare(frame);
-        Ok(running)
+        waiting.mount()
     }
 
-    /// Makes the init of the next step, if there is one to come.
-    fn prepare(&self, frame: Frame) {
+    /// Makes the init of the next step, if there is one to come. To be called when a step has begun, for until then its
+    /// own init has much to do.
+    pub(super) fn prepare(&self, frame: Frame) {
         let expected = self.expected.try_update(Ordering::Relaxed, Ordering::Relaxed, |steps| steps.checked_sub(1));
         // A group is that of one step.
         if expected.unwrap_or(0) < 2 || frame.group.is_some() {
@@ -111,20 +111,33 @@ impl Waiting {
         self.frame == *frame && matches!(reap::ready([&self.running.channel], Some(0)), Ok([false]))
     }
 
-    fn begin(self, spec: &Spec, stdin: Option<&[u8]>) -> Result<Running, SandboxError> {
+    /// Gives it its step, for which it makes everything ready.
+    fn begin(&self, spec: &Spec, stdin: Option<&[u8]>) -> Result<(), SandboxError> {
         let make = |what| move |source: std::io::Error| SandboxError::Descriptor { what, source };
         let bytes = serde_json::to_vec(spec).map_err(|error| make("the specification of the step")(error.into()))?;
         let spec = sealed("spec", &bytes).map_err(make("a memfd for the specification"))?;
         let stdin =
             stdin.map(|bytes| sealed("stdin", bytes)).transpose().map_err(make("a memfd for standard input"))?;
         let files: Vec<_> = [Some(&spec), stdin.as_ref()].into_iter().flatten().map(AsFd::as_fd).collect();
-        match zygote::send(&self.steps, &[0], &files) {
+        self.tell(&files)
+    }
+
+    /// Lets it mount the root and start the step.
+    fn mount(self) -> Result<Running, SandboxError> {
+        self.tell(&[])?;
+        Ok(self.running)
+    }
+
+    fn tell(&self, files: &[BorrowedFd<'_>]) -> Result<(), SandboxError> {
+        match zygote::send(&self.steps, &[0], files) {
             // The init has ended, and said why or not: whoever watches it learns that.
             Err(error)
-                if matches!(error.kind(), std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset) => {}
-            sent => sent.map_err(|source| SandboxError::Watch { action: "begin the step", source })?,
+                if matches!(error.kind(), std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset) =>
+            {
+                Ok(())
+            }
+            sent => sent.map_err(|source| SandboxError::Watch { action: "begin the step", source }),
         }
-        Ok(self.running)
     }
 }
 

@@ -57,11 +57,13 @@ fn in_pid_namespace(
     }
     let furniture = prepare(frame)?;
     let Some((spec, stdin)) = receive(steps)? else { return Ok(None) };
-    let made = furnish(&spec, furniture, &links.departure)?;
+    let Some(made) = furnish(&spec, furniture, (steps, &links.departure))? else { return Ok(None) };
     let step = start(&spec, stdin.as_ref(), channel, &links.departure)?;
+    begun(channel)?;
     let code = reap::until_ended(step.pid).attempt(|| "wait for the step".to_owned())?;
     step.check()?;
-    Ok(Some(Report::Ended { code, made }))
+    let last = reap::is_last().attempt(|| "look for what the step left".to_owned())?;
+    Ok(Some(Report::Ended { code, made, last }))
 }
 
 /// Nothing is reported when no step comes, or when the stub has gone or has ordered the end.
@@ -80,15 +82,16 @@ fn among_others(
     let Some((spec, stdin)) = receive(steps)? else { return Ok(None) };
     let (made, step) = match furniture {
         Some(furniture) => {
-            let made = furnish(&spec, furniture, &links.departure)?;
+            let Some(made) = furnish(&spec, furniture, (steps, &links.departure))? else { return Ok(None) };
             (made, start(&spec, stdin.as_ref(), channel, &links.departure)?)
         }
         None => (Made::default(), bare::start(&spec, stdin.as_ref(), channel)?),
     };
+    begun(channel)?;
     let code = subreaper.until_ended(step.pid, &links.lifeline).attempt(|| "wait for the step".to_owned());
     subreaper.kill_all().attempt(|| "kill what the step left".to_owned())?;
     step.check()?;
-    Ok(code?.map(|code| Report::Ended { code, made }))
+    Ok(code?.map(|code| Report::Ended { code, made, last: false }))
 }
 
 /// Waits for the step, and its standard input if that is not empty; none comes when rbuild gives this init up.
@@ -102,6 +105,12 @@ fn receive(steps: &OwnedFd) -> Result<Option<(Spec, Option<File>)>, Failure> {
         Ok(Some((serde_json::from_slice(&bytes)?, files.next())))
     };
     receive().attempt(|| "read what the step is".to_owned())
+}
+
+/// Says that what rbuild does for the next step hinders this one no more: two that make roots at the same time wait for the
+/// same locks of the kernel, and for a processor.
+fn begun(channel: &mut UnixStream) -> Result<(), Failure> {
+    send(channel, &Report::Begun).attempt(|| "tell rbuild that the step begins".to_owned())
 }
 
 /// Starts the step. From then on process 1 can do no more than root of the step: it is the parent of a hostile process,
@@ -152,11 +161,18 @@ fn prepare(frame: &Frame) -> Result<Furniture, Failure> {
 }
 
 /// Makes the root and goes there. The old one is left to the stub: the kernel waits for all processors then, and the step can
-/// be made ready meanwhile.
-fn furnish(spec: &Spec, furniture: Furniture, mut departure: &UnixStream) -> Result<Made, Failure> {
+/// be made ready meanwhile. The root is mounted when rbuild says so; nothing is made when it gives this init up.
+fn furnish(
+    spec: &Spec,
+    furniture: Furniture,
+    (steps, mut departure): (&OwnedFd, &UnixStream),
+) -> Result<Option<Made>, Failure> {
     nix::unistd::sethostname(&spec.hostname).attempt(|| format!("set the host name `{}`", spec.hostname))?;
     let layers = Layers::open(&spec.lowers, &spec.upper, &spec.work, spec.ground.user_xattr)?;
     let furniture = furniture.gather(spec)?;
+    if zygote::receive(steps).attempt(|| "wait until the root may be mounted".to_owned())?.is_none() {
+        return Ok(None);
+    }
     layers.mount(&spec.upper)?;
     let old = rootfs::pivot()?;
     let root = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -165,7 +181,7 @@ fn furnish(spec: &Spec, furniture: Furniture, mut departure: &UnixStream) -> Res
     furniture.place(&mut targets)?;
     let old = [u8::from(old == OldRoot::Over)];
     departure.write_all(&old).attempt(|| "have the old root left".to_owned())?;
-    targets.finish()
+    targets.finish().map(Some)
 }
 
 /// Exchanges the host's `/dev/null`, whose owner and mode root of a step could change, for the step's.

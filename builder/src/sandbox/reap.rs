@@ -31,6 +31,19 @@ pub(super) fn until_ended(main: Pid) -> io::Result<i32> {
     }
 }
 
+/// Reaps what has ended. Tells whether this process has no children any more: as process 1 of a pid namespace, to which all
+/// that lose their parent come, it is the last process there.
+pub(super) fn is_last() -> io::Result<bool> {
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some(_)) | Err(Errno::INTR) => {}
+            Ok(None) => return Ok(false),
+            Err(Errno::CHILD) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Waits for descriptors to become ready: for each tells whether it did. All are false when the time is up.
 pub(super) fn ready<const N: usize>(descriptors: [&dyn AsDescriptor; N], time: Option<i64>) -> io::Result<[bool; N]> {
     let time = time.map(|seconds| Timespec { tv_sec: seconds, tv_nsec: 0 });

@@ -18,7 +18,7 @@ use super::cancel::Cancel;
 use super::describe::{ExitStatus, Mount, Process, Root, Stream};
 use super::error::SandboxError;
 use super::inits::Inits;
-use super::spec::{Made, Report, Spec};
+use super::spec::{Frame, Made, Report, Spec};
 use super::{program, settings, stubs};
 
 /// `OVL_MAX_STACK` of the kernel.
@@ -83,7 +83,7 @@ pub(super) fn run(
     // Read while the root is made.
     let kills = settings::memory_kills();
     let deadline = spec.settings.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let watched = running.watch(cancel, deadline, output);
+    let watched = running.watch(cancel, deadline, output, &|| inits.prepare(Frame::of(spec)));
     if cancel.is_cancelled() {
         running.end();
         return Err(SandboxError::Cancelled);
@@ -118,12 +118,22 @@ fn verdict(report: &[u8]) -> Result<Option<(i32, Made)>, SandboxError> {
     let mut ended = None;
     for line in report.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
         match serde_json::from_slice(line) {
+            Ok(Report::Begun) => {}
             Ok(Report::Failed(failure)) => return Err(failure.into()),
-            Ok(Report::Ended { code, made }) => ended = Some((code, made)),
+            Ok(Report::Ended { code, made, last: _ }) => ended = Some((code, made)),
             Err(source) => return Err(SandboxError::Watch { action: "read the report", source: source.into() }),
         }
     }
     Ok(ended)
+}
+
+/// What a report says after the first `heard` bytes, in whole lines, which are counted as heard.
+fn words<'a>(report: &'a [u8], heard: &mut usize) -> impl Iterator<Item = Report> + 'a {
+    let new = &report[*heard..];
+    let whole = new.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    *heard += whole;
+    // What is no report is found when all of it is read.
+    new[..whole].split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok())
 }
 
 /// A spawned init. Dropping it ends it, and with it everything of the step.
@@ -182,15 +192,16 @@ impl Running {
         Ok(ours.into_iter().try_for_each(|ours| rustix::io::ioctl_fionbio(ours, true))?)
     }
 
-    /// Hands over output until the init has closed the channel, which it does after everything of the step is dead.
-    /// Returns what it reported. At the deadline the step is ended.
+    /// Hands over output until everything of the step is dead: the init says so, or it has closed the channel after that.
+    /// Returns what it reported. At the deadline the step is ended. `begun` is called once the step begins.
     fn watch(
         &mut self,
         cancel: &Cancel,
         deadline: Option<Instant>,
         output: &mut dyn FnMut(Stream, &[u8]),
+        begun: &dyn Fn(),
     ) -> io::Result<Vec<u8>> {
-        let mut report = Vec::new();
+        let (mut report, mut heard) = (Vec::new(), 0);
         let mut buffer = vec![0; CHUNK];
         let mut patience: Option<Timespec> = None;
         loop {
@@ -208,8 +219,18 @@ impl Running {
                 patience = Some(Timespec { tv_sec: PATIENCE, tv_nsec: 0 });
                 self.hang_up()?;
             }
-            if ready.channel && self.read_report(&mut report)? {
-                break;
+            if ready.channel {
+                let mut over = self.read_report(&mut report)?;
+                for word in words(&report, &mut heard) {
+                    match word {
+                        Report::Begun => begun(),
+                        Report::Ended { last, .. } => over |= last,
+                        Report::Failed(_) => {}
+                    }
+                }
+                if over {
+                    break;
+                }
             }
         }
         for stream in &mut self.outputs {

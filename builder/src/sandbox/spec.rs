@@ -163,10 +163,17 @@ impl From<&Mount> for ExtraMount {
 /// What the init says; one line each.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
+    /// The step's process was started.
+    Begun,
     /// The step could not be started.
     Failed(Failure),
     /// The step's process has ended, with the code that `ExitStatus` describes.
-    Ended { code: i32, made: Made },
+    Ended {
+        code: i32,
+        made: Made,
+        /// Nothing of the step is left: nobody has to wait for the end of its namespaces.
+        last: bool,
+    },
 }
 
 /// What was attempted in vain, in words that follow "cannot".

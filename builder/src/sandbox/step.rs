@@ -24,6 +24,8 @@ const NOT_FOUND: u8 = 127;
 const NOT_EXECUTABLE: u8 = 126;
 /// The most that is read of `/etc/passwd` and `/etc/group`, in bytes.
 const MOST_ACCOUNTS: u64 = 4 << 20;
+/// More bytes than either has in most images: they are read at once.
+const USUAL_ACCOUNTS: usize = 8 << 10;
 
 /// Goes to the step's working directory, and finds its user. In the step's root, and before its calls are filtered: where
 /// root is emulated each of these would be answered by another process.
@@ -91,7 +93,7 @@ fn text(path: &str) -> Result<String, Failure> {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(String::new()),
         Err(error) => return Err(Failure::new(format!("open `{path}`"), error)),
     };
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(USUAL_ACCOUNTS);
     let regular = file.metadata().map(|found| found.is_file());
     let read = regular.and_then(|yes| if yes { file.take(MOST_ACCOUNTS).read_to_end(&mut bytes) } else { Ok(0) });
     read.attempt(|| format!("read `{path}`"))?;

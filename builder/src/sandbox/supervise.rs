@@ -24,6 +24,8 @@ use super::seccomp::{self, Handler, Listener, Program};
 use super::spec::{Attempt, Failure};
 use super::{capabilities, system};
 
+const FORK: &str = "fork the step";
+
 /// A step that runs.
 #[derive(Debug)]
 pub(super) struct Started {
@@ -49,7 +51,8 @@ pub(super) fn start(
     }
     filter_as_usual()?;
     capabilities::confine(CapabilitySet::empty())?;
-    fork(|| step().unwrap_or_else(report)).map(Started::alone)
+    // Nothing is left for this process to do before the step's program runs, so it needs no memory of its own until then.
+    system::fork_in_memory(|| step().unwrap_or_else(report)).map(Started::alone).attempt(|| FORK.to_owned())
 }
 
 /// Forks a step that filters itself for the emulation of root, and answers its calls where the filter does not.
@@ -90,7 +93,7 @@ fn filter_as_usual() -> Result<(), Failure> {
 }
 
 fn fork(step: impl FnOnce() -> u8) -> Result<Pid, Failure> {
-    system::fork(step).attempt(|| "fork the step".to_owned())
+    system::fork(step).attempt(|| FORK.to_owned())
 }
 
 /// Puts this process, which is about to become the step's, under its filter.

@@ -5,12 +5,15 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use nix::sched::{CloneFlags, clone};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::unistd::ForkResult;
 use rustix::process::Pid;
 
 /// The exit code of a child whose code panicked (`EX_SOFTWARE`).
 const PANICKED: u8 = 70;
+/// Bytes of stack for a child in the memory of its parent: as much as a thread of the standard library gets.
+const STACK: usize = 2 << 20;
 
 /// Forks, runs `child` in the child and ends it with the code that it returns. The caller must have one thread.
 pub(super) fn fork(child: impl FnOnce() -> u8) -> io::Result<Pid> {
@@ -20,6 +23,22 @@ pub(super) fn fork(child: impl FnOnce() -> u8) -> io::Result<Pid> {
         ForkResult::Parent { child } => Pid::from_raw(child.as_raw()).ok_or_else(|| io::ErrorKind::InvalidData.into()),
         ForkResult::Child => leave(catch_unwind(AssertUnwindSafe(child)).unwrap_or(PANICKED)),
     }
+}
+
+/// Does what [`fork`] does without a copy of the memory: this process goes on when the child has executed a program or has
+/// ended. The child may change what it likes of itself, and of the memory what this process can bear.
+pub(super) fn fork_in_memory(child: impl FnOnce() -> u8) -> io::Result<Pid> {
+    let mut stack = vec![0; STACK];
+    let mut child = Some(child);
+    let run = || {
+        let run = child.take().map(|child| catch_unwind(AssertUnwindSafe(child)));
+        leave(run.and_then(Result::ok).unwrap_or(PANICKED))
+    };
+    let flags = CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK;
+    // SAFETY: the process has one thread (the contract above), which the kernel stops until the child does not use the
+    // memory any more: so nothing is used by two, and the stack outlives its use. The child never returns: it ends in `leave`.
+    let pid = unsafe { clone(Box::new(run), &mut stack, flags, Some(libc::SIGCHLD)) }?;
+    Pid::from_raw(pid.as_raw()).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Makes a copy of this process, which must have one thread, as another child of its parent (`CLONE_PARENT`, clone(2)).
@@ -35,7 +54,7 @@ pub(super) fn fork_sibling() -> io::Result<bool> {
 }
 
 /// Ends the process at once: no destructor, no exit handler and no flush of what the parent had buffered.
-fn leave(code: u8) -> ! {
+pub(super) fn leave(code: u8) -> ! {
     // SAFETY: `_exit` takes any number and does not return.
     unsafe { libc::_exit(i32::from(code)) }
 }

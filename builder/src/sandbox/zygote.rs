@@ -103,7 +103,8 @@ impl Drop for Zygote {
     }
 }
 
-/// The life of the zygote. Returns at its end, and in each copy the exit code that `take` gives.
+/// The life of the zygote. Each copy ends with the exit code that `take` gives, and at once: what it has would only be
+/// copied to be given back, and rbuild waits for its end.
 pub(super) fn live(take: impl Fn(Order) -> u8) -> io::Result<u8> {
     let socket = OwnedFd::from(system::take_stdin()?);
     // What the terminal sends to rbuild's process group is for rbuild to answer.
@@ -116,7 +117,7 @@ pub(super) fn live(take: impl Fn(Order) -> u8) -> io::Result<u8> {
             let [stdout, stderr] = &order.outputs;
             nix::unistd::dup2_stdout(stdout)?;
             nix::unistd::dup2_stderr(stderr)?;
-            return Ok(take(order));
+            system::leave(take(order));
         }
     }
     Ok(0)

@@ -80,6 +80,9 @@ pub(super) fn note(store: &Store, own: &CacheKey, definition: &CacheKey, name: &
     store.put_record(OWN, &own.hex(), b"")?;
     for name in nearness(name) {
         let mut known = near_keys(store, &name);
+        if known.first() == Some(&definition.hex()) {
+            continue;
+        }
         known.retain(|key| *key != definition.hex());
         known.insert(0, definition.hex());
         known.truncate(NEAR_LIMIT);

@@ -179,25 +179,28 @@ impl Tree {
         Ok(cache::note(world.store, &own_key(key), &key.definition, ran.name)?)
     }
 
-    /// Lets the step on top be found by `content` too, and tells its record what it contains.
+    /// Lets the step on top be found by `content` too, and tells its record what it contains. Returns the record.
     pub(super) fn remember_content(
         &self,
         world: &World<'_>,
         key: &Key,
         content: Option<CacheKey>,
-    ) -> Result<(), Cause> {
+    ) -> Result<Option<Record>, Cause> {
         if let Some(content) = content {
             cache::name_content(world.store, &content, &key.definition)?;
         }
         self.change_record(world, |record| record.content.clone_from(&self.top().content.get().cloned()))
     }
 
-    /// Tells the record of the step on top that its layer was made.
+    /// Tells the record of the step on top that its layer was made, and what that contains: who makes a layer knows it.
     pub(super) fn remember_layer(&self, world: &World<'_>, layer: &Layer) -> Result<(), Cause> {
-        self.change_record(world, |record| {
+        let content = self.top_content(world, Effort::Known)?;
+        let changed = self.change_record(world, |record| {
             record.layer = Some(layer.clone());
             record.compression = world.options.compression;
-        })
+            record.content = content;
+        });
+        changed.map(drop)
     }
 
     /// The records of the steps that made the tree, with the layers that it was exported with.
@@ -220,15 +223,19 @@ impl Tree {
         (found.made == *made && found.compression == world.options.compression).then_some(found.layer)?
     }
 
-    /// Changes the record of the step on top, if there still is that of this execution.
-    fn change_record(&self, world: &World<'_>, change: impl FnOnce(&mut Record)) -> Result<(), Cause> {
+    /// Changes the record of the step on top, if there still is that of this execution, and returns it.
+    fn change_record(&self, world: &World<'_>, change: impl FnOnce(&mut Record)) -> Result<Option<Record>, Cause> {
         let top = self.top();
-        let (Origin::Step(key), Some(made)) = (&top.origin, top.id.get()) else { return Ok(()) };
-        let Some(mut record) = cache::get(world.store, key).filter(|record| record.made == *made) else {
-            return Ok(());
+        let (Origin::Step(key), Some(made)) = (&top.origin, top.id.get()) else { return Ok(None) };
+        let Some(known) = cache::get(world.store, key).filter(|record| record.made == *made) else {
+            return Ok(None);
         };
+        let mut record = known.clone();
         change(&mut record);
-        Ok(cache::put(world.store, key, &record)?)
+        if record != known {
+            cache::put(world.store, key, &record)?;
+        }
+        Ok(Some(record))
     }
 }
 

@@ -206,9 +206,8 @@ impl<'a> Solver<'a> {
         let content = self.known_content(id);
         let named =
             tree.top_content(world, Effort::Known).and_then(|_| tree.remember_content(world, key, content.clone()));
-        // It costs a later build a step, no more.
-        named.ok();
-        if let Some(record) = cache::get(world.store, &key.definition) {
+        // A record that cannot be written costs a later build a step, no more.
+        if let Some(record) = named.ok().flatten().or_else(|| cache::get(world.store, &key.definition)) {
             self.keep(id, Found { record, origin: None }, content);
         }
     }

@@ -131,6 +131,23 @@ struct Assembled {
     spans: Vec<Option<Span>>,
 }
 
+/// A layer whose bytes are all there.
+pub(super) struct Finished {
+    pub(super) diff_id: Digest,
+    /// Not yet committed.
+    pub(super) blob: BlobWriter,
+    /// Where in it segments lie that later layers can use.
+    pub(super) records: Vec<Record>,
+}
+
+impl Finished {
+    fn new(midstates: Midstates, assembled: Assembled, chains: Vec<Chain>) -> Self {
+        let records = assembled.spans.into_iter().zip(chains).zip(midstates.after);
+        let records = records.filter_map(|((span, chain), after)| Some(Record { span: span?, chain, after: after? }));
+        Self { diff_id: midstates.digest, blob: assembled.blob, records: records.collect() }
+    }
+}
+
 /// The sending ends: dropping them ends the threads.
 struct Inputs {
     digester: Sender<Digested>,
@@ -228,16 +245,11 @@ impl Pipeline {
         if sent { Ok(()) } else { Err(self.failure()) }
     }
 
-    /// Waits for everything; returns the `diff_id`, the blob, not yet committed, and where in it segments lie that later
-    /// layers can use.
-    pub(super) fn finish(mut self) -> Result<(Digest, BlobWriter, Vec<Record>), Error> {
-        let (digested, assembled) = self.join();
-        let Midstates { digest, after } = digested.expect("joined once");
-        let Assembled { blob, spans } = assembled.expect("joined once")?;
+    /// Waits for everything.
+    pub(super) fn finish(mut self) -> Result<Finished, Error> {
+        let (midstates, assembled) = self.join();
         let chains = std::mem::take(&mut self.chains);
-        let records = spans.into_iter().zip(chains).zip(after);
-        let records = records.filter_map(|((span, chain), after)| Some(Record { span: span?, chain, after: after? }));
-        Ok((digest, blob, records.collect()))
+        Ok(Finished::new(midstates.expect("joined once"), assembled.expect("joined once")?, chains))
     }
 
     /// Why the assembler ended before its time.
@@ -295,29 +307,81 @@ fn work(queue: &Mutex<Receiver<Job>>, codec: Codec, cache: Option<&SegmentCache>
     loop {
         let next = queue.lock().expect("nothing panics while it holds this lock").recv();
         let Ok(Job { key, bundle, done }) = next else { return };
-        let segment = match cache.zip(key) {
-            Some((cache, key)) => cache.segment(codec, key, &bundle.bytes),
-            None => codec.compress(&bundle.bytes).map(|segment| (segment, None)),
-        };
+        let segment = segment(codec, cache.zip(key), &bundle.bytes);
         // Nobody waits any more when the assembler has failed.
         done.send((segment, bundle)).ok();
     }
 }
 
-fn assemble(segments: &Receiver<Receiver<Compressed>>, codec: Codec, mut blob: BlobWriter) -> Result<Assembled, Error> {
-    let mut member = Member::default();
-    let mut spans = Vec::new();
-    blob.write_all(codec.header())?;
-    let mut offset = codec.header().len() as u64;
+fn assemble(segments: &Receiver<Receiver<Compressed>>, codec: Codec, blob: BlobWriter) -> Result<Assembled, Error> {
+    let mut assembly = Assembly::begin(codec, blob)?;
     for segment in segments {
         // A worker can only end early by a panic, which `join` passes on.
         let (segment, _bundle) = segment.recv().map_err(|_| Error::LayerFailed)?;
-        let (segment, named) = segment?;
-        member.append(&segment);
-        blob.write_all(&segment.bytes)?;
-        spans.push(named.and_then(|named| named.span(&segment, offset)));
-        offset += segment.bytes.len() as u64;
+        assembly.append(segment?)?;
     }
-    blob.write_all(&codec.trailer(member))?;
-    Ok(Assembled { blob, spans })
+    assembly.finish()
+}
+
+/// Makes a layer of one bundle, or of none, on this thread: to start others takes longer than most of these layers do.
+pub(super) fn alone(
+    blob: BlobWriter,
+    codec: Codec,
+    cache: Option<&SegmentCache>,
+    bundle: Bundle,
+) -> Result<Finished, Error> {
+    let name = bundle.name();
+    let key = segments::key(codec, &name, bundle.len());
+    let (mut assembly, mut stream) = (Assembly::begin(codec, blob)?, Sha256Stream::default());
+    if !bundle.is_empty() {
+        let bytes = bundle.read()?;
+        stream.update(&bytes);
+        assembly.append(segment(codec, cache.zip(key), &bytes)?)?;
+        spare(bytes);
+    }
+    let after = vec![stream.midstate()];
+    let midstates = Midstates { digest: stream.finish(), after };
+    Ok(Finished::new(midstates, assembly.finish()?, vec![segments::chain(None, &name)]))
+}
+
+fn segment(
+    codec: Codec,
+    known: Option<(&SegmentCache, Key)>,
+    bundle: &[u8],
+) -> Result<(Segment, Option<Named>), Error> {
+    match known {
+        Some((cache, key)) => cache.segment(codec, key, bundle),
+        None => Ok((codec.compress(bundle)?, None)),
+    }
+}
+
+/// A blob to which segments are written in their order.
+struct Assembly {
+    codec: Codec,
+    blob: BlobWriter,
+    member: Member,
+    spans: Vec<Option<Span>>,
+    /// Where the next segment will lie.
+    offset: u64,
+}
+
+impl Assembly {
+    fn begin(codec: Codec, mut blob: BlobWriter) -> Result<Self, Error> {
+        blob.write_all(codec.header())?;
+        let offset = codec.header().len() as u64;
+        Ok(Self { codec, blob, member: Member::default(), spans: Vec::new(), offset })
+    }
+
+    fn append(&mut self, (segment, named): (Segment, Option<Named>)) -> Result<(), Error> {
+        self.member.append(&segment);
+        self.blob.write_all(&segment.bytes)?;
+        self.spans.push(named.and_then(|named| named.span(&segment, self.offset)));
+        self.offset += segment.bytes.len() as u64;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Assembled, Error> {
+        self.blob.write_all(&self.codec.trailer(self.member))?;
+        Ok(Assembled { blob: self.blob, spans: self.spans })
+    }
 }

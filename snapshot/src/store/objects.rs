@@ -1,6 +1,7 @@
 //! Everything that the store keeps, one object a name: how large it is, when it was last used, and removing it.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -213,7 +214,8 @@ impl Listing<'_> {
         let Ok(metadata) = fs_err::symlink_metadata(&path) else { return Ok(()) };
         let bytes = match self.known.get(&path) {
             Some(bytes) => *bytes,
-            None => measure(&path)?.bytes,
+            None if metadata.is_dir() => measure(&path)?.bytes,
+            None => allocated(&metadata),
         };
         let used = metadata.modified()?;
         self.inventory.objects.push(Object { kind, name, path, bytes, used });
@@ -233,6 +235,9 @@ fn children(folder: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
 
 /// The bytes of a folder without what is in it.
 fn own_bytes(folder: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    fs_err::symlink_metadata(folder).map_or(0, |metadata| metadata.blocks() * 512)
+    fs_err::symlink_metadata(folder).map_or(0, |metadata| allocated(&metadata))
+}
+
+fn allocated(metadata: &std::fs::Metadata) -> u64 {
+    metadata.blocks() * 512
 }

@@ -20,23 +20,35 @@ pub(super) const LIMIT: u32 = libc::RLIMIT_LOCKS;
 pub(super) struct Identities {
     known: Vec<Rc<Credentials>>,
     numbers: HashMap<Rc<Credentials>, usize>,
+    /// Whether any of them has another root.
+    other_roots: bool,
 }
 
 impl Identities {
     pub(super) fn new() -> Self {
         let root = Rc::new(Credentials::root());
-        Self { known: vec![Rc::clone(&root)], numbers: HashMap::from([(root, 0)]) }
+        Self { known: vec![Rc::clone(&root)], numbers: HashMap::from([(root, 0)]), other_roots: false }
     }
 
     /// The credentials of a thread's process; root's where there is no such process.
     pub(super) fn of(&self, thread: i32) -> Rc<Credentials> {
+        if self.known.len() == 1 {
+            return Rc::clone(&self.known[0]);
+        }
         let number = limit(thread, None).ok().and_then(|number| usize::try_from(number).ok());
         let known = number.and_then(|number| self.known.get(number));
         Rc::clone(known.unwrap_or(&self.known[0]))
     }
 
+    /// Whether the root of a thread's process is not that of the step. Few steps have such processes, so most calls do not
+    /// have to ask.
+    pub(super) fn has_changed_root(&self, thread: i32) -> bool {
+        self.other_roots && self.of(thread).changed_root
+    }
+
     /// Gives a thread's process other credentials.
     pub(super) fn set(&mut self, thread: i32, credentials: Credentials) -> Result<(), Errno> {
+        self.other_roots |= credentials.changed_root;
         let credentials = Rc::new(credentials);
         let number = *self.numbers.entry(Rc::clone(&credentials)).or_insert(self.known.len());
         if number == self.known.len() {

@@ -114,16 +114,28 @@ impl Emulation {
     }
 
     fn namer(&self, caller: &Caller<'_>) -> Namer {
-        Namer { thread: caller.thread(), changed_root: self.credentials(caller).changed_root }
+        Namer { thread: caller.thread(), changed_root: self.identities.has_changed_root(caller.thread()) }
     }
 
     /// The file that two arguments name, a directory (if there is an argument for it) and the address of a path.
     fn place(&self, caller: &Caller<'_>, directory: Option<usize>, path: usize, flags: u32) -> Result<Place, Errno> {
+        let place = self.seeming_place(caller, directory, path, flags);
+        if caller.is_valid() { place } else { Err(Errno::SRCH) }
+    }
+
+    /// [`place`](Self::place), which may be one that another process names: enough for who does nothing with it but look.
+    fn seeming_place(
+        &self,
+        caller: &Caller<'_>,
+        directory: Option<usize>,
+        path: usize,
+        flags: u32,
+    ) -> Result<Place, Errno> {
         let directory = directory.map_or(libc::AT_FDCWD, |number| caller.descriptor(number));
         let (empty, nofollow) = (libc::AT_EMPTY_PATH.cast_unsigned(), libc::AT_SYMLINK_NOFOLLOW.cast_unsigned());
         let address = caller.argument(path);
         // Without a path statx names the descriptor (Linux 6.11).
-        let path = if address == 0 && flags & empty != 0 { CString::default() } else { caller.read_path(address)? };
+        let path = if address == 0 && flags & empty != 0 { CString::default() } else { caller.peek_path(address)? };
         if path.is_empty() && flags & empty != 0 {
             return match directory {
                 libc::AT_FDCWD => Place::of_cwd(caller.thread()),

@@ -21,13 +21,17 @@ impl Emulation {
         let nofollow = libc::AT_SYMLINK_NOFOLLOW.cast_unsigned();
         let (place, address) = match caller.call {
             Call::Fstat | Call::FstatOld => (Place::of_descriptor(caller.thread(), caller.descriptor(0)), 1),
-            Call::Fstatat => (self.place(caller, Some(0), 1, caller.word(3)), 2),
-            Call::Statx => (self.place(caller, Some(0), 1, caller.word(2)), 4),
-            Call::Lstat | Call::LstatOld => (self.place(caller, None, 0, nofollow), 1),
-            _ => (self.place(caller, None, 0, 0), 1),
+            Call::Fstatat => (self.seeming_place(caller, Some(0), 1, caller.word(3)), 2),
+            Call::Statx => (self.seeming_place(caller, Some(0), 1, caller.word(2)), 4),
+            Call::Lstat | Call::LstatOld => (self.seeming_place(caller, None, 0, nofollow), 1),
+            _ => (self.seeming_place(caller, None, 0, 0), 1),
         };
         let Ok(place) = place else { return Ok(Reply::Continue) };
         let Some(owner) = self.records.find(&place) else { return Ok(Reply::Continue) };
+        // Until here nothing was done that a wrong place could spoil. Most files have no record.
+        if !caller.is_valid() {
+            return Err(Errno::SRCH);
+        }
         let address = caller.argument(address);
         match caller.call {
             Call::Statx => answer_statx(caller, &place, owner, address),

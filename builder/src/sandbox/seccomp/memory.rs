@@ -17,9 +17,15 @@ const CHUNK: usize = 256;
 const PAGE: u64 = 4096;
 
 impl Notification<'_> {
-    /// Reads a path that ends with a NUL. An error is the one that the call itself would have; `SRCH` says that the
-    /// caller is gone.
+    /// Reads a path that ends with a NUL, and makes sure that it is the caller's. An error is the one that the call itself
+    /// would have; `SRCH` says that the caller is gone.
     pub(in super::super) fn read_path(&self, address: u64) -> Result<CString, Errno> {
+        let path = self.peek_path(address);
+        if self.is_valid() { path } else { Err(Errno::SRCH) }
+    }
+
+    /// Reads a path, which may be another process's: enough for who does nothing with it but look.
+    pub(in super::super) fn peek_path(&self, address: u64) -> Result<CString, Errno> {
         let mut path = vec![0; CHUNK];
         let mut length = 0;
         while length < PATH_MAX {
@@ -27,7 +33,7 @@ impl Notification<'_> {
             let to_page_end = usize::try_from(PAGE - from % PAGE).map_err(|_| Errno::FAULT)?;
             let most = to_page_end.min(CHUNK).min(PATH_MAX - length);
             path.resize(length + most, 0);
-            self.read(from, &mut path[length..])?;
+            self.peek(from, &mut path[length..])?;
             if let Some(end) = path[length..].iter().position(|&byte| byte == 0) {
                 path.truncate(length + end);
                 return CString::new(path).map_err(|_| Errno::FAULT);
@@ -39,13 +45,14 @@ impl Notification<'_> {
 
     /// Reads exactly as many bytes as `bytes` has, and makes sure that they are the caller's.
     pub(in super::super) fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Errno> {
+        let read = self.peek(address, bytes);
+        if self.is_valid() { read } else { Err(Errno::SRCH) }
+    }
+
+    fn peek(&self, address: u64, bytes: &mut [u8]) -> Result<(), Errno> {
         let length = bytes.len();
         let remote = [RemoteIoVec { base: usize::try_from(address).map_err(|_| Errno::FAULT)?, len: length }];
-        let read = process_vm_readv(Pid::from_raw(self.thread()), &mut [IoSliceMut::new(bytes)], &remote);
-        if !self.is_valid() {
-            return Err(Errno::SRCH);
-        }
-        match read {
+        match process_vm_readv(Pid::from_raw(self.thread()), &mut [IoSliceMut::new(bytes)], &remote) {
             Ok(count) if count == length => Ok(()),
             Ok(_) => Err(Errno::FAULT),
             Err(error) => Err(Errno::from_raw_os_error(error as i32)),
