@@ -300,6 +300,7 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
         caches: &caches,
         grants: &build.grants,
         made: &|_| (),
+        making: None,
         needles: Some(&needles).filter(|needles| !needles.is_empty() && !options.secrets_in_layers),
     };
     let made = std::thread::scope(|scope| {

@@ -3,10 +3,13 @@
 //! A blob is written to `<root>/tmp`, digested while it is written, made durable and only then renamed to its digest:
 //! a name in `blobs/` always stands for complete bytes.
 
+mod follow;
+
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use oci_spec::image::{Digest, DigestAlgorithm};
@@ -15,6 +18,9 @@ use crate::Error;
 use crate::digest::{HashingReader, HashingWriter, sha256};
 use crate::store::uses::Uses;
 use crate::temp::{TempFile, ensure_directory, sync_directory_of};
+
+use follow::Growth;
+pub use follow::{Fate, Follower, Watch};
 
 /// Bytes moved at a time: large enough that the system calls cost nothing beside the digest.
 const COPY_BUFFER: usize = 256 * 1024;
@@ -32,6 +38,8 @@ pub struct BlobStore {
     /// How many damaged blobs this process has removed.
     damaged: Arc<AtomicUsize>,
     grown: Arc<AtomicBool>,
+    /// Who is told of each blob that is begun.
+    followers: Option<Sender<Follower>>,
 }
 
 impl BlobStore {
@@ -46,6 +54,7 @@ impl BlobStore {
             trusted: Arc::default(),
             damaged: Arc::default(),
             grown: Arc::default(),
+            followers: None,
         };
         for directory in [&store.directory, &store.directory.join("sha256"), &store.temporary] {
             ensure_directory(directory)?;
@@ -145,10 +154,25 @@ impl BlobStore {
         writer.commit(expected)
     }
 
+    /// The same store, of whose blobs each is followed from its beginning.
+    pub(crate) fn followed(&self, followers: Sender<Follower>) -> Self {
+        Self { followers: Some(followers), ..self.clone() }
+    }
+
     /// Starts a blob that the caller writes.
     pub fn writer(&self) -> Result<BlobWriter, Error> {
-        let temporary = TempFile::create(&self.temporary)?;
-        Ok(BlobWriter { store: self.clone(), target: HashingWriter::new(temporary) })
+        let mut temporary = TempFile::create(&self.temporary)?;
+        let growth = match &self.followers {
+            Some(followers) => {
+                let growth = Growth::default();
+                // Nobody need listen.
+                followers.send(growth.follow(temporary.file())?).ok();
+                Some(growth)
+            }
+            None => None,
+        };
+        let store = Self { followers: None, ..self.clone() };
+        Ok(BlobWriter { store, target: HashingWriter::new(temporary), growth })
     }
 
     /// Returns where the blob is, or would be.
@@ -185,6 +209,7 @@ impl BlobStore {
 pub struct BlobWriter {
     store: BlobStore,
     target: HashingWriter<TempFile>,
+    growth: Option<Growth>,
 }
 
 impl BlobWriter {
@@ -209,13 +234,20 @@ impl BlobWriter {
         self.store.uses.replace(&path, || temporary.publish(&path))?;
         sync_directory_of(&path)?;
         self.store.trusted().insert(digest.clone());
+        if let Some(growth) = &self.growth {
+            growth.commit(&digest);
+        }
         Ok((digest, size))
     }
 }
 
 impl Write for BlobWriter {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.target.write(buffer)
+        let written = self.target.write(buffer)?;
+        if let Some(growth) = &self.growth {
+            growth.grow(written);
+        }
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -328,6 +360,51 @@ mod tests {
         assert!(matches!(store.verify(&digest), Err(Error::DigestMismatch { .. })));
         store.ingest(Some((&digest, 5)), &mut &b"hello"[..]).unwrap();
         store.verify(&digest).unwrap();
+    }
+
+    #[test]
+    fn a_blob_is_read_while_it_is_written() {
+        let (_root, store) = store();
+        let (followers, begun) = std::sync::mpsc::channel();
+        let mut writer = store.followed(followers).writer().unwrap();
+        let mut follower = begun.recv().unwrap();
+        let reader = std::thread::spawn(move || {
+            let (mut all, mut buffer) = (Vec::new(), [0; 1000]);
+            assert!(follower.outgrows(5000));
+            loop {
+                match follower.read(&mut buffer).unwrap() {
+                    0 => return (all, follower),
+                    read => all.extend_from_slice(&buffer[..read]),
+                }
+            }
+        });
+        let bytes: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+        bytes.chunks(7000).for_each(|chunk| writer.write_all(chunk).unwrap());
+        let (digest, size) = writer.commit(None).unwrap();
+        let (all, follower) = reader.join().unwrap();
+        assert!(all == bytes && follower.bytes() == size && follower.behind() == 0);
+        assert_eq!(follower.fate(), Fate::Committed(digest.clone()));
+        assert!(follower.watch().became(&digest) && !follower.outgrows(5));
+    }
+
+    #[test]
+    fn whoever_follows_a_blob_hears_that_it_is_given_up() {
+        let (_root, store) = store();
+        let (followers, begun) = std::sync::mpsc::channel();
+        for wrong in [false, true] {
+            let mut writer = store.followed(followers.clone()).writer().unwrap();
+            let mut follower = begun.recv().unwrap();
+            writer.write_all(b"half").unwrap();
+            if wrong {
+                writer.commit(Some((&sha256(b"whole"), 4))).unwrap_err();
+            } else {
+                drop(writer);
+            }
+            assert!(!follower.outgrows(4));
+            let mut buffer = [0; 10];
+            assert_eq!((follower.read(&mut buffer).unwrap(), follower.read(&mut buffer).unwrap()), (4, 0));
+            assert_eq!(follower.fate(), Fate::GivenUp);
+        }
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub mod unpack;
 pub mod whole;
 mod xattr;
 
-pub use blob::{BlobStore, BlobWriter};
+pub use blob::{BlobStore, BlobWriter, Fate, Follower, Watch};
 pub use entry::{Content, Entry, Kind, Metadata, Mtime, Xattrs};
 pub use error::Error;
 pub use index::{ContentDigest, Found, IndexWriter, LayerIndex, Node, View};

@@ -9,11 +9,12 @@ mod verify;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 use oci_spec::image::{Digest, DigestAlgorithm};
 use rustix::fs::{Mode, OFlags};
 
-use crate::blob::BlobStore;
+use crate::blob::{BlobStore, Follower};
 use crate::index::LayerIndex;
 use crate::lock::NamedLock;
 use crate::snapshotter::Snapshots;
@@ -126,6 +127,16 @@ impl Store {
     pub fn layer_writer(&self, compression: Compression) -> Result<LayerWriter, Error> {
         let segments = Some(Arc::clone(&self.segments));
         LayerWriter::new(&self.blobs, LayerOptions { compression, segments, threads: None })
+    }
+
+    /// Does [`Store::layer_writer`], and gives whoever follows the layer's blob the means.
+    pub fn followed_layer_writer(
+        &self,
+        compression: Compression,
+        followers: &Sender<Follower>,
+    ) -> Result<LayerWriter, Error> {
+        let segments = Some(Arc::clone(&self.segments));
+        LayerWriter::new(&self.blobs.followed(followers.clone()), LayerOptions { compression, segments, threads: None })
     }
 
     /// Makes the blob of a layer, written by [`LayerWriter`] and in this store, anew with another compression.

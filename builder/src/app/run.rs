@@ -148,6 +148,7 @@ pub fn run(
         caches: &Caches::default(),
         grants: &Grants::default(),
         made: &|_| (),
+        making: None,
         needles: None,
     };
     let tree = solve::solve(&graph, &world).map_err(|error| RunError::Unpack(Box::new(error)))?;

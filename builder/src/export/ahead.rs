@@ -7,9 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 
 use registry::{Pushed, Reference};
+use snapshot::Follower;
 
 use crate::solve::tree::Tree;
 use crate::solve::{Cause, World};
+
+use super::streams::Streams;
 
 /// Uploads at a time, beside the steps.
 const UPLOADS: usize = 2;
@@ -18,30 +21,49 @@ const UPLOADS: usize = 2;
 pub fn pushing<T>(world: &World<'_>, tags: &[Reference], act: impl FnOnce(&World<'_>) -> T) -> T {
     let (send, layers) = mpsc::channel::<Tree>();
     let (layers, failed) = (Mutex::new(layers), AtomicBool::new(false));
+    let wanted = || !failed.load(Ordering::Relaxed) && !world.cancel.is_cancelled();
+    let streams = &streamed_to(world, tags).map(Streams::to);
     let upload = &|| {
         loop {
             let next = layers.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(tree) = next else { return };
-            let wanted = !failed.load(Ordering::Relaxed) && !world.cancel.is_cancelled();
-            if wanted && push(world, &tree, tags).is_err() {
+            if wanted() && push(world, &tree, tags, streams.as_ref()).is_err() {
                 failed.store(true, Ordering::Relaxed);
             }
         }
     };
     std::thread::scope(|scope| {
         let threads = AtomicUsize::new(0);
-        // It is dropped, and the channel closed, whatever becomes of `act`.
+        // It is dropped, and the channel closed, whatever becomes of `act`; so is the other one.
         let made = move |tree: &Tree| {
             drop(send.send(tree.clone()));
             if threads.fetch_add(1, Ordering::Relaxed) < UPLOADS {
                 scope.spawn(upload);
             }
         };
-        act(&World { made: &made, ..*world })
+        let (begun, begins) = mpsc::channel::<Follower>();
+        if let Some(streams) = streams {
+            scope.spawn(move || {
+                for layer in begins {
+                    let stream = streams.begin(&layer);
+                    scope.spawn(move || streams.run(world, &stream, layer));
+                }
+            });
+        }
+        act(&World { made: &made, making: streams.as_ref().map(|_| &begun), ..*world })
     })
 }
 
-/// The layer could not be made, or not be pushed.
+/// The repository that layers are sent to while they are made: the first that they are not mounted into from elsewhere. None
+/// when they may not be sent before they are looked through, or are not all the image's.
+fn streamed_to<'a>(world: &World<'_>, tags: &'a [Reference]) -> Option<&'a Reference> {
+    if world.needles.is_some() || world.caches.keeps_all() {
+        return None;
+    }
+    tags.iter().find(|tag| world.caches.repository_at(tag.registry()).is_none())
+}
+
+/// The layer could not be made, or not be pushed, or nobody wants it any more.
 struct Failed;
 
 impl From<Cause> for Failed {
@@ -50,8 +72,14 @@ impl From<Cause> for Failed {
     }
 }
 
-fn push(world: &World<'_>, tree: &Tree, tags: &[Reference]) -> Result<(), Failed> {
+fn push(world: &World<'_>, tree: &Tree, tags: &[Reference], streams: Option<&Streams<'_>>) -> Result<(), Failed> {
     let layer = tree.top_layer(world)?;
+    if let Some(streams) = streams {
+        streams.wait(layer.blob.digest());
+        if world.cancel.is_cancelled() {
+            return Err(Failed);
+        }
+    }
     let open = || {
         let file = world.store.blobs().open(layer.blob.digest()).map_err(io::Error::other)?;
         Ok(Box::new(file) as Box<dyn Read + Send>)

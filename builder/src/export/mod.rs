@@ -6,6 +6,7 @@ pub mod compression;
 pub mod output;
 mod push;
 mod rootfs;
+mod streams;
 pub mod tags;
 mod uploads;
 

@@ -97,7 +97,7 @@ pub(super) struct Placement<'a> {
 impl<'a> Placement<'a> {
     /// Begins a layer over `view`.
     pub(super) fn new(world: &World<'a>, view: &'a View, needs: Needs, base: &Tree) -> Result<Self, Cause> {
-        let layer = if needs.layer { Some(world.store.layer_writer(world.options.compression)?) } else { None };
+        let layer = if needs.layer { Some(world.layer_writer()?) } else { None };
         let tree = if needs.directory {
             let active = world.store.snapshots().prepare()?;
             if let Some(top) = base.dirs(world)?.last() {

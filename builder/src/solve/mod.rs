@@ -35,10 +35,10 @@ pub mod whole;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Sender};
 
 use oci_spec::image::Digest;
-use snapshot::{Compression, Store};
+use snapshot::{Compression, Follower, LayerWriter, Store};
 
 use crate::cache::Caches;
 use crate::context::{LocalContext, Memo};
@@ -92,11 +92,22 @@ pub struct World<'a> {
     pub grants: &'a Grants,
     /// Told of each step of the target whose layer has its blob, while others still run.
     pub made: &'a (dyn Fn(&Tree) + Sync),
+    /// Told of each layer of the target whose blob is begun, which can be read while it is written.
+    pub making: Option<&'a Sender<Follower>>,
     /// What no layer may hold.
     pub needles: Option<&'a Needles>,
 }
 
 impl<'a> World<'a> {
+    /// Starts a layer of the target.
+    fn layer_writer(&self) -> Result<LayerWriter, snapshot::Error> {
+        let compression = self.options.compression;
+        match self.making {
+            Some(followers) => self.store.followed_layer_writer(compression, followers),
+            None => self.store.layer_writer(compression),
+        }
+    }
+
     /// The context that a COPY reads.
     fn context_of(&self, op: &CopyOp) -> &'a LocalContext {
         op.context.as_ref().map_or(self.context, |name| {

@@ -141,6 +141,7 @@ fn solve_at(home: &Path, graph: &Graph, fake: &Fake, change: impl Fn(&mut Option
         caches: &caches,
         grants: &grants,
         made: &|_| (),
+        making: None,
         needles: None,
     };
     solve(graph, &world).map(drop)

@@ -334,7 +334,7 @@ impl Tree {
             world.store.recompress(otherwise, compression)?
         } else {
             let snapshot = top.snapshot(world).expect("a step that is neither a directory nor a blob is run again");
-            let mut writer = world.store.layer_writer(compression)?;
+            let mut writer = world.layer_writer()?;
             diff::changes(&snapshot.dir, world.store.snapshots().flavour(), &below.view(world)?, &mut writer)?;
             let (layer, index) = writer.finish()?;
             top.keep_index(world, Arc::new(index))?;

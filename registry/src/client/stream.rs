@@ -66,6 +66,11 @@ impl Upload {
         }
     }
 
+    /// Whether nothing is sent any more: [`Upload::finish`] would begin anew.
+    pub fn is_lost(&self) -> bool {
+        self.at.is_none()
+    }
+
     fn send_pending(&mut self) {
         let Some(at) = &mut self.at else { return };
         let session = Session { client: &self.client, access: &self.access };

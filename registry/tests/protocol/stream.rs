@@ -60,6 +60,21 @@ fn a_lost_stream_is_pushed_anew() {
 }
 
 #[test]
+fn whoever_sends_can_see_that_it_is_in_vain() {
+    let registry = Registry::start().unwrap();
+    registry.fault(When::path("uploads/").method("PATCH").after(1), Fault::Status(405));
+    let mut upload = client().begin_upload(&registry.reference("x")).unwrap();
+    let lost = [0, 1, 2].map(|_| {
+        upload.send(&content(8 << 20));
+        upload.is_lost()
+    });
+    assert_eq!(lost, [false, true, true]);
+    upload.cancel();
+    let log = registry.take_log();
+    assert_eq!((count(&log, "PATCH", "uploads"), count(&log, "DELETE", "uploads")), (2, 0));
+}
+
+#[test]
 fn a_lost_final_answer_is_found_by_looking() {
     let registry = Registry::start().unwrap();
     registry.fault(When::path("uploads/").method("PUT"), Fault::LoseAnswer);
