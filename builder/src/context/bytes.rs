@@ -26,12 +26,12 @@ pub struct FileBytes {
 
 impl FileBytes {
     pub(super) fn new(listing: Arc<Listing>, index: usize) -> Self {
-        let left = listing.item(index).1.map_or(0, |file| file.identity.size);
+        let left = listing.item(index).file.map_or(0, |file| file.identity.size);
         Self { listing, index, file: None, left, hasher: None }
     }
 
     fn open(&mut self) -> Result<(), ContextError> {
-        let (Item { path, .. }, state) = self.listing.item(self.index);
+        let Item { path, file: state, .. } = self.listing.item(self.index);
         let opened = self.listing.opener.lock().unwrap_or_else(PoisonError::into_inner).open_unseen(path);
         // Whatever it is now: its stat is compared when its bytes were read.
         let file = gone_or(opened, path)?.ok_or_else(|| ContextError::Changed { path: path.clone() })?;
@@ -44,8 +44,8 @@ impl FileBytes {
         if self.file.is_none() {
             self.open()?;
         }
-        let (Item { path, .. }, state) = self.listing.item(self.index);
-        let (Some(file), Some(state)) = (&mut self.file, state) else { return Ok(0) };
+        let Item { path, file: state, .. } = self.listing.item(self.index);
+        let (Some(file), Some(state)) = (&mut self.file, *state) else { return Ok(0) };
         let read = loop {
             match file.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -3,6 +3,7 @@
 //! file that is not what was listed any more is an error when its bytes are asked for.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::num::NonZero;
@@ -74,11 +75,16 @@ pub(super) struct FileState {
 
 impl Item {
     fn relative(&self) -> &Path {
-        Path::new(std::ffi::OsStr::from_bytes(&self.path.as_os_str().as_bytes()[self.prefix..]))
+        Path::new(OsStr::from_bytes(&self.path.as_os_str().as_bytes()[self.prefix..]))
     }
 
     fn is_file(&self) -> bool {
         matches!(self.entry.kind, Kind::File { .. })
+    }
+
+    /// A file that was removed between the walk and the reading is in no digest and no copy.
+    fn is_there(&self) -> bool {
+        self.file.is_some() || !self.is_file()
     }
 }
 
@@ -130,20 +136,13 @@ impl Listing {
         range.map(|index| Listed { listing: self, index }).filter(|listed| listed.item().is_there())
     }
 
-    pub(super) fn item(&self, index: usize) -> (&Item, Option<FileState>) {
-        (&self.items[index], self.items[index].file)
+    pub(super) fn item(&self, index: usize) -> &Item {
+        &self.items[index]
     }
 
     /// How many entries it holds in memory.
     pub(super) fn len(&self) -> usize {
         self.items.len()
-    }
-}
-
-impl Item {
-    /// A file that was removed between the walk and the reading is in no digest and no copy.
-    fn is_there(&self) -> bool {
-        self.file.is_some() || !self.is_file()
     }
 }
 

@@ -1,6 +1,5 @@
 //! What changes a content digest and what does not, with and without a memo.
 
-use std::ffi::OsStr;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Duration;
 
