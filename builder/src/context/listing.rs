@@ -31,6 +31,9 @@ use super::walk;
 #[cfg(test)]
 mod tests;
 
+/// How many files are read before what was found is put in its place: bounds what is held twice to a few MiB.
+const BATCH: usize = 8192;
+
 /// How many bytes are read at once. From 64 KiB on, blake3 runs at its full width.
 const BUFFER: usize = 128 * 1024;
 
@@ -173,12 +176,14 @@ pub(super) fn list(
         })?;
         matches.push(start..items.len());
     }
-    for (index, read) in read_all(context, memo, &items, &unread)? {
-        if let Some((entry, file)) = read {
-            items[index].file = Some(file);
-            items[index].entry = entry;
-        } else if items[index].first.is_some() {
-            return Err(ContextError::Changed { path: items[index].path.clone() });
+    for batch in unread.chunks(BATCH) {
+        for (index, read) in read_all(context, memo, &items, batch)? {
+            if let Some((entry, file)) = read {
+                items[index].file = Some(file);
+                items[index].entry = entry;
+            } else if items[index].first.is_some() {
+                return Err(ContextError::Changed { path: items[index].path.clone() });
+            }
         }
     }
     for index in 0..items.len() {
