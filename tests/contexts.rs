@@ -291,3 +291,16 @@ fn the_time_of_a_context_fixes_that_of_the_image() {
     // A directory has no time: the image is as old as its build.
     assert!(created(from.to_str().unwrap(), b"").as_str() > "2020");
 }
+
+/// The log of a build, written into its context.
+#[test]
+fn a_file_that_grows_during_the_build_is_named() {
+    let bench = Bench::with("FROM {busybox}\nRUN echo a line\nCOPY . /app\n");
+    let log = fs_err::File::create(bench.context().join("build.log")).unwrap();
+    let mut command = bench.rbuild();
+    command.args(["--progress", "plain", "."]).stderr(log.into_parts().0);
+    assert_eq!(command.status().unwrap().code(), Some(1));
+    let told = fs_err::read_to_string(bench.context().join("build.log")).unwrap();
+    assert!(told.contains("error: `build.log` in the build context changed while it was read"), "{told}");
+    assert!(told.contains("belongs into .dockerignore"), "{told}");
+}

@@ -92,3 +92,26 @@ fn files_that_no_step_reads_are_in_no_directory() {
     bench.build(&["-t", "owned"]);
     assert_eq!(directories(&bench), 1);
 }
+
+/// What a layer has in common with an earlier one is neither read nor compressed again, and nobody can tell.
+#[test]
+fn a_rebuild_of_many_files_is_the_build_of_a_new_machine() {
+    let bench = Bench::with("FROM scratch\nCOPY files /files\n");
+    for number in 0..1200 {
+        bench.file(&format!("files/{:02}/{number:04}", number % 40), &format!("{number} ").repeat(1500));
+    }
+    bench.image(&[]);
+    for changed in ["05/0005", "39/1199", "00/0600"] {
+        bench.file(&format!("files/{changed}"), "another");
+        let warm = bench.image(&[]);
+        assert_eq!(warm.text(&format!("files/{changed}")), "another");
+        // The same build where nothing is known.
+        let (home, aside) = (bench.path("home"), bench.path("aside"));
+        fs_err::rename(&home, &aside).unwrap();
+        let cold = bench.image(&[]);
+        fs_err::remove_dir_all(&home).unwrap();
+        fs_err::rename(&aside, &home).unwrap();
+        assert!(warm.layers == cold.layers, "{changed}");
+        assert_eq!(warm.manifest["layers"], cold.manifest["layers"], "{changed}");
+    }
+}
