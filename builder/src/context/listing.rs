@@ -29,7 +29,7 @@ use super::memo::{self, Identity, Memo};
 use super::walk;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// How many files are read before what was found is put in its place: bounds what is held twice to a few MiB.
 const BATCH: usize = 8192;

@@ -80,8 +80,8 @@ pub enum SandboxError {
         /// The system's answer.
         source: io::Error,
     },
-    /// The running program could not be copied to or run from sealed memory.
-    #[error("cannot run rbuild's own program from sealed memory (is the sysctl `vm.memfd_noexec` 2?)")]
+    /// The running program could be neither mounted read-only nor copied into sealed memory, or not be run from there.
+    #[error("cannot run rbuild's own program where nobody can write it (is the sysctl `vm.memfd_noexec` 2?)")]
     Program {
         /// The system's answer.
         source: io::Error,

@@ -85,7 +85,7 @@ impl Budget {
         self.used.lock().expect("nothing panics while it holds this lock")
     }
 
-    /// Waits until `count` bytes fit, most of which are these; `None` when `closed` says that nobody wants them any more.
+    /// Waits until `count` bytes fit, for which `bytes` are kept; `None` when `closed` says that nobody wants them any more.
     fn take(&self, bytes: Vec<u8>, count: usize, closed: &AtomicBool) -> Option<Arc<Counted>> {
         let mut used = self.lock();
         while !closed.load(Ordering::Relaxed) && *used > 0 && *used + count > self.limit {

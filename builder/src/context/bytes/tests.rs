@@ -5,31 +5,13 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use snapshot::{Content, Kind};
 
+use super::super::listing::tests::{LARGE, Tree};
 use super::super::local::LocalContext;
 use super::super::memo::Memo;
 use super::super::{Ignore, Selected};
 use super::*;
 
-/// The length of the file `d/large`: more than any buffer on the way.
-const LARGE: usize = 400_000;
-
-struct Tree(tempfile::TempDir);
-
 impl Tree {
-    fn new() -> Self {
-        let tree = Self(tempfile::tempdir().unwrap());
-        fs::create_dir_all(tree.path("d/e")).unwrap();
-        fs::write(tree.path("d/file"), "bytes").unwrap();
-        fs::write(tree.path("d/e/empty"), "").unwrap();
-        fs::write(tree.path("d/large"), vec![7; LARGE]).unwrap();
-        std::os::unix::fs::symlink("file", tree.path("d/link")).unwrap();
-        tree
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
     fn list(&self, patterns: &[&str], memo: &Memo) -> Arc<Listing> {
         let context = LocalContext::open(self.0.path(), Ignore::default()).unwrap();
         let selected: Vec<Selected> = patterns.iter().flat_map(|pattern| context.select(pattern).unwrap()).collect();

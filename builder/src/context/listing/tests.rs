@@ -12,21 +12,24 @@ use super::*;
 /// Why a test cannot set an attribute.
 const TRUSTED: &str = "only root can set trusted.* and security.* attributes: run this test as root";
 
+/// The length of the file `d/large`: more than any buffer on the way.
+pub(in super::super) const LARGE: usize = 3 * BUFFER + 1;
+
 /// A tree that digests of all kinds of entries can be taken of.
-struct Tree(tempfile::TempDir);
+pub(in super::super) struct Tree(pub(in super::super) tempfile::TempDir);
 
 impl Tree {
-    fn new() -> Self {
+    pub(in super::super) fn new() -> Self {
         let tree = Self(tempfile::tempdir().unwrap());
         fs::create_dir_all(tree.path("d/e")).unwrap();
         fs::write(tree.path("d/file"), "bytes").unwrap();
         fs::write(tree.path("d/e/empty"), "").unwrap();
-        fs::write(tree.path("d/large"), vec![7; 3 * BUFFER + 1]).unwrap();
+        fs::write(tree.path("d/large"), vec![7; LARGE]).unwrap();
         symlink("file", tree.path("d/link")).unwrap();
         tree
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(in super::super) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
