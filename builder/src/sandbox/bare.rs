@@ -23,7 +23,7 @@ use super::describe::{Mount, Network, Process, Root};
 use super::error::SandboxError;
 use super::inject::{Devices, Injector};
 use super::rootfs::open_directory;
-use super::seccomp::{self, Listener, install, install_with_listener};
+use super::seccomp::{self, Listener, assemble, install, install_with_listener};
 use super::settings::Settings;
 use super::spec::{Attempt, Failure, Made, Spec};
 use super::supervise::{self, Started};
@@ -250,7 +250,7 @@ pub(super) fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream)
         // The filter needs this: nobody here is the administrator of its namespace.
         rustix::thread::set_no_new_privs(true).attempt(|| "give up new privileges".to_owned())?;
         install(seccomp::default()).attempt(|| "filter system calls".to_owned())?;
-        let listener = install_with_listener(&inject::filter()).attempt(|| "filter system calls".to_owned())?;
+        let listener = install_with_listener(&assemble(inject::rules)).attempt(|| "filter system calls".to_owned())?;
         Listener::send(&listener, &theirs).attempt(|| "hand over the filter".to_owned())?;
         drop(listener);
         step::execute(spec, step::enter(spec)?, stdin)

@@ -15,7 +15,7 @@ use std::path::Path;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::Errno;
 
-use super::seccomp::{Abi, Action, Call, Condition, Handler, Notification, Program, Reply, Rule, Test, assemble};
+use super::seccomp::{Abi, Action, Call, Condition, Handler, Notification, Reply, Rule, Test};
 
 mod base;
 mod caller;
@@ -49,7 +49,10 @@ pub(super) enum Devices {
 const PAST: u32 = 0x7061_7374;
 
 /// The calls whose paths are looked at. `AT_EMPTY_PATH` says that there is none.
-pub(super) fn filter() -> Program {
+pub(super) fn rules(abi: Abi) -> Vec<Rule> {
+    if abi == Abi::I386 {
+        return Vec::new();
+    }
     let always = [
         Call::Open,
         Call::Openat2,
@@ -80,23 +83,18 @@ pub(super) fn filter() -> Program {
     ];
     let unless_empty = [(Call::Fstatat, 3), (Call::Statx, 2), (Call::Fchownat, 4), (Call::Execveat, 4)];
     let empty = |argument| Condition { argument, mask: libc::AT_EMPTY_PATH.cast_unsigned(), test: Test::Any };
-    assemble(|abi| {
-        if abi == Abi::I386 {
-            return Vec::new();
-        }
-        let always = always.iter().map(|call| Rule::always(*call, Action::Notify));
-        let unless = unless_empty.iter().map(|(call, argument)| Rule {
-            call: *call,
-            cases: vec![(empty(*argument), Action::Allow)],
-            otherwise: Action::Notify,
-        });
-        // Without a path it changes the times of what its descriptor is open on.
-        let no_path = Condition { argument: 1, mask: u32::MAX, test: Test::Is(0) };
-        let times = Rule { call: Call::Utimensat, cases: vec![(no_path, Action::Allow)], otherwise: Action::Notify };
-        let past = Condition { argument: 5, mask: u32::MAX, test: Test::Is(PAST) };
-        let open = Rule { call: Call::Openat, cases: vec![(past, Action::Allow)], otherwise: Action::Notify };
-        always.chain(unless).chain([times, open]).collect()
-    })
+    let always = always.iter().map(|call| Rule::always(*call, Action::Notify));
+    let unless = unless_empty.iter().map(|(call, argument)| Rule {
+        call: *call,
+        cases: vec![(empty(*argument), Action::Allow)],
+        otherwise: Action::Notify,
+    });
+    // Without a path it changes the times of what its descriptor is open on.
+    let no_path = Condition { argument: 1, mask: u32::MAX, test: Test::Is(0) };
+    let times = Rule { call: Call::Utimensat, cases: vec![(no_path, Action::Allow)], otherwise: Action::Notify };
+    let past = Condition { argument: 5, mask: u32::MAX, test: Test::Is(PAST) };
+    let open = Rule { call: Call::Openat, cases: vec![(past, Action::Allow)], otherwise: Action::Notify };
+    always.chain(unless).chain([times, open]).collect()
 }
 
 /// Answers the calls of one step.

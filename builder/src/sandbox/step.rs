@@ -3,7 +3,7 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -31,8 +31,14 @@ const USUAL_ACCOUNTS: usize = 8 << 10;
 /// root is emulated each of these would be answered by another process.
 pub(super) fn enter(spec: &Spec) -> Result<User, Failure> {
     enter_directory(Path::new(&spec.cwd))?;
-    let user = accounts()?.user(&spec.user);
-    user.map_err(|error| Failure::of_step(format!("become the user `{}`", spec.user), &error))
+    find_user(&spec.user, CWD, ResolveFlags::NO_MAGICLINKS)
+}
+
+/// Finds a user in the root in which `root` and `resolve` let an absolute path lead.
+pub(super) fn find_user(user: &str, root: impl AsFd, resolve: ResolveFlags) -> Result<User, Failure> {
+    let text = |path| text(root.as_fd(), path, resolve);
+    let accounts = Accounts { passwd: text("/etc/passwd")?, group: text("/etc/group")? };
+    accounts.user(user).map_err(|error| Failure::of_step(format!("become the user `{user}`"), &error))
 }
 
 /// Becomes the step's process, in its working directory. Returns the exit code that stands for a program that could not be
@@ -81,14 +87,10 @@ fn enter_directory(path: &Path) -> Result<(), Failure> {
         .map_err(|error| Failure::of_step(format!("enter the working directory `{}`", path.display()), &error))
 }
 
-/// The root's users and groups. What is no regular file, or not there, defines none.
-fn accounts() -> Result<Accounts, Failure> {
-    Ok(Accounts { passwd: text("/etc/passwd")?, group: text("/etc/group")? })
-}
-
-fn text(path: &str) -> Result<String, Failure> {
+/// Users or groups of a root. What is no regular file, or not there, defines none.
+fn text(root: BorrowedFd<'_>, path: &str, resolve: ResolveFlags) -> Result<String, Failure> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
+    let file = match openat2(root, path, flags, Mode::empty(), resolve) {
         Ok(file) => File::from(file),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(String::new()),
         Err(error) => return Err(Failure::new(format!("open `{path}`"), error)),

@@ -65,17 +65,21 @@ impl Emulation {
         let flags = OFlags::from_bits_retain(how.flags) | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(how.mode & PERMISSIONS);
         let _masked = Masked::of(caller);
-        let file = if how.resolve == 0 {
-            openat(CWD, &*place.path, flags, mode)?
-        } else {
+        let open = || {
+            if how.resolve == 0 {
+                return openat(CWD, &*place.path, flags, mode);
+            }
             let base = match named.directory {
                 libc::AT_FDCWD => Place::of_cwd(caller.thread())?,
                 descriptor => Place::of_descriptor(caller.thread(), descriptor)?,
             };
             let base = openat(CWD, &*base.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-            openat2(&base, &*named.path, flags, mode, ResolveFlags::from_bits_retain(how.resolve))?
+            openat2(&base, &*named.path, flags, mode, ResolveFlags::from_bits_retain(how.resolve))
         };
-        self.records.write(&Place::of_own(&file)?, named.owner)?;
+        let file = self.records.make(named.owner, || {
+            let file = open()?;
+            Place::of_own(&file).map(|place| (file, place))
+        })?;
         Ok(Reply::Descriptor { file, close_on_exec: how.flags & libc::O_CLOEXEC.cast_unsigned() != 0 })
     }
 
@@ -128,10 +132,8 @@ impl Emulation {
         make: impl FnOnce(&Place) -> Result<(), Errno>,
     ) -> Result<Reply, Errno> {
         let place = self.to_make(caller, named)?;
-        let masked = Masked::of(caller);
-        make(&place)?;
-        drop(masked);
-        self.records.write(&place, named.owner)?;
+        let _masked = Masked::of(caller);
+        self.records.make(named.owner, || make(&place).map(|()| ((), place)))?;
         Ok(Reply::Value(0))
     }
 
@@ -181,19 +183,18 @@ fn at(caller: &Caller<'_>, at_form: Call) -> (Option<usize>, usize) {
     if caller.call == at_form { (Some(0), 1) } else { (None, 0) }
 }
 
-/// The caller's umask, as long as it lives. Nothing else of this process makes files.
-struct Masked;
+/// The caller's umask, as long as it lives. It keeps that of this process, nothing else of which makes files.
+struct Masked(Mode);
 
 impl Masked {
     fn of(caller: &Caller<'_>) -> Self {
         let mask = caller.line_of_status("Umask").and_then(|text| u32::from_str_radix(&text, 8).ok());
-        rustix::process::umask(Mode::from_raw_mode(mask.unwrap_or(0o022)));
-        Self
+        Self(rustix::process::umask(Mode::from_raw_mode(mask.unwrap_or(0o022))))
     }
 }
 
 impl Drop for Masked {
     fn drop(&mut self) {
-        rustix::process::umask(Mode::empty());
+        rustix::process::umask(self.0);
     }
 }

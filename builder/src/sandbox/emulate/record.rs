@@ -55,6 +55,16 @@ impl Records {
         self.elsewhere.get(&(status.st_dev, status.st_ino)).copied()
     }
 
+    /// Makes a file and writes down whose it is.
+    pub(super) fn make<T>(
+        &mut self,
+        owner: Owner,
+        make: impl FnOnce() -> Result<(T, Place), Errno>,
+    ) -> Result<T, Errno> {
+        let (value, place) = make()?;
+        self.write(&place, owner).map(|()| value)
+    }
+
     /// Writes down whose a file is.
     pub(super) fn write(&mut self, place: &Place, owner: Owner) -> Result<(), Errno> {
         let status = status(place)?;
