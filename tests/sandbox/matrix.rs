@@ -7,11 +7,11 @@
 //! |-------------------------|--------------------------------------------------------------------------------------|
 //! | `rung`                  | `rbuild doctor` names the sandbox                                                    |
 //! | `checks`                | what packages do while they are installed (`tests/emulation/checks.sh`), one by one  |
+//! | `checks_emulated`       | the same with `--root-emulation=full` where ids are real                             |
 //! | `copies`                | an image of COPY alone, in two stages                                                |
 //! | `stages`                | steps that make, change and remove every kind of file, as several users, in stages   |
 //! | `escapes`               | an image and steps that try to make rbuild write outside of the root                 |
 //! | `packages_and_sudo`     | nginx, PostgreSQL, OpenSSH and sudo installed; then `sudo` from `USER app`           |
-//! | `packages_without_sudo` | the same, and sudo saying why it cannot                                              |
 //! | `refusal`               | no sandbox: the build ends with code 3 and says what to change                       |
 
 use std::os::unix::fs::PermissionsExt;
@@ -127,7 +127,8 @@ macro_rules! matrix {
 
 /// A user namespace cannot make a device node, and nothing emulates one where ids are real.
 const NODES: &[&str] = &["mknod"];
-/// The filter of a step without namespaces takes `no_new_privs`: setuid and setgid programs gain nothing.
+/// The filter of a step without namespaces takes `no_new_privs`: setuid and setgid programs gain nothing where processes
+/// are whose they seem to be.
 const PRIVILEGES: &[&str] = &["setuid", "setgid", "setuid-root"];
 const PRIVILEGES_AND_NODES: &[&str] = &["setuid", "setgid", "setuid-root", "mknod"];
 
@@ -138,10 +139,10 @@ matrix! {
     user_with_one_id: Place::User(NOBODY), "single", except &[] =>
         rung, checks, copies, stages, escapes, packages_and_sudo;
     docker: Place::Container(DOCKER_DEFAULT), "chroot", except PRIVILEGES =>
-        rung, checks, copies, stages, escapes, packages_without_sudo;
+        rung, checks, checks_emulated, copies, stages, escapes, packages_and_sudo;
     /// As in a pod with a user namespace of its own and a filter.
     docker_without_device_nodes: Place::Container(WITHOUT_DEVICE_NODES), "chroot", except PRIVILEGES_AND_NODES =>
-        rung, checks, copies, stages, escapes;
+        rung, checks, checks_emulated, copies, stages, escapes, packages_and_sudo;
     docker_unconfined: Place::Container(DOCKER_UNCONFINED), "range", except NODES =>
         rung, checks, copies, stages, escapes, packages_and_sudo;
     /// There clone3 does not exist, and `pivot_root` and `pidfd_getfd` are not permitted.
@@ -166,6 +167,16 @@ fn checks(row: &Row) {
     assert!(run.code == 0 && run.stderr.contains(" 0 failures\n"), "{}{}", run.stdout, run.stderr);
 }
 
+/// Where processes only seem to be somebody's, setuid and setgid programs gain what they would.
+fn checks_emulated(row: &Row) {
+    let bench = checked();
+    row.place.own(&bench);
+    let cannot: Vec<&str> = row.cannot.iter().filter(|check| !PRIVILEGES.contains(check)).copied().collect();
+    let arguments = ["--root-emulation=full", "--build-arg", &format!("CANNOT={}", cannot.join(" "))];
+    let run = row.place.build(&bench, &arguments);
+    assert!(run.code == 0 && run.stderr.contains(" 0 failures\n"), "{}{}", run.stdout, run.stderr);
+}
+
 fn copies(row: &Row) {
     assert_equal_to_root(row.place, COPIES);
 }
@@ -180,10 +191,6 @@ fn escapes(row: &Row) {
 
 fn packages_and_sudo(row: &Row) {
     packages::assert_equal_to_root(row.place);
-}
-
-fn packages_without_sudo(row: &Row) {
-    packages::assert_equal_to_root_but_for_sudo(row.place);
 }
 
 fn refusal(row: &Row) {

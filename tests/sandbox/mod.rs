@@ -11,4 +11,5 @@ mod matrix;
 mod packages;
 mod process;
 mod root;
+mod seeming;
 mod unmounted;

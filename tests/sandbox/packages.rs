@@ -9,7 +9,7 @@ use crate::common::{Bench, Image, Listing};
 
 use super::matrix::{Place, only};
 
-/// The stage `installed` runs anywhere; the last one needs setuid programs.
+/// The last step needs a setuid program.
 const PACKAGES: &str = "FROM {debian} AS installed\n\
     RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
     nginx postgresql openssh-server sudo procps systemd-standalone-tmpfiles && ps -e >/dev/null && \
@@ -95,15 +95,4 @@ pub(super) fn assert_equal_to_root(place: Place) {
     let image = Summary::of(&Image::read(&theirs.path("layout")));
     assert_eq!(image.layers.len(), Summary::of_root().layers.len());
     image.assert_begins(Summary::of_root());
-}
-
-/// The same where no setuid program gains anything, which sudo says itself.
-pub(super) fn assert_equal_to_root_but_for_sudo(place: Place) {
-    let theirs = Bench::with(PACKAGES);
-    place.own(&theirs);
-    let run = place.build(&theirs, &["--target", "installed"]);
-    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
-    Summary::of(&Image::read(&theirs.path("layout"))).assert_begins(Summary::of_root());
-    let run = place.build(&theirs, &[]);
-    assert!(run.code == 1 && run.stderr.contains("\"no new privileges\" flag is set"), "{}", run.stderr);
 }

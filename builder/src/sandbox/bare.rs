@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 
 use super::describe::{Mount, Network, Process, Root};
+use super::emulate::{Emulation, RootEmulation};
 use super::error::SandboxError;
 use super::inject::{Devices, Injector};
 use super::rootfs::open_directory;
@@ -28,7 +29,7 @@ use super::settings::Settings;
 use super::spec::{Attempt, Failure, Made, Spec};
 use super::supervise::{self, Started};
 use super::target::{Kind, Targets};
-use super::{capabilities, devices, furnish, inject, process_one, step, stubs, system};
+use super::{capabilities, devices, furnish, inject, process_one, seeming, step, stubs, system};
 
 /// What is moved into a tree for one step.
 pub(super) struct Placed {
@@ -233,8 +234,10 @@ fn kind_of(path: &Path) -> Result<Kind, Errno> {
 }
 
 /// Starts the step, and a thread that shows it what is outside of its root.
-pub(super) fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<Started, Failure> {
+pub(super) fn start(mut spec: Spec, stdin: Option<&File>, channel: &mut UnixStream) -> Result<Started, Failure> {
     let tree = open_directory(&spec.upper)?;
+    let emulated = seeming::is_wanted(&spec, &tree)?;
+    spec.ground.emulation = emulated.then_some(RootEmulation::Full);
     let devices = match process_one::own_null(&tree, "dev/null") {
         // No node could be made: the container's own stay, and are shown.
         Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Devices::OfContainer,
@@ -249,14 +252,16 @@ pub(super) fn start(spec: &Spec, stdin: Option<&File>, channel: &mut UnixStream)
         enter(&tree)?;
         // The filter needs this: nobody here is the administrator of its namespace.
         rustix::thread::set_no_new_privs(true).attempt(|| "give up new privileges".to_owned())?;
+        let program = if emulated { seeming::begin()? } else { assemble(inject::rules) };
         install(seccomp::default()).attempt(|| "filter system calls".to_owned())?;
-        let listener = install_with_listener(&assemble(inject::rules)).attempt(|| "filter system calls".to_owned())?;
+        let listener = install_with_listener(&program).attempt(|| "filter system calls".to_owned())?;
         Listener::send(&listener, &theirs).attempt(|| "hand over the filter".to_owned())?;
         drop(listener);
-        step::execute(spec, step::enter(spec)?, stdin)
+        step::execute(&spec, step::enter(&spec)?, stdin)
     })?;
     drop(theirs);
-    supervise::answer(move || Listener::receive(&ours), step, move || injector)
+    let emulation = move || emulated.then(Emulation::with_real_owners);
+    supervise::answer(move || Listener::receive(&ours), step, move || (injector, emulation()))
 }
 
 /// Goes into the tree for good.

@@ -24,9 +24,9 @@ pub enum SandboxError {
         /// What it may take.
         after: std::time::Duration,
     },
-    /// The emulation of root was asked for where nothing is emulated.
+    /// The emulation of root was asked for where nothing is emulated so.
     #[error(
-        "the root emulation `{emulation}` is for the sandbox `single`, and this is `{rung}`, whose ids are real; say `--isolation=single` with it"
+        "the root emulation `{emulation}` is not for the sandbox `{rung}`, whose ids are real; say `--isolation=single` with it"
     )]
     NothingToEmulate {
         /// What was asked for.

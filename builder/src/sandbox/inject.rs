@@ -15,7 +15,7 @@ use std::path::Path;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::Errno;
 
-use super::seccomp::{Abi, Action, Call, Condition, Handler, Notification, Reply, Rule, Test};
+use super::seccomp::{Abi, Action, Call, Condition, Handler, Notification, PAST, Reply, Rule, Test};
 
 mod base;
 mod caller;
@@ -43,10 +43,6 @@ pub(super) enum Devices {
     /// Those of the container, where none can be made.
     OfContainer,
 }
-
-/// The sixth argument of an `openat`, which takes four, that a caller makes because it was told to: it goes past the filter.
-/// Whoever else passes it opens what the root has.
-const PAST: u32 = 0x7061_7374;
 
 /// The calls whose paths are looked at. `AT_EMPTY_PATH` says that there is none.
 pub(super) fn rules(abi: Abi) -> Vec<Rule> {
@@ -318,6 +314,7 @@ fn path_of(call: Call, notification: &Notification<'_>) -> Option<Named> {
 impl Handler for Injector {
     fn handle(&mut self, notification: &Notification<'_>) -> Reply {
         let (abi, number) = notification.call();
+        let abi = abi.filter(|abi| *abi != Abi::I386);
         let Some(call) = abi.and_then(|abi| abi.call(number)) else { return Reply::Continue };
         match self.answer(call, notification) {
             Ok(reply) => reply,

@@ -128,7 +128,9 @@ const CHROOT: [&str; 6] = [
     "a step has a root of its own and shares everything else with this container: nothing but the container confines it, \
      and it can leave its root",
     "what a step leaves running is killed, unless it kills the processes of rbuild first, which it sees",
-    "setuid programs gain nothing (no_new_privs): root of a step needs none, but `sudo` after `USER` does not work",
+    "the kernel lets setuid programs gain nothing (no_new_privs); after `USER`, in an image with `sudo` or `doas`, all processes \
+     are therefore root's and seem to be the user's, so that these work: what that user may not read or write is not \
+     enforced there (`--root-emulation=full` does so in every step, `none` in no step)",
     "`/proc` and `/sys` are there for 64-bit programs that name a file in them, enter them or execute what is there; programs \
      of 32 bits find them empty, and so do scripts whose first line names an interpreter in `/proc`",
     "what is mounted into a step is moved into its tree: a read-only bind can be written, a tmpfs has no limit, and a secret \
@@ -149,7 +151,7 @@ pub struct Sandbox {
 }
 
 /// Chooses the highest rung that works here, or the one that is `requested` by name, and enters it. `emulation` is for a
-/// rung that has a single id, and refused on any other.
+/// rung that has a single id, or whose setuid programs gain nothing, and refused on any other.
 ///
 /// `directory` is where the trees of steps will be. Must be called while the process has one thread: it forks, and the
 /// kernel lets no other process join a user namespace.
@@ -212,7 +214,9 @@ impl Sandbox {
         emulation: Option<RootEmulation>,
     ) -> Result<Self, SandboxError> {
         if let Some(emulation) = emulation {
-            if ground.emulation.is_none() {
+            // Where ids are real the processes of a step can all be root's, and nothing else.
+            let possible = ground.emulation.is_some() || !ground.mounts && emulation != RootEmulation::Filter;
+            if !possible {
                 return Err(SandboxError::NothingToEmulate { emulation: emulation.name(), rung: rung.name() });
             }
             ground.emulation = Some(emulation);
@@ -233,9 +237,9 @@ impl Sandbox {
         self.ground.user_xattr
     }
 
-    /// How root, who has a single id, gets others; nothing where ids are real.
+    /// How root, who has a single id, gets others; nothing where the owners of files are real.
     pub fn emulation(&self) -> Option<RootEmulation> {
-        self.ground.emulation
+        self.ground.emulation.filter(|_| self.ground.mounts)
     }
 
     /// What it guarantees on this machine, one sentence each.

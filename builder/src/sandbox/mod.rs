@@ -16,8 +16,9 @@
 //! and what to do about it.
 //!
 //! Where nothing can be mounted (`bare.rs`, the rung `chroot`) a root is a whole tree. What other rungs mount is moved
-//! into it and back, and `/proc`, `/sys` and terminals are opened for the step by a process outside (`inject.rs`). Of what
-//! follows, only what is said of descriptors, programs and the end of processes holds there.
+//! into it and back, and `/proc`, `/sys` and terminals are opened for the step by a process outside (`inject.rs`). The
+//! processes of some steps are all root's there and seem to be others' (`seeming.rs`, `emulate/`). Of what follows, only
+//! what is said of descriptors, programs and the end of processes holds there.
 //!
 //! What holds on every rung that this version has:
 //! - nothing of a step outlives [`Executor::run`], nor rbuild itself, however it ends. The kernel sees to that in a pid
@@ -62,6 +63,7 @@ mod recall;
 mod rootfs;
 mod run;
 mod seccomp;
+mod seeming;
 mod settings;
 mod spec;
 mod step;

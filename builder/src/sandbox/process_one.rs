@@ -85,7 +85,7 @@ fn among_others(
             let Some(made) = furnish(&spec, furniture, (steps, &links.departure))? else { return Ok(None) };
             (made, start(&spec, stdin.as_ref(), channel, &links.departure)?)
         }
-        None => (Made::default(), bare::start(&spec, stdin.as_ref(), channel)?),
+        None => (Made::default(), bare::start(spec, stdin.as_ref(), channel)?),
     };
     begun(channel)?;
     let code = subreaper.until_ended(step.pid, &links.lifeline).attempt(|| "wait for the step".to_owned());

@@ -56,7 +56,8 @@ pub(super) struct Ground {
     pub(super) processes: Processes,
     /// Whether anything can be mounted; otherwise there are no namespaces either.
     pub(super) mounts: bool,
-    /// How root, who has a single id there, gets others; nothing where ids are real.
+    /// How root, who has a single id there, gets others; nothing where ids are real. Where nothing can be mounted: whether
+    /// the processes of every step only seem to be their users'; nothing if that is up to the step.
     pub(super) emulation: Option<RootEmulation>,
 }
 

@@ -1,9 +1,11 @@
 //! What a step creates: whose it is, and devices, which only seem to be.
 //!
-//! Root creates most, and its files need no record: then the kernel goes on. For others the file is made here, so that
+//! Root creates most, and its files are root's already: then the kernel goes on. For others the file is made here, so that
 //! nobody ever sees it without its owner.
 
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, mkdirat, mknodat, openat, openat2, symlinkat};
 use rustix::io::Errno;
@@ -11,6 +13,7 @@ use snapshot::Owner;
 use snapshot::owner::Device;
 
 use super::super::seccomp::{Call, Reply};
+use super::credentials::Credentials;
 use super::place::Place;
 use super::rules::TMPFILE;
 use super::{Caller, Emulation, record};
@@ -47,6 +50,21 @@ impl How {
             }
         })
     }
+
+    /// The directory from which the kernel is to find the path, if it may not find it otherwise.
+    fn base(&self, caller: &Caller<'_>, named: &Named, other_root: bool) -> Result<Option<OwnedFd>, Errno> {
+        let confined = ResolveFlags::BENEATH | ResolveFlags::IN_ROOT;
+        // Without such a restriction a path of another root would be found in this one.
+        let elsewhere = other_root && !ResolveFlags::from_bits_retain(self.resolve).intersects(confined);
+        if self.resolve == 0 || elsewhere {
+            return Ok(None);
+        }
+        let base = match named.directory {
+            libc::AT_FDCWD => Place::of_cwd(caller.thread())?,
+            descriptor => Place::of_descriptor(caller.thread(), descriptor)?,
+        };
+        openat(CWD, &*base.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map(Some)
+    }
 }
 
 impl Emulation {
@@ -57,26 +75,27 @@ impl Emulation {
             return Ok(Reply::Continue);
         }
         let Some(named) = self.named(caller, directory, path, temporary) else { return Ok(Reply::Continue) };
+        let other_root = self.namer(caller).other_root;
         let found = Place::of_path(self.namer(caller), named.directory, &named.path, true);
-        if !temporary && found.is_ok_and(|place| record::status(&place).is_ok()) {
+        if !temporary && found.as_ref().is_ok_and(|place| record::status(place).is_ok()) {
             return Ok(Reply::Continue);
         }
-        let place = self.to_make(caller, &named)?;
-        let flags = OFlags::from_bits_retain(how.flags) | OFlags::CLOEXEC;
+        let follow = how.flags & (libc::O_EXCL | libc::O_NOFOLLOW).cast_unsigned() == 0;
+        let place =
+            if temporary { found? } else { Place::of_new(self.namer(caller), named.directory, &named.path, follow)? };
+        let base = how.base(caller, &named, other_root)?;
+        let mut flags = OFlags::from_bits_retain(how.flags) | OFlags::CLOEXEC;
+        if other_root {
+            // The kernel would follow links here; what is open already has none.
+            flags.set(OFlags::NOFOLLOW, !temporary);
+        }
         let mode = Mode::from_raw_mode(how.mode & PERMISSIONS);
         let _masked = Masked::of(caller);
-        let open = || {
-            if how.resolve == 0 {
-                return openat(CWD, &*place.path, flags, mode);
-            }
-            let base = match named.directory {
-                libc::AT_FDCWD => Place::of_cwd(caller.thread())?,
-                descriptor => Place::of_descriptor(caller.thread(), descriptor)?,
-            };
-            let base = openat(CWD, &*base.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-            openat2(&base, &*named.path, flags, mode, ResolveFlags::from_bits_retain(how.resolve))
+        let open = || match &base {
+            None => openat(CWD, &*place.path, flags, mode),
+            Some(base) => openat2(base, &*named.path, flags, mode, ResolveFlags::from_bits_retain(how.resolve)),
         };
-        let file = self.records.make(named.owner, || {
+        let file = self.owners.make((&named.who, named.owner), || {
             let file = open()?;
             Place::of_own(&file).map(|place| (file, place))
         })?;
@@ -97,7 +116,7 @@ impl Emulation {
         self.make(caller, &named, |place| symlinkat(&*target, CWD, &*place.path))
     }
 
-    /// Sockets and FIFOs are real, devices are files with a record.
+    /// Sockets and FIFOs are real, devices are files with a record where owners have one.
     pub(super) fn make_node(&mut self, caller: &Caller<'_>) -> Result<Reply, Errno> {
         let (directory, path) = at(caller, Call::Mknodat);
         let (mode, number) = (caller.word(path + 1), u64::from(caller.word(path + 2)));
@@ -118,6 +137,9 @@ impl Emulation {
         if !self.credentials(caller).capable() {
             return Err(Errno::PERM);
         }
+        if self.owners.are_real() {
+            return Ok(Reply::Continue);
+        }
         let mut named = self.any(caller, directory, path, false)?;
         let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
         named.owner.device = Some(Device { block, major, minor });
@@ -131,18 +153,17 @@ impl Emulation {
         named: &Named,
         make: impl FnOnce(&Place) -> Result<(), Errno>,
     ) -> Result<Reply, Errno> {
-        let place = self.to_make(caller, named)?;
+        let place = Place::of_new(self.namer(caller), named.directory, &named.path, false)?;
         let _masked = Masked::of(caller);
-        self.records.make(named.owner, || make(&place).map(|()| ((), place)))?;
+        self.owners.make((&named.who, named.owner), || make(&place).map(|()| ((), place)))?;
         Ok(Reply::Value(0))
-    }
-
-    fn to_make(&self, caller: &Caller<'_>, named: &Named) -> Result<Place, Errno> {
-        Place::of_path(self.namer(caller), named.directory, &named.path, false)
     }
 
     /// What is to be made where, unless it is root's, or cannot be: then the kernel can go on.
     fn named(&self, caller: &Caller<'_>, directory: Option<usize>, path: usize, inside: bool) -> Option<Named> {
+        if self.owners.are_real() && self.credentials(caller).makes_files_of_root() {
+            return None;
+        }
         self.any(caller, directory, path, inside).ok().filter(|named| named.owner != Owner::ROOT)
     }
 
@@ -156,14 +177,14 @@ impl Emulation {
         } else {
             Place::of_parent(namer, directory, &path)?
         };
-        let owner = self.owner_of_new(caller, &parent)?;
-        Ok(Named { directory, path, owner })
+        let who = self.credentials(caller);
+        let owner = self.owner_of_new(&who, &parent)?;
+        Ok(Named { directory, path, owner, who })
     }
 
     /// The caller's, but for the group where the directory gives its own (inode(7), "The set-group-ID bit").
-    fn owner_of_new(&self, caller: &Caller<'_>, parent: &Place) -> Result<Owner, Errno> {
-        let who = self.credentials(caller);
-        let group = self.records.find(parent).map_or(0, |owner| owner.gid);
+    fn owner_of_new(&self, who: &Credentials, parent: &Place) -> Result<Owner, Errno> {
+        let group = self.owners.find(parent).map_or(0, |owner| owner.gid);
         let (uid, gid) = (who.uid.file_system, who.gid.file_system);
         // Most of the time it is root in a directory of root's.
         let gives = group != gid && record::status(parent)?.st_mode & libc::S_ISGID != 0;
@@ -176,6 +197,8 @@ struct Named {
     directory: i32,
     path: CString,
     owner: Owner,
+    /// Who makes it.
+    who: Rc<Credentials>,
 }
 
 /// Where the arguments of a call that may be `at_form` name what is to be made.

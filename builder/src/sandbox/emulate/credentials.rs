@@ -121,6 +121,11 @@ impl Credentials {
         self.effective
     }
 
+    /// Whether what it makes is root's.
+    pub(super) fn makes_files_of_root(&self) -> bool {
+        (self.uid.file_system, self.gid.file_system) == (0, 0)
+    }
+
     /// Whether it is a member of a group.
     pub(super) fn is_in(&self, group: u32) -> bool {
         self.gid.file_system == group || self.groups.contains(&group)

@@ -29,7 +29,7 @@ impl Emulation {
         // Without the permission to execute the bit means something else (inode(7)).
         let setgid = mode.contains(Mode::SGID | Mode::XGRP);
         let heeded = (setuid || setgid) && !is_script(&place);
-        let owner = heeded.then(|| self.records.find(&place).unwrap_or(Owner::ROOT));
+        let owner = heeded.then(|| self.owners.find(&place).unwrap_or(Owner::ROOT));
         let uid = owner.filter(|_| setuid).map(|owner| owner.uid);
         let gid = owner.filter(|_| setgid).map(|owner| owner.gid);
         self.change(caller, |who| {

@@ -16,7 +16,7 @@ use super::credentials::Credentials;
 pub(super) const LIMIT: u32 = libc::RLIMIT_LOCKS;
 
 /// All credentials that there were.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Identities {
     known: Vec<Rc<Credentials>>,
     numbers: HashMap<Rc<Credentials>, usize>,

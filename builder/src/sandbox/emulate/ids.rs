@@ -68,7 +68,9 @@ impl Emulation {
             }
             Call::Capset => {
                 self.set_capabilities(caller)?;
-                return Ok(Reply::Continue);
+                if !self.owners.are_real() {
+                    return Ok(Reply::Continue);
+                }
             }
             _ => return Ok(Reply::Continue),
         }
@@ -89,7 +91,8 @@ impl Emulation {
         Ok(Reply::Value(narrow(id, short).into()))
     }
 
-    /// capset(2). The kernel keeps the true sets, which are those of root.
+    /// capset(2). The kernel keeps the true sets, which are those of root; where real root's access to the files of others
+    /// hangs on them they stay what they are.
     fn set_capabilities(&mut self, caller: &Caller<'_>) -> Result<(), Errno> {
         let mut sets = [0; 8];
         caller.read(caller.argument(1), &mut sets)?;

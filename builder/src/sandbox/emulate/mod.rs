@@ -1,4 +1,5 @@
-//! Root of a user namespace with one id, who seems to have all of them.
+//! Root of a user namespace with one id, who seems to have all of them; and processes of real root who seem to be others,
+//! because in a container without namespaces the kernel does not let them become root again.
 //!
 //! The step's calls that ask for or change ids, owners and devices are answered by [`Emulation`], in process 1:
 //!
@@ -7,8 +8,11 @@
 //! mod.rs          a call ─▶ who makes it, what it names ─▶
 //!   ids.rs          set*id, get*id, groups, capset, prctl          credentials.rs: what the kernel's rules make of them
 //!   status.rs       stat, statx: what is recorded, over the rest   identity.rs: which process has which
-//!   ownership.rs    chown                                          record.rs: the owner of a file, beside it
-//!   create.rs       files, directories, links, devices             place.rs: a path of the step, as seen from here
+//!   ownership.rs    chown                                          owners.rs: whose a file is, in it or
+//!   create.rs       files, directories, links, devices             record.rs: beside it
+//!                                                                  guise.rs: making one as somebody else
+//!                                                                  place.rs: a path of the step, as seen from here,
+//!                                                                  beneath.rs: where its root is another
 //!   execute.rs      programs that are setuid or setgid
 //!   attributes.rs   the names of attributes, without those that hold records
 //!   peer.rs         who is at the other end of a socket
@@ -16,14 +20,17 @@
 //!
 //! Whatever needs no lie the kernel does itself. It is consistent, not strict: the kernel takes every process of the step
 //! for root, so one that seems to be somebody else can still read and write every file. It protects nothing from the
-//! step; what does is the user namespace.
+//! step; what does is the user namespace, or the container.
 
 mod attributes;
+mod beneath;
 mod create;
 mod credentials;
 mod execute;
+mod guise;
 mod identity;
 mod ids;
+mod owners;
 mod ownership;
 mod peer;
 mod place;
@@ -38,29 +45,42 @@ use rustix::io::Errno;
 
 use self::credentials::Credentials;
 use self::identity::Identities;
+use self::owners::Owners;
 use self::place::{Namer, Place};
 use self::record::Records;
 use super::seccomp::{Abi, Call, Handler, Notification, Reply};
 
 pub(super) use self::identity::begin;
 pub use self::rules::RootEmulation;
-pub(super) use self::rules::program;
+pub(super) use self::rules::{program, rules_beside};
 
 /// Answers the calls of one step.
 #[derive(Debug)]
 pub(super) struct Emulation {
     identities: Identities,
-    records: Records,
+    owners: Owners,
 }
 
 impl Emulation {
-    /// A step whose processes are all root's.
+    /// A step whose processes and files are all root's.
     pub(super) fn new() -> Self {
-        Self { identities: Identities::new(), records: Records::default() }
+        Self::with(Owners::Recorded(Records::default()))
+    }
+
+    /// A step whose processes alone are all root's, in a root that is not this process's.
+    pub(super) fn with_real_owners() -> Self {
+        Self::with(Owners::Real)
+    }
+
+    /// Every process begins as root.
+    fn with(owners: Owners) -> Self {
+        Self { identities: Identities::new(), owners }
     }
 
     fn dispatch(&mut self, caller: &Caller<'_>) -> Result<Reply, Errno> {
         match caller.call {
+            // Handed over for others, and true.
+            call if self.owners.are_real() && rules::LOOKS.contains(&call) => Ok(Reply::Continue),
             Call::Stat
             | Call::Lstat
             | Call::Fstat
@@ -114,7 +134,8 @@ impl Emulation {
     }
 
     fn namer(&self, caller: &Caller<'_>) -> Namer {
-        Namer { thread: caller.thread(), changed_root: self.identities.has_changed_root(caller.thread()) }
+        let other_root = self.owners.are_real() || self.identities.has_changed_root(caller.thread());
+        Namer { thread: caller.thread(), other_root }
     }
 
     /// The file that two arguments name, a directory (if there is an argument for it) and the address of a path.

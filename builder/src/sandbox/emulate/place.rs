@@ -6,8 +6,9 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
+
+use super::beneath::View;
 
 /// A file of the step.
 #[derive(Debug)]
@@ -25,8 +26,8 @@ pub(super) struct Place {
 pub(super) struct Namer {
     /// Its thread.
     pub(super) thread: i32,
-    /// Whether its root is not the step's.
-    pub(super) changed_root: bool,
+    /// Whether its root is not that of this process.
+    pub(super) other_root: bool,
 }
 
 impl Place {
@@ -45,15 +46,17 @@ impl Place {
 
     /// What `path` names, seen from `directory` (a descriptor, or `AT_FDCWD`).
     pub(super) fn of_path(namer: Namer, directory: i32, path: &CStr, follow: bool) -> Result<Self, Errno> {
-        let Namer { thread, changed_root } = namer;
+        let Namer { thread, other_root } = namer;
         let path = path.to_bytes();
         if path.is_empty() {
             return Err(Errno::NOENT);
         }
+        if other_root {
+            let file = view(thread, directory, path)?.open(path, follow)?;
+            let place = Self::of_own(&file)?;
+            return Ok(Self { _held: Some(file), ..place });
+        }
         if path[0] == b'/' {
-            if changed_root {
-                return Self::beneath_root(thread, path, follow);
-            }
             return Self::at(absolute(thread, path), follow);
         }
         let base = match directory {
@@ -62,6 +65,17 @@ impl Place {
             _ => return Err(Errno::BADF),
         };
         Self::at([base.as_bytes(), path].concat(), follow)
+    }
+
+    /// Where what `path` names is made. Links that lead to where nothing is yet are followed if `follow` says so; by the
+    /// kernel, where both have one root.
+    pub(super) fn of_new(namer: Namer, directory: i32, path: &CStr, follow: bool) -> Result<Self, Errno> {
+        if !namer.other_root || path.is_empty() {
+            return Self::of_path(namer, directory, path, false);
+        }
+        let (parent, name) = view(namer.thread, directory, path.to_bytes())?.open_parent(path.to_bytes(), follow)?;
+        let base = format!("/proc/self/fd/{}/", parent.as_raw_fd());
+        Ok(Self { _held: Some(parent), ..Self::at([base.as_bytes(), name.to_bytes()].concat(), false)? })
     }
 
     /// The directory that `path` is in, or would be.
@@ -85,27 +99,10 @@ impl Place {
     fn at(path: Vec<u8>, follow: bool) -> Result<Self, Errno> {
         Ok(Self { path: CString::new(path).map_err(|_| Errno::INVAL)?, follow, _held: None })
     }
+}
 
-    /// An absolute path of a process that has changed its root: links in it must not lead out.
-    fn beneath_root(thread: i32, path: &[u8], follow: bool) -> Result<Self, Errno> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let root = openat(CWD, format!("/proc/{thread}/root"), flags | OFlags::DIRECTORY, Mode::empty())?;
-        let open = |path: &[u8], flags| openat2(&root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT);
-        let parent_and_name = path.iter().rposition(|&byte| byte == b'/').map(|slash| path.split_at(slash + 1));
-        // The parent is opened, for the file may have to be made or removed by its name.
-        match parent_and_name {
-            Some((parent, name)) if !name.is_empty() && !follow => {
-                let parent = open(parent, flags | OFlags::DIRECTORY)?;
-                let base = format!("/proc/self/fd/{}/", parent.as_raw_fd());
-                Ok(Self { _held: Some(parent), ..Self::at([base.as_bytes(), name].concat(), false)? })
-            }
-            _ => {
-                let file = open(path, flags)?;
-                let place = Self::of_own(&file)?;
-                Ok(Self { _held: Some(file), ..place })
-            }
-        }
-    }
+fn view(thread: i32, directory: i32, path: &[u8]) -> Result<View, Errno> {
+    View::of(thread, Some(directory).filter(|_| !path.starts_with(b"/")))
 }
 
 /// Puts the caller in the place of `self`, which to this process is another.
@@ -151,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_path_is_seen_from_where_its_caller_is() {
-        let namer = Namer { thread: 7, changed_root: false };
+        let namer = Namer { thread: 7, other_root: false };
         let place = |directory, path: &CStr| Place::of_path(namer, directory, path, true).map(|place| place.path);
         assert_eq!(place(libc::AT_FDCWD, c"a/b"), Ok(c"/proc/7/cwd/a/b".to_owned()));
         assert_eq!(place(5, c"../a"), Ok(c"/proc/7/fd/5/../a".to_owned()));

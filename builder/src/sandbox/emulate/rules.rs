@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::seccomp::{Action, Call, Condition, Program, Rule, Test, assemble, default_rules};
+use super::super::seccomp::{Action, Call, Condition, PAST, Program, Rule, Test, assemble, default_rules};
 use super::identity;
 
 /// How root of a step that has only one id gets others.
@@ -47,6 +47,13 @@ pub(in super::super) fn program(emulation: RootEmulation) -> Option<&'static Pro
     }
 }
 
+/// What is handed over of a step whose processes alone are all root's, and what `others` hand over of it.
+pub(in super::super) fn rules_beside(others: Vec<Rule>) -> Vec<Rule> {
+    // The first rule for a call counts: one that hands over all of them before one that has exceptions.
+    let (always, sometimes): (Vec<_>, Vec<_>) = processes().into_iter().partition(|rule| rule.cases.is_empty());
+    always.into_iter().chain(others).chain(sometimes).collect()
+}
+
 /// Changes of owners, with ids of 32 and of 16 bits.
 const CHOWN: &[Call] =
     &[Call::Chown, Call::Lchown, Call::Fchown, Call::Fchownat, Call::Chown16, Call::Lchown16, Call::Fchown16];
@@ -74,8 +81,8 @@ const SET_IDS: &[Call] = &[
     Call::Capset,
 ];
 
-/// What else is handed over, whatever its arguments are.
-const OTHERS: &[Call] = &[
+/// What tells that owners are recorded.
+pub(super) const LOOKS: &[Call] = &[
     Call::Stat,
     Call::Lstat,
     Call::Fstat,
@@ -84,6 +91,13 @@ const OTHERS: &[Call] = &[
     Call::StatOld,
     Call::LstatOld,
     Call::FstatOld,
+    Call::Listxattr,
+    Call::Llistxattr,
+    Call::Flistxattr,
+];
+
+/// What else is handed over, whatever its arguments are.
+const OTHERS: &[Call] = &[
     Call::Openat2,
     Call::Creat,
     Call::Mkdir,
@@ -92,12 +106,8 @@ const OTHERS: &[Call] = &[
     Call::Symlinkat,
     Call::Mknod,
     Call::Mknodat,
-    Call::Listxattr,
-    Call::Llistxattr,
-    Call::Flistxattr,
     Call::Execve,
     Call::Execveat,
-    Call::Chroot,
     Call::Getuid,
     Call::Geteuid,
     Call::Getgid,
@@ -123,6 +133,39 @@ fn with_usual(rules: Vec<Rule>) -> Vec<Rule> {
 }
 
 fn full() -> Vec<Rule> {
+    let notify = |call: &Call| Rule::always(*call, Action::Notify);
+    let keeps = Rule::when(Call::Prctl, sets(libc::PR_SET_KEEPCAPS), Action::Notify);
+    let gone = GONE.iter().map(|call| Rule::always(*call, Action::Errno(libc::ENOSYS)));
+    // Of a process with another root its owner's place is found otherwise.
+    let looks = LOOKS.iter().chain([&Call::Chroot]).map(notify);
+    let peer = Rule::when(Call::Getsockopt, peer(), Action::Notify);
+    looks.chain(of_ids()).chain([keeps, peer]).chain(gone).collect()
+}
+
+/// For processes that only seem to be somebody's, with files that are.
+fn processes() -> Vec<Rule> {
+    // What nobody may look into this process could not answer for either: nothing of that sort is done.
+    let hides = (sets(libc::PR_SET_DUMPABLE), Action::Errno(0));
+    let cases = vec![(sets(libc::PR_SET_KEEPCAPS), Action::Notify), hides];
+    let process = Rule { call: Call::Prctl, cases, otherwise: Action::Allow };
+    let told = Condition { argument: 5, mask: u32::MAX, test: Test::Is(PAST) };
+    let cases = vec![(told, Action::Allow), (peer(), Action::Notify)];
+    let socket = Rule { call: Call::Getsockopt, cases, otherwise: Action::Allow };
+    of_ids().into_iter().chain([process, socket]).collect()
+}
+
+/// getsockopt(2) of whom a socket is connected to.
+fn peer() -> Condition {
+    Condition { argument: 2, mask: u32::MAX, test: Test::Is(libc::SO_PEERCRED.cast_unsigned()) }
+}
+
+/// prctl(2) with this option.
+fn sets(option: i32) -> Condition {
+    Condition { argument: 0, mask: u32::MAX, test: Test::Is(option.cast_unsigned()) }
+}
+
+/// What has to do with the ids of processes, and with whose the files are that they make.
+fn of_ids() -> Vec<Rule> {
     let creates = libc::O_CREAT.cast_unsigned() | TMPFILE;
     let one_of = |argument, mask| Condition { argument, mask, test: Test::Any };
     let is = |argument, value| Condition { argument, mask: u32::MAX, test: Test::Is(value) };
@@ -131,11 +174,8 @@ fn full() -> Vec<Rule> {
     rules.extend([
         Rule::when(Call::Open, one_of(1, creates), Action::Notify),
         Rule::when(Call::Openat, one_of(2, creates), Action::Notify),
-        Rule::when(Call::Prctl, is(0, libc::PR_SET_KEEPCAPS.cast_unsigned()), Action::Notify),
         Rule::when(Call::Setrlimit, is(0, identity::LIMIT), Action::Notify),
     ]);
-    let peer = is(2, libc::SO_PEERCRED.cast_unsigned());
-    rules.push(Rule::when(Call::Getsockopt, peer, Action::Notify));
     // prlimit(2) with a new limit has an address as its third argument.
     let reads = Condition { argument: 2, mask: u32::MAX, test: Test::Is(0) };
     let limit = is(1, identity::LIMIT);
@@ -144,7 +184,6 @@ fn full() -> Vec<Rule> {
         cases: vec![(reads, Action::Allow), (limit, Action::Notify)],
         otherwise: Action::Allow,
     });
-    rules.extend(GONE.iter().map(|call| Rule::always(*call, Action::Errno(libc::ENOSYS))));
     rules
 }
 
@@ -166,9 +205,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_either_of_two_hands_over_both_together_do() {
+        let others =
+            || vec![Rule::always(Call::Open, Action::Notify), Rule::when(Call::Fchownat, peer(), Action::Notify)];
+        let both = rules_beside(others());
+        let first = |call| both.iter().find(|rule| rule.call == call).unwrap();
+        for rule in others().into_iter().chain(processes()) {
+            let first = first(rule.call);
+            assert!(first.cases.is_empty() || !rule.cases.is_empty(), "{rule:?} is weaker than {first:?}");
+            assert_ne!((first.cases.len(), first.otherwise), (0, Action::Allow), "{first:?}");
+        }
+        assert!(!both.iter().any(|rule| LOOKS.contains(&rule.call)), "the kernel tells whose a file is");
+    }
+
+    #[test]
     fn no_call_has_two_rules() {
         let usual: Vec<Call> = default_rules().iter().map(|rule| rule.call).collect();
-        let twice = full().into_iter().chain(filter()).find(|rule| usual.contains(&rule.call));
+        let twice = full().into_iter().chain(processes()).chain(filter()).find(|rule| usual.contains(&rule.call));
         assert!(twice.is_none(), "{twice:?}: the other one would never count");
     }
 }

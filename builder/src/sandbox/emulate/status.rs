@@ -27,7 +27,7 @@ impl Emulation {
             _ => (self.seeming_place(caller, None, 0, 0), 1),
         };
         let Ok(place) = place else { return Ok(Reply::Continue) };
-        let Some(owner) = self.records.find(&place) else { return Ok(Reply::Continue) };
+        let Some(owner) = self.owners.find(&place) else { return Ok(Reply::Continue) };
         // Until here nothing was done that a wrong place could spoil. Most files have no record.
         if !caller.is_valid() {
             return Err(Errno::SRCH);

@@ -10,7 +10,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::super::filesystem;
-use super::super::seccomp::{Argument, Instead, Notification, Reply};
+use super::super::seccomp::{Argument, Instead, Notification, PAST, Reply};
 use super::place::Place;
 
 /// A call, and where its path leads.
@@ -96,7 +96,7 @@ impl<'a> Request<'a> {
         let (parent, name) = (&path[..=slash], &path[slash + 1..]);
         let name = CString::new(if name.is_empty() { b".".as_slice() } else { name }).map_err(|_| Errno::INVAL)?;
         let parent = openat(CWD, parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let [mode, unused, past] = [0, 0, super::PAST].map(|number| Argument::Number(number.into()));
+        let [mode, unused, past] = [0, 0, PAST].map(|number| Argument::Number(number.into()));
         let call =
             [Argument::Descriptor(parent), Argument::Text(name), Argument::Number(flags.into()), mode, unused, past];
         Ok(instead(libc::SYS_openat, call.into()))
@@ -186,7 +186,7 @@ impl<'a> Request<'a> {
 }
 
 fn instead(number: libc::c_long, arguments: Vec<Argument>) -> Reply {
-    Reply::Instead(Instead { number, arguments })
+    Reply::Instead(Instead { number, arguments, then: None })
 }
 
 fn in_memory(text: &[u8]) -> Result<OwnedFd, Errno> {

@@ -46,6 +46,23 @@ pub(in super::super) trait Handler {
     fn handle(&mut self, notification: &Notification<'_>) -> Reply;
 }
 
+/// The second one answers what the first one lets go on.
+impl<First: Handler, Second: Handler> Handler for (First, Second) {
+    fn handle(&mut self, notification: &Notification<'_>) -> Reply {
+        match self.0.handle(notification) {
+            Reply::Continue => self.1.handle(notification),
+            reply => reply,
+        }
+    }
+}
+
+/// Nobody lets everything go on.
+impl<H: Handler> Handler for Option<H> {
+    fn handle(&mut self, notification: &Notification<'_>) -> Reply {
+        self.as_mut().map_or(Reply::Continue, |handler| handler.handle(notification))
+    }
+}
+
 /// One call that waits for an answer.
 #[derive(Debug)]
 pub(in super::super) struct Notification<'a> {
@@ -197,7 +214,7 @@ impl Listener {
                 Some(Ok(number)) => (number.into(), 0, 0),
                 Some(Err(error)) => (0, -error.raw_os_error(), 0),
             },
-            Reply::Instead(instead) => return divert(self, notification, &instead),
+            Reply::Instead(instead) => return divert(self, notification, instead),
         };
         let flags = u32::try_from(flags).expect("flags of linux/seccomp.h have 32 bits");
         let mut response = libc::seccomp_notif_resp { id, val, error, flags };
@@ -302,7 +319,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let supervisor = std::thread::spawn(move || {
             let listener = Listener::receive(&ours).unwrap().unwrap();
-            listener.serve(&mut Odd).unwrap();
+            listener.serve(&mut (None::<Odd>, Odd)).unwrap();
         });
         let asked =
             |_| [Call::Getgid, Call::Setgid, Call::Mkdirat].map(|call| Rule::always(call, Action::Notify)).to_vec();

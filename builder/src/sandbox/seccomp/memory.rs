@@ -33,7 +33,7 @@ impl Notification<'_> {
             let to_page_end = usize::try_from(PAGE - from % PAGE).map_err(|_| Errno::FAULT)?;
             let most = to_page_end.min(CHUNK).min(PATH_MAX - length);
             path.resize(length + most, 0);
-            self.peek(from, &mut path[length..])?;
+            peek(self.thread(), from, &mut path[length..])?;
             if let Some(end) = path[length..].iter().position(|&byte| byte == 0) {
                 path.truncate(length + end);
                 return CString::new(path).map_err(|_| Errno::FAULT);
@@ -45,27 +45,33 @@ impl Notification<'_> {
 
     /// Reads exactly as many bytes as `bytes` has, and makes sure that they are the caller's.
     pub(in super::super) fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Errno> {
-        let read = self.peek(address, bytes);
+        let read = peek(self.thread(), address, bytes);
         if self.is_valid() { read } else { Err(Errno::SRCH) }
-    }
-
-    fn peek(&self, address: u64, bytes: &mut [u8]) -> Result<(), Errno> {
-        let length = bytes.len();
-        let remote = [RemoteIoVec { base: usize::try_from(address).map_err(|_| Errno::FAULT)?, len: length }];
-        match process_vm_readv(Pid::from_raw(self.thread()), &mut [IoSliceMut::new(bytes)], &remote) {
-            Ok(count) if count == length => Ok(()),
-            Ok(_) => Err(Errno::FAULT),
-            Err(error) => Err(Errno::from_raw_os_error(error as i32)),
-        }
     }
 
     /// Writes all bytes to where the caller wants its result.
     pub(in super::super) fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
-        let remote = [RemoteIoVec { base: usize::try_from(address).map_err(|_| Errno::FAULT)?, len: bytes.len() }];
-        match process_vm_writev(Pid::from_raw(self.thread()), &[IoSlice::new(bytes)], &remote) {
-            Ok(count) if count == bytes.len() => Ok(()),
-            Ok(_) => Err(Errno::FAULT),
-            Err(error) => Err(Errno::from_raw_os_error(error as i32)),
-        }
+        poke(self.thread(), address, bytes)
+    }
+}
+
+/// Reads exactly as many bytes as `bytes` has from the memory of a thread.
+pub(in super::super) fn peek(thread: i32, address: u64, bytes: &mut [u8]) -> Result<(), Errno> {
+    let length = bytes.len();
+    let remote = [RemoteIoVec { base: usize::try_from(address).map_err(|_| Errno::FAULT)?, len: length }];
+    all(process_vm_readv(Pid::from_raw(thread), &mut [IoSliceMut::new(bytes)], &remote), length)
+}
+
+/// Writes all bytes into the memory of a thread.
+pub(in super::super) fn poke(thread: i32, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+    let remote = [RemoteIoVec { base: usize::try_from(address).map_err(|_| Errno::FAULT)?, len: bytes.len() }];
+    all(process_vm_writev(Pid::from_raw(thread), &[IoSlice::new(bytes)], &remote), bytes.len())
+}
+
+fn all(moved: nix::Result<usize>, length: usize) -> Result<(), Errno> {
+    match moved {
+        Ok(count) if count == length => Ok(()),
+        Ok(_) => Err(Errno::FAULT),
+        Err(error) => Err(Errno::from_raw_os_error(error as i32)),
     }
 }

@@ -21,5 +21,6 @@ mod memory;
 pub(super) use bpf::{Action, Condition, Program, Rule, Test, assemble};
 pub(super) use calls::{Abi, Call};
 pub(super) use default::{default, default_rules};
-pub(super) use divert::{Argument, Instead};
+pub(super) use divert::{Argument, Instead, PAST, Then};
 pub(super) use listener::{Handler, Listener, Notification, Reply, install, install_with_listener};
+pub(super) use memory::{peek, poke};

@@ -11,7 +11,9 @@ pub(crate) struct IsolationArgs {
     #[arg(long, value_name = "RUNG", default_value = "auto")]
     isolation: String,
     /// With the isolation `single`, how root has other ids: `full`, exactly; `filter`, changes succeed and change
-    /// nothing; `none`, changes fail [default: full]
+    /// nothing; `none`, changes fail [default: full]. With `chroot`, whether processes only seem to be their users', so
+    /// that setuid programs work: `full`, in every step; `none`, in no step [default: after USER, in an image with `sudo`
+    /// or `doas`]
     #[arg(long, value_name = "MODE", value_parser = root_emulation)]
     root_emulation: Option<RootEmulation>,
 }
