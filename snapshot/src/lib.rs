@@ -61,6 +61,7 @@ pub mod store;
 mod temp;
 #[cfg(test)]
 mod testing;
+pub mod threads;
 pub mod tree;
 pub mod unpack;
 pub mod whole;
@@ -77,6 +78,7 @@ pub use sink::{Bytes, ChangeSink};
 pub use snapshotter::{Active, Snapshot, SnapshotId, Snapshots, chain_id};
 pub use store::{Lease, Store};
 pub use temp::TempDirectory;
+pub use threads::on_cores;
 pub use tree::{Flavour, TreeWriter};
 pub use unpack::{Unpacked, survey, unpack};
 pub use whole::Whole;

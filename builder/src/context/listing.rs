@@ -6,18 +6,15 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::num::NonZero;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::SystemTime;
 
-use snapshot::{Content, Entry, Kind};
+use snapshot::{Content, Entry, Kind, on_cores};
 
 use super::beneath::{self, Opener};
 use super::bytes::FileBytes;
@@ -225,7 +222,6 @@ fn read_all(
     items: &[Item],
     unread: &[(usize, Identity)],
 ) -> Result<Vec<(usize, ReadFile)>, ContextError> {
-    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(unread.len().div_ceil(RUN));
     let next = AtomicUsize::new(0);
     // Each thread takes runs of files, most of them in one directory, until none is left.
     let work = || -> Result<Vec<(usize, ReadFile)>, ContextError> {
@@ -245,13 +241,7 @@ fn read_all(
         }
     };
     let mut all = Vec::with_capacity(unread.len());
-    let parts = thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let mut parts = vec![work()];
-        parts.extend(others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic))));
-        parts
-    });
-    for part in parts {
+    for part in on_cores(unread.len().div_ceil(RUN), work) {
         all.extend(part?);
     }
     Ok(all)

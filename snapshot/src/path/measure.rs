@@ -2,18 +2,16 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::{Root, SAFE, names, open_directory, split};
 use crate::Error;
+use crate::threads::on_cores;
 
 /// How far down [`last_change`] walks before it shares what is below among threads: `usr/share/doc` of a distribution is
 /// one share of some hundred.
@@ -83,14 +81,7 @@ fn latest(root: &Root) -> Result<(i64, i64), Errno> {
         }
         Ok(lower.sum.changed)
     };
-    let wanted = THREADS_MAX.min(directories.len() / SHARES_LEAST);
-    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(wanted);
-    let changed = thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let mut changed = vec![work()];
-        changed.extend(others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic))));
-        changed
-    });
+    let changed = on_cores(THREADS_MAX.min(directories.len() / SHARES_LEAST), work);
     changed.into_iter().try_fold(upper.sum.changed, |latest, changed| Ok(latest.max(changed?)))
 }
 

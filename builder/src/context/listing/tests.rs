@@ -1,6 +1,7 @@
 //! What changes a content digest and what does not, with and without a memo.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::thread;
 use std::time::Duration;
 
 use fs_err as fs;
