@@ -102,14 +102,19 @@ fn a_memo_that_cannot_be_kept_hides_no_error() {
     assert!(run.stderr.contains("reads all of its context again"), "{}", run.stderr);
 }
 
+/// Builds with at most so many open files.
+fn build_with_descriptors(bench: &Bench, most: u32, options: &[&str]) -> Run {
+    let mut command = Command::new("prlimit");
+    command.arg(format!("--nofile={most}")).arg(RBUILD).args(["--progress", "plain"]).args(options).arg(".");
+    Run::of(command.env("RBUILD_HOME", bench.path("home")).current_dir(bench.context()))
+}
+
 #[test]
 fn want_of_descriptors_is_named_and_the_next_build_is_right() {
     let bench = bench();
     let mut failed = 0;
     for most in [12, 16, 20, 24, 28, 32, 40] {
-        let mut command = Command::new("prlimit");
-        command.arg(format!("--nofile={most}")).arg(RBUILD).args(["--progress", "plain"]).args(EPOCH).arg(".");
-        let run = Run::of(command.env("RBUILD_HOME", bench.path("home")).current_dir(bench.context()));
+        let run = build_with_descriptors(&bench, most, &EPOCH);
         assert!(!run.stderr.contains("panicked"), "{most}: {}", run.stderr);
         if run.code != 0 {
             failed += 1;
@@ -118,6 +123,18 @@ fn want_of_descriptors_is_named_and_the_next_build_is_right() {
     }
     assert!(failed > 0);
     assert_right(&bench);
+}
+
+#[test]
+fn the_directories_of_a_tree_need_no_descriptor_each() {
+    let bench = Bench::with("FROM {busybox}\nCOPY wide /wide\nRUN mkdir /wide/new\nRUN rmdir /wide/new\n");
+    for number in 0..200 {
+        bench.file(&format!("wide/{number}/f"), "x");
+    }
+    for isolation in ["root", "chroot"] {
+        let run = build_with_descriptors(&bench, 100, &["--no-cache", "--isolation", isolation]);
+        assert_eq!(run.code, 0, "{isolation}: {}", run.stderr);
+    }
 }
 
 #[test]

@@ -14,12 +14,13 @@ use rustix::fs::{AtFlags, FileType};
 
 use crate::diff::{describe, special};
 use crate::entry::Kind;
-use crate::path::{Root, names, open_directory, open_regular};
+use crate::path::{Root, names, open_regular};
 use crate::tree::{Flavour, TreeWriter};
 use crate::{Active, ChangeSink, Error, xattr};
 
 mod changes;
 mod states;
+mod walk;
 
 use states::States;
 
@@ -48,13 +49,12 @@ impl Whole {
         self.states = None;
         let mut push = Push { tree: TreeWriter::new(self.path(), Flavour::Plain)?, links: HashMap::new() };
         let root = Root::open(layer)?;
-        let top = open_directory(root.as_fd(), ".".as_ref()).map_err(Error::io("open directory", layer))?;
-        push.directory(&top, Path::new("."))?;
-        let mut levels = vec![(top, PathBuf::new())];
-        while let Some((directory, path)) = levels.pop() {
+        let mut directories = vec![PathBuf::new()];
+        while let Some(path) = directories.pop() {
+            let directory = open(&root, &path)?;
+            push.directory(&directory, if path.as_os_str().is_empty() { Path::new(".") } else { &path })?;
             for name in names(directory.as_fd()).map_err(Error::io("list directory", &path))? {
-                let below = push.visit(&directory, &name, path.join(&name))?;
-                levels.extend(below);
+                directories.extend(push.visit(&directory, &name, path.join(&name))?);
             }
         }
         push.tree.finish()
@@ -62,7 +62,10 @@ impl Whole {
 
     /// Notes how everything is, before a step changes it.
     pub fn observe(&mut self) -> Result<(), Error> {
-        let states = self.states.take().map_or_else(|| States::read(self.path()), Ok)?;
+        let states = match self.states.take() {
+            Some(states) => states,
+            None => changes::find(self.path(), States::default())?.1,
+        };
         states.settle(self.path())?;
         self.states = Some(states);
         Ok(())
@@ -79,6 +82,12 @@ impl Whole {
     }
 }
 
+/// Opens a directory of a tree; an error names it by its path there.
+fn open(root: &Root, path: &Path) -> Result<OwnedFd, Error> {
+    let shown = if path.as_os_str().is_empty() { root.path() } else { path };
+    root.readable_directory(path).map_err(Error::io("open directory", shown))
+}
+
 /// A layer on its way into a tree.
 struct Push {
     tree: TreeWriter,
@@ -87,15 +96,13 @@ struct Push {
 }
 
 impl Push {
-    /// Copies one name; returns the directory to go on with when it is one.
-    fn visit(&mut self, parent: &OwnedFd, name: &OsStr, path: PathBuf) -> Result<Option<(OwnedFd, PathBuf)>, Error> {
+    /// Copies one name, unless it is that of a directory: then it is returned, to go on with.
+    fn visit(&mut self, parent: &OwnedFd, name: &OsStr, path: PathBuf) -> Result<Option<PathBuf>, Error> {
         let status = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
         let status = status.map_err(Error::io("read the status of", &path))?;
         let kind = FileType::from_raw_mode(status.st_mode);
         if kind == FileType::Directory {
-            let directory = open_directory(parent.as_fd(), name).map_err(Error::io("open directory", &path))?;
-            self.directory(&directory, &path)?;
-            return Ok(Some((directory, path)));
+            return Ok(Some(path));
         }
         self.tree.clear(&path)?;
         if kind == FileType::CharacterDevice && status.st_rdev == 0 {

@@ -5,13 +5,15 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, Stat};
 
 use super::states::{Names, State, States};
+use super::walk::walk;
 use crate::diff::{describe, special};
 use crate::entry::Kind;
-use crate::path::{Root, names, open_directory, open_regular, split};
+use crate::path::{Root, names, open_regular, split};
 use crate::{ChangeSink, Error, TreeWriter, xattr};
 
 /// One path that is not what it was.
@@ -25,31 +27,53 @@ pub(super) enum Change {
     Gone { path: PathBuf },
 }
 
+impl Change {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Directory { path, .. } | Self::File { path } | Self::Gone { path } => path,
+        }
+    }
+}
+
+/// A change, as a look at one directory finds it.
+struct Found {
+    change: Change,
+    /// The inode of a file of which nothing has changed but how many names it has.
+    relinked: Option<u64>,
+}
+
 /// Compares the tree with how it was; returns the changes, parents first, and how it is now. What it passes on as changed
 /// may be equal to what was there: only the status was asked.
 pub(super) fn find(root: &Path, before: States) -> Result<(Vec<Change>, States), Error> {
-    let mut search = Search { before, after: States::default(), found: Vec::new(), linked: HashMap::new() };
-    let top = open_directory(Root::open(root)?.as_fd(), ".".as_ref()).map_err(Error::io("open directory", root))?;
-    let mut levels = vec![search.enter(top, PathBuf::new(), Known::ButChanged)?];
-    while let Some(mut level) = levels.pop() {
-        let Some((name, before)) = level.names.next() else {
-            search.after.insert(level.path, level.after);
-            continue;
+    let before = Mutex::new(before);
+    let looked = walk(&Root::open(root)?, Known::ButChanged, |directory, path, known| {
+        let before = match known {
+            Known::Nothing => Names::new(),
+            _ => before.lock().unwrap_or_else(PoisonError::into_inner).take(&path),
         };
-        let below = search.visit(&mut level, name, before)?;
-        levels.push(level);
-        levels.extend(below);
+        look(directory, path, known, before)
+    })?;
+    let (mut all, mut after) = (Vec::new(), States::default());
+    for Looked { path, names, found } in looked {
+        after.insert(path, names);
+        all.extend(found);
     }
-    let relinked = search.relinked();
-    let mut number = 0;
-    search.found.retain(|_| {
-        number += 1;
-        !relinked.contains(&(number - 1))
-    });
-    Ok((search.found, search.after))
+    all.sort_unstable_by(|one, other| one.change.path().cmp(other.change.path()));
+    Ok((without_relinked(all), after))
 }
 
-/// What is known of a directory that a search enters.
+/// Leaves out the changes that are none: a file of many names got another one or lost one, which changes the status of all.
+/// Where it had a single name before, overlayfs would have copied that with the new one.
+fn without_relinked(all: Vec<Found>) -> Vec<Change> {
+    let mut names: HashMap<u64, u32> = HashMap::new();
+    for inode in all.iter().filter_map(|found| found.relinked) {
+        *names.entry(inode).or_default() += 1;
+    }
+    let is_one = |found: &Found| found.relinked.is_none_or(|inode| names[&inode] == 1);
+    all.into_iter().filter(is_one).map(|found| found.change).collect()
+}
+
+/// What is known of a directory that is looked at.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Known {
     /// It was there and its status has not changed, so its names are what they were.
@@ -60,52 +84,42 @@ enum Known {
     Nothing,
 }
 
-/// A directory whose names are being visited.
-struct Level {
-    directory: OwnedFd,
+/// A directory that was looked at.
+struct Looked {
     path: PathBuf,
-    /// Names not yet visited, with their states before.
-    names: std::vec::IntoIter<(OsString, Option<State>)>,
-    /// Those that were.
-    after: Names,
+    names: Names,
+    found: Vec<Found>,
 }
 
-struct Search {
-    before: States,
-    after: States,
-    found: Vec<Change>,
-    /// The changed files with several names, by inode: for each name its place in `found`, and whether the name is an old
-    /// one of a file of which nothing else has changed than how many names it has.
-    linked: HashMap<u64, Vec<(usize, bool)>>,
-}
-
-impl Search {
-    fn enter(&mut self, directory: OwnedFd, path: PathBuf, known: Known) -> Result<Level, Error> {
-        let before = if known == Known::Nothing { Names::new() } else { self.before.take(&path) };
-        let names: Vec<(OsString, Option<State>)> = if known == Known::ByItsNames {
-            before.into_iter().map(|(name, state)| (name, Some(state))).collect()
-        } else {
-            let names = names(directory.as_fd()).map_err(Error::io("list directory", &path))?;
-            let gone = before.iter().filter(|(name, _)| names.binary_search(name).is_err());
-            self.found.extend(gone.map(|(name, _)| Change::Gone { path: path.join(name) }));
-            let state = |name: &OsString| before.binary_search_by(|(other, _)| other.cmp(name)).ok();
-            let with_state = |name| (state(&name).map(|at| before[at].1), name);
-            names.into_iter().map(with_state).map(|(state, name)| (name, state)).collect()
-        };
-        let after = Names::with_capacity(names.len());
-        Ok(Level { directory, path, names: names.into_iter(), after })
-    }
-
-    fn visit(&mut self, level: &mut Level, name: OsString, before: Option<State>) -> Result<Option<Level>, Error> {
-        let path = || level.path.join(&name);
-        let state = State::of(level.directory.as_fd(), &name);
-        let state = state.map_err(|error| Error::io("read the status of", &path())(error))?;
+/// Looks at a directory that had the names `before`; returns the directories in it, too.
+fn look(
+    directory: &OwnedFd,
+    path: PathBuf,
+    known: Known,
+    before: Names,
+) -> Result<(Looked, Vec<(PathBuf, Known)>), Error> {
+    let mut found = Vec::new();
+    let with_states: Vec<(OsString, Option<State>)> = if known == Known::ByItsNames {
+        before.into_iter().map(|(name, state)| (name, Some(state))).collect()
+    } else {
+        let names = names(directory.as_fd()).map_err(Error::io("list directory", &path))?;
+        let gone = before.iter().filter(|(name, _)| names.binary_search(name).is_err());
+        found.extend(gone.map(|(name, _)| Found { change: Change::Gone { path: path.join(name) }, relinked: None }));
+        let state = |name: &OsString| before.binary_search_by(|(other, _)| other.cmp(name)).ok();
+        let with_state = |name| (state(&name).map(|at| before[at].1), name);
+        names.into_iter().map(with_state).map(|(state, name)| (name, state)).collect()
+    };
+    let (mut names, mut below) = (Names::with_capacity(with_states.len()), Vec::new());
+    for (name, before) in with_states {
+        let at = || path.join(&name);
+        let state = State::of(directory.as_fd(), &name);
+        let state = state.map_err(|error| Error::io("read the status of", &at())(error))?;
         let changed = before != Some(state);
-        let next = if state.is_directory() {
+        if state.is_directory() {
             let before = before.filter(State::is_directory);
             let opaque = before.is_some_and(|before| !before.is_same_file(&state));
             if changed {
-                self.found.push(Change::Directory { path: path(), opaque });
+                found.push(Found { change: Change::Directory { path: at(), opaque }, relinked: None });
             }
             let known = match before {
                 None => Known::Nothing,
@@ -113,28 +127,14 @@ impl Search {
                 Some(_) if changed => Known::ButChanged,
                 Some(_) => Known::ByItsNames,
             };
-            let directory = open_directory(level.directory.as_fd(), &name);
-            Some(self.enter(directory.map_err(|error| Error::io("open directory", &path())(error))?, path(), known)?)
-        } else {
-            if changed {
-                if state.links > 1 {
-                    let relinked = before.is_some_and(|before| state.is_relinked(&before));
-                    self.linked.entry(state.inode()).or_default().push((self.found.len(), relinked));
-                }
-                self.found.push(Change::File { path: path() });
-            }
-            None
-        };
-        level.after.push((name, state));
-        Ok(next)
+            below.push((at(), known));
+        } else if changed {
+            let relinked = state.links > 1 && before.is_some_and(|before| state.is_relinked(&before));
+            found.push(Found { change: Change::File { path: at() }, relinked: relinked.then(|| state.inode()) });
+        }
+        names.push((name, state));
     }
-
-    /// The changes that are none: a file of many names got another one or lost one, which changes the status of all. Where
-    /// it had a single name before, overlayfs would have copied that with the new one.
-    fn relinked(&self) -> HashSet<usize> {
-        let many = self.linked.values().filter(|names| names.iter().filter(|(_, relinked)| *relinked).count() > 1);
-        many.flatten().filter(|(_, relinked)| *relinked).map(|(place, _)| *place).collect()
-    }
+    Ok((Looked { path, names, found }, below))
 }
 
 /// Copies changes of the tree at `root` into an upper directory.

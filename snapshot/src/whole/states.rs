@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,6 @@ use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
 
 use crate::Error;
-use crate::path::{Root, names, open_directory};
 
 /// How far two changes may lie apart that have the same time: the tick of the slowest kernel.
 const TICK: Duration = Duration::from_millis(10);
@@ -106,28 +105,6 @@ pub(super) struct States {
 }
 
 impl States {
-    /// Looks at everything below `root`.
-    pub(super) fn read(root: &Path) -> Result<Self, Error> {
-        let mut states = Self::default();
-        let top = Root::open(root)?;
-        let mut open = vec![(rustix::io::dup(&top).map_err(Error::io("open directory", root))?, PathBuf::new())];
-        while let Some((directory, path)) = open.pop() {
-            let mut found = Names::new();
-            for name in names(directory.as_fd()).map_err(Error::io("list directory", &path))? {
-                let state = State::of(directory.as_fd(), &name);
-                let state = state.map_err(Error::io("read the status of", &path.join(&name)))?;
-                if state.is_directory() {
-                    let below = path.join(&name);
-                    let opened = open_directory(directory.as_fd(), &name);
-                    open.push((opened.map_err(Error::io("open directory", &below))?, below));
-                }
-                found.push((name, state));
-            }
-            states.insert(path, found);
-        }
-        Ok(states)
-    }
-
     /// Waits until another change has another time than the last one, in a tree whose root is `root`.
     pub(super) fn settle(&self, root: &Path) -> Result<(), Error> {
         if is_precise(root).map_err(Error::io("try the times of changes in", root))? {
