@@ -189,8 +189,9 @@ mod tracee {
             poke(self.0, address, text.to_bytes_with_nul())
         }
 
-        /// Lets it make the call, has done what is to be done then, and lets it close the descriptors, before it goes on with the registers of `before` and the
-        /// result. A signal that comes in between leaves it the descriptors; it closes them when it becomes another program.
+        /// Lets it make the call, does what is to be done `then`, and lets it close the descriptors, before it goes on with
+        /// the registers of `before` and the result. A signal that comes in between leaves it the descriptors; it closes them
+        /// when it becomes another program.
         fn take_back(&self, before: user_regs_struct, lent: &[u64], then: Option<Then>) -> Result<(), Errno> {
             let signal = self.step()?;
             let after = self.registers()?;
