@@ -62,10 +62,7 @@ impl Whole {
 
     /// Notes how everything is, before a step changes it.
     pub fn observe(&mut self) -> Result<(), Error> {
-        let states = match self.states.take() {
-            Some(states) => states,
-            None => changes::find(self.path(), States::default())?.1,
-        };
+        let states = self.states.take().map_or_else(|| changes::read(self.path()), Ok)?;
         states.settle(self.path())?;
         self.states = Some(states);
         Ok(())

@@ -30,7 +30,7 @@ const STEPS: &str = "FROM {busybox} AS fresh\nFROM {busybox}\nARG OUT=/\n\
     RUN ! ps | grep 'sleep 432[1]' && ls $OUT >/listed\nUSER 7\nCOPY --from=fresh /etc/passwd /etc/passwd\nRUN id -u >/dev/null\n";
 
 /// CVE-2024-1753, CVE-2024-9675, CVE-2024-21626, CVE-2024-23651, CVE-2024-23652, CVE-2025-31133.
-pub(super) fn assert_none(place: Place) {
+pub(super) fn assert_none(place: Place, options: &[&str]) {
     for dockerfile in [LINKS, STEPS] {
         let bench = bench(dockerfile);
         let canary = bench.path("canary");
@@ -45,14 +45,14 @@ pub(super) fn assert_none(place: Place) {
         place.own(&bench);
         let before = listing(&canary);
         let out = format!("OUT={}", canary.display());
-        let run = place.build(&bench, &["--build-arg", &out, "--secret", "id=key,src=c"]);
+        let run = place.build(&bench, &[&["--build-arg", &out, "--secret", "id=key,src=c"], options].concat());
         assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
         assert_eq!(listing(&canary), before, "{}", run.stderr);
         // A working directory behind a link of /proc is one of the image, or none.
         bench.dockerfile(
             "FROM {busybox}\nWORKDIR /proc/self/fd/7\nRUN ls ../../../../../canary /proc/self/cwd/../../canary\n",
         );
-        let run = place.build(&bench, &[]);
+        let run = place.build(&bench, options);
         assert!(run.code == 1 && run.stderr.contains("cannot enter the working directory"), "{}", run.stderr);
         bench.assert_clean();
     }

@@ -11,6 +11,7 @@
 //! | `copies`                | an image of COPY alone, in two stages                                                |
 //! | `stages`                | steps that make, change and remove every kind of file, as several users, in stages   |
 //! | `escapes`               | an image and steps that try to make rbuild write outside of the root                 |
+//! | `escapes_emulated`      | the same with `--root-emulation=full` where ids are real                             |
 //! | `packages_and_sudo`     | nginx, PostgreSQL, OpenSSH and sudo installed; then `sudo` from `USER app`           |
 //! | `refusal`               | no sandbox: the build ends with code 3 and says what to change                       |
 
@@ -139,10 +140,10 @@ matrix! {
     user_with_one_id: Place::User(NOBODY), "single", except &[] =>
         rung, checks, copies, stages, escapes, packages_and_sudo;
     docker: Place::Container(DOCKER_DEFAULT), "chroot", except PRIVILEGES =>
-        rung, checks, checks_emulated, copies, stages, escapes, packages_and_sudo;
+        rung, checks, checks_emulated, copies, stages, escapes, escapes_emulated, packages_and_sudo;
     /// As in a pod with a user namespace of its own and a filter.
     docker_without_device_nodes: Place::Container(WITHOUT_DEVICE_NODES), "chroot", except PRIVILEGES_AND_NODES =>
-        rung, checks, checks_emulated, copies, stages, escapes, packages_and_sudo;
+        rung, checks, checks_emulated, copies, stages, escapes, escapes_emulated, packages_and_sudo;
     docker_unconfined: Place::Container(DOCKER_UNCONFINED), "range", except NODES =>
         rung, checks, copies, stages, escapes, packages_and_sudo;
     /// There clone3 does not exist, and `pivot_root` and `pidfd_getfd` are not permitted.
@@ -186,7 +187,12 @@ fn stages(row: &Row) {
 }
 
 fn escapes(row: &Row) {
-    escapes::assert_none(row.place);
+    escapes::assert_none(row.place, &[]);
+}
+
+/// rbuild makes files for the step there.
+fn escapes_emulated(row: &Row) {
+    escapes::assert_none(row.place, &["--root-emulation=full"]);
 }
 
 fn packages_and_sudo(row: &Row) {

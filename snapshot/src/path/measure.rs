@@ -11,14 +11,11 @@ use rustix::io::Errno;
 
 use super::{Root, SAFE, names, open_directory, split};
 use crate::Error;
-use crate::threads::on_cores;
+use crate::threads::{LOOKING_MAX, on_cores};
 
 /// How far down [`last_change`] walks before it shares what is below among threads: `usr/share/doc` of a distribution is
 /// one share of some hundred.
 const SHARED_FROM: usize = 2;
-
-/// More threads than this wait for the kernel's locks.
-const THREADS_MAX: usize = 4;
 
 /// Fewer shares than this are walked sooner than a thread is started.
 const SHARES_LEAST: usize = 16;
@@ -81,7 +78,7 @@ fn latest(root: &Root) -> Result<(i64, i64), Errno> {
         }
         Ok(lower.sum.changed)
     };
-    let changed = on_cores(THREADS_MAX.min(directories.len() / SHARES_LEAST), work);
+    let changed = on_cores(LOOKING_MAX.min(directories.len() / SHARES_LEAST), work);
     changed.into_iter().try_fold(upper.sum.changed, |latest, changed| Ok(latest.max(changed?)))
 }
 

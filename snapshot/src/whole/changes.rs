@@ -27,14 +27,6 @@ pub(super) enum Change {
     Gone { path: PathBuf },
 }
 
-impl Change {
-    fn path(&self) -> &Path {
-        match self {
-            Self::Directory { path, .. } | Self::File { path } | Self::Gone { path } => path,
-        }
-    }
-}
-
 /// A change, as a look at one directory finds it.
 struct Found {
     change: Change,
@@ -42,24 +34,35 @@ struct Found {
     relinked: Option<u64>,
 }
 
+/// Looks at everything in the tree.
+pub(super) fn read(root: &Path) -> Result<States, Error> {
+    let mut states = States::default();
+    for Looked { path, names, .. } in look_at_all(root, States::default())? {
+        states.insert(path, names);
+    }
+    Ok(states)
+}
+
 /// Compares the tree with how it was; returns the changes, parents first, and how it is now. What it passes on as changed
 /// may be equal to what was there: only the status was asked.
 pub(super) fn find(root: &Path, before: States) -> Result<(Vec<Change>, States), Error> {
+    let (mut all, mut after) = (Vec::new(), States::default());
+    for Looked { path, names, found } in look_at_all(root, before)? {
+        after.insert(path, names);
+        all.extend(found);
+    }
+    Ok((without_relinked(all), after))
+}
+
+fn look_at_all(root: &Path, before: States) -> Result<Vec<Looked>, Error> {
     let before = Mutex::new(before);
-    let looked = walk(&Root::open(root)?, Known::ButChanged, |directory, path, known| {
+    walk(&Root::open(root)?, Known::ButChanged, |directory, path, known| {
         let before = match known {
             Known::Nothing => Names::new(),
             _ => before.lock().unwrap_or_else(PoisonError::into_inner).take(&path),
         };
         look(directory, path, known, before)
-    })?;
-    let (mut all, mut after) = (Vec::new(), States::default());
-    for Looked { path, names, found } in looked {
-        after.insert(path, names);
-        all.extend(found);
-    }
-    all.sort_unstable_by(|one, other| one.change.path().cmp(other.change.path()));
-    Ok((without_relinked(all), after))
+    })
 }
 
 /// Leaves out the changes that are none: a file of many names got another one or lost one, which changes the status of all.
