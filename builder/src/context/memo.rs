@@ -26,10 +26,14 @@ const RACY: Duration = Duration::from_secs(2);
 const LIMIT: usize = 200_000;
 
 /// The first bytes of the file; a new layout gets a new number.
-const MAGIC: &[u8; 16] = b"rbuild digests 2";
+const MAGIC: &[u8; 16] = b"rbuild digests 3";
 const HEADER: usize = MAGIC.len() + 4;
-const RECORD: usize = 3 * 8 + 2 * 12 + 4 + 32;
 const TRAILER: usize = 32;
+
+/// A record: a file's identity, the run that used it last, the digest of its bytes.
+type Record = [u8; RECORD];
+const RECORD: usize = IDENTITY + 4 + 32;
+const IDENTITY: usize = 3 * 8 + 2 * 12;
 
 /// A point in time, as a file system gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +55,19 @@ pub(super) struct Identity {
 impl Identity {
     fn file(&self) -> FileId {
         (self.device, self.inode)
+    }
+
+    fn encode(&self) -> [u8; IDENTITY] {
+        let mut bytes = [0; IDENTITY];
+        let (numbers, stamps) = bytes.split_at_mut(3 * 8);
+        for (to, number) in numbers.chunks_mut(8).zip([self.device, self.inode, self.size]) {
+            to.copy_from_slice(&number.to_le_bytes());
+        }
+        for (to, stamp) in stamps.chunks_mut(12).zip([self.mtime, self.ctime]) {
+            to[..8].copy_from_slice(&stamp.seconds.to_le_bytes());
+            to[8..].copy_from_slice(&stamp.nanoseconds.to_le_bytes());
+        }
+        bytes
     }
 }
 
@@ -79,14 +96,6 @@ impl Hasher for Spread {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Remembered {
-    identity: Identity,
-    content: Content,
-    /// The run that used it last.
-    run: u32,
-}
-
 /// Content digests by device, inode, size, mtime and ctime. Shared by all that read contexts in one process.
 #[derive(Debug, Default)]
 pub struct Memo {
@@ -97,11 +106,45 @@ pub struct Memo {
 
 #[derive(Debug, Default)]
 struct State {
-    remembered: HashMap<FileId, Remembered, BuildHasherDefault<Spread>>,
+    /// The file as it was read, and is searched: a table would have to be built of it first.
+    file: Vec<u8>,
+    /// Which of its records was found last: the files of a directory mostly follow one another.
+    last: usize,
+    learnt: HashMap<FileId, (Identity, Content), BuildHasherDefault<Spread>>,
     /// Counts the times that the memo was loaded.
     run: u32,
     /// Whether there is something to save.
-    learnt: bool,
+    is_new: bool,
+}
+
+impl State {
+    /// The file's records, by device and inode.
+    fn records(&self) -> &[Record] {
+        let records = self.file.get(HEADER..self.file.len().saturating_sub(TRAILER)).unwrap_or_default();
+        records.as_chunks().0
+    }
+
+    fn find(&self, file: FileId) -> Option<usize> {
+        let records = self.records();
+        let is_there = |at: &usize| records.get(*at).is_some_and(|record| file_of(record) == file);
+        let next = Some(self.last + 1).filter(is_there);
+        next.or_else(|| records.binary_search_by_key(&file, file_of).ok())
+    }
+
+    fn recall(&mut self, identity: &Identity) -> Option<Content> {
+        if let Some((learnt, content)) = self.learnt.get(&identity.file()) {
+            return (learnt == identity).then_some(*content);
+        }
+        self.last = self.find(identity.file())?;
+        let record = &mut self.file[HEADER + self.last * RECORD..][..RECORD];
+        let (known, rest) = record.split_at_mut(IDENTITY);
+        let (run, content) = rest.split_first_chunk_mut()?;
+        if *known != identity.encode() {
+            return None;
+        }
+        *run = self.run.to_le_bytes();
+        content.as_array().copied().map(Content)
+    }
 }
 
 impl Memo {
@@ -118,9 +161,9 @@ impl Memo {
             return Ok(());
         }
         let mut state = self.state();
-        if state.learnt {
+        if state.is_new {
             store(&encode(&state))?;
-            state.learnt = false;
+            state.is_new = false;
         }
         Ok(())
     }
@@ -128,11 +171,7 @@ impl Memo {
     /// The digest of the file with this stat, if it is known beyond doubt. Such a file has no extended attributes that
     /// belong in a layer: setting one sets the ctime.
     pub(super) fn recall(&self, identity: &Identity) -> Option<Content> {
-        let mut state = self.state();
-        let run = state.run;
-        let remembered = state.remembered.get_mut(&identity.file()).filter(|known| known.identity == *identity)?;
-        remembered.run = run;
-        Some(remembered.content)
+        self.state().recall(identity)
     }
 
     /// Remembers the digest of a file without extended attributes whose stat was `identity` before and after it was
@@ -142,9 +181,8 @@ impl Memo {
             return;
         }
         let mut state = self.state();
-        let remembered = Remembered { identity, content, run: state.run };
-        state.remembered.insert(identity.file(), remembered);
-        state.learnt = true;
+        state.learnt.insert(identity.file(), (identity, content));
+        state.is_new = true;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -157,7 +195,7 @@ fn load(path: &Path) -> State {
     let limit = (HEADER + LIMIT * RECORD + TRAILER) as u64;
     let small = fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= limit);
     let bytes = if small { fs::read(path).unwrap_or_default() } else { Vec::new() };
-    let mut state = decode(&bytes).unwrap_or_default();
+    let mut state = decode(bytes).unwrap_or_default();
     state.run = state.run.saturating_add(1);
     state
 }
@@ -171,61 +209,47 @@ pub(super) fn is_racy(identity: &Identity, hashed: SystemTime) -> bool {
     changed(identity.mtime).max(changed(identity.ctime)) >= hashed.saturating_sub(margin)
 }
 
-/// Magic, run, records, blake3 of all before; numbers are little-endian.
+fn file_of(record: &Record) -> FileId {
+    let number = |at: usize| record[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    (number(0), number(8))
+}
+
+fn run_of(record: &Record) -> u32 {
+    record[IDENTITY..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
+
+/// Magic, run, records by device and inode, blake3 of all before; numbers are little-endian.
 fn encode(state: &State) -> Vec<u8> {
-    let mut records: Vec<&Remembered> = state.remembered.values().collect();
+    let learnt = state.learnt.values().map(|(identity, Content(content))| {
+        let mut record = [0; RECORD];
+        record[..IDENTITY].copy_from_slice(&identity.encode());
+        record[IDENTITY..IDENTITY + 4].copy_from_slice(&state.run.to_le_bytes());
+        record[IDENTITY + 4..].copy_from_slice(content);
+        record
+    });
+    let stored = state.records().iter().filter(|record| !state.learnt.contains_key(&file_of(record)));
+    let mut records: Vec<Record> = stored.copied().chain(learnt).collect();
     if records.len() > LIMIT {
-        records.sort_unstable_by_key(|remembered| std::cmp::Reverse(remembered.run));
+        records.sort_unstable_by_key(|record| std::cmp::Reverse(run_of(record)));
         records.truncate(LIMIT);
     }
+    records.sort_unstable_by_key(file_of);
     let mut bytes = Vec::with_capacity(HEADER + records.len() * RECORD + TRAILER);
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&state.run.to_le_bytes());
-    for Remembered { identity, content, run } in records {
-        for number in [identity.device, identity.inode, identity.size] {
-            bytes.extend_from_slice(&number.to_le_bytes());
-        }
-        for stamp in [identity.mtime, identity.ctime] {
-            bytes.extend_from_slice(&stamp.seconds.to_le_bytes());
-            bytes.extend_from_slice(&stamp.nanoseconds.to_le_bytes());
-        }
-        bytes.extend_from_slice(&run.to_le_bytes());
-        bytes.extend_from_slice(&content.0);
-    }
+    bytes.extend_from_slice(records.as_flattened());
     let seal = blake3::hash(&bytes);
     bytes.extend_from_slice(seal.as_bytes());
     bytes
 }
 
-/// Reads what `encode` wrote; none when a byte of it is wrong.
-fn decode(bytes: &[u8]) -> Option<State> {
-    let (body, seal) = bytes.split_last_chunk::<TRAILER>()?;
-    if blake3::hash(body) != *seal {
+/// Takes what `encode` wrote; none when a byte of it is wrong.
+fn decode(file: Vec<u8>) -> Option<State> {
+    let (body, seal) = file.split_last_chunk::<TRAILER>()?;
+    let (run, records) = body.strip_prefix(MAGIC)?.split_first_chunk()?;
+    if blake3::hash(body) != *seal || records.len() % RECORD != 0 {
         return None;
     }
-    let mut rest = body.strip_prefix(MAGIC)?;
-    let run = u32::from_le_bytes(take(&mut rest)?);
-    let mut remembered = HashMap::with_capacity_and_hasher(rest.len() / RECORD, BuildHasherDefault::default());
-    while !rest.is_empty() {
-        let identity = Identity {
-            device: u64::from_le_bytes(take(&mut rest)?),
-            inode: u64::from_le_bytes(take(&mut rest)?),
-            size: u64::from_le_bytes(take(&mut rest)?),
-            mtime: take_stamp(&mut rest)?,
-            ctime: take_stamp(&mut rest)?,
-        };
-        let run = u32::from_le_bytes(take(&mut rest)?);
-        remembered.insert(identity.file(), Remembered { identity, content: Content(take(&mut rest)?), run });
-    }
-    Some(State { remembered, run, learnt: false })
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (head, tail) = rest.split_first_chunk::<N>()?;
-    *rest = tail;
-    Some(*head)
-}
-
-fn take_stamp(rest: &mut &[u8]) -> Option<Stamp> {
-    Some(Stamp { seconds: i64::from_le_bytes(take(rest)?), nanoseconds: u32::from_le_bytes(take(rest)?) })
+    let run = u32::from_le_bytes(*run);
+    Some(State { file, run, ..State::default() })
 }

@@ -82,7 +82,7 @@ fn it_survives_a_round_trip() {
     assert_eq!(loaded.recall(&identity(0, 0)), Some(content(4)));
     assert_eq!(loaded.recall(&Identity { inode: 1, ..identity(NOW - 60, NOW - 60) }), Some(content(1)));
     assert_eq!(loaded.recall(&identity(NOW - 60, NOW - 60)), None, "a file has one stat at a time");
-    assert_eq!(loaded.state().remembered.len(), 3);
+    assert_eq!(loaded.state().records().len(), 3);
 }
 
 #[test]
@@ -100,17 +100,17 @@ fn a_damaged_file_is_an_empty_memo() {
     let whole = fs::read(&path).unwrap();
     for length in 0..whole.len() {
         fs::write(&path, &whole[..length]).unwrap();
-        assert!(Memo::at(&path).state().remembered.is_empty(), "cut to {length} bytes");
+        assert!(Memo::at(&path).state().records().is_empty(), "cut to {length} bytes");
     }
     for at in 0..whole.len() {
         let mut bytes = whole.clone();
         bytes[at] ^= 1;
         fs::write(&path, &bytes).unwrap();
-        assert!(Memo::at(&path).state().remembered.is_empty(), "byte {at} flipped");
+        assert!(Memo::at(&path).state().records().is_empty(), "byte {at} flipped");
     }
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
-    assert!(Memo::at(&path).state().remembered.is_empty(), "a directory");
+    assert!(Memo::at(&path).state().records().is_empty(), "a directory");
 }
 
 #[test]
@@ -118,26 +118,63 @@ fn a_sealed_file_of_another_layout_is_an_empty_memo() {
     let mut bytes = b"rbuild digests 9\0\0\0\0".to_vec();
     let seal = blake3::hash(&bytes);
     bytes.extend_from_slice(seal.as_bytes());
-    assert!(decode(&bytes).is_none());
+    assert!(decode(bytes).is_none());
     let mut bytes = MAGIC.to_vec();
     bytes.extend_from_slice(&[0; 4 + RECORD - 1]);
     let seal = blake3::hash(&bytes);
     bytes.extend_from_slice(seal.as_bytes());
-    assert!(decode(&bytes).is_none(), "half a record");
+    assert!(decode(bytes).is_none(), "half a record");
+}
+
+/// A memo that was loaded from what another saved.
+fn reloaded(state: &State) -> State {
+    let mut state = decode(encode(state)).unwrap();
+    state.run += 1;
+    state
+}
+
+fn learn(state: &mut State, identity: Identity) {
+    state.learnt.insert(identity.file(), (identity, content(1)));
 }
 
 #[test]
 fn it_is_bounded_and_the_oldest_go_first() {
-    let mut state = State { run: 1, learnt: true, ..State::default() };
+    let mut state = State::default();
     let limit = u64::try_from(LIMIT).unwrap();
-    for inode in 0..=limit {
-        let run = u32::from(inode != 77);
-        let identity = Identity { inode, ..identity(0, 0) };
-        state.remembered.insert(identity.file(), Remembered { identity, content: content(0), run });
+    let of = |inode| Identity { inode, ..identity(0, 0) };
+    (0..limit).for_each(|inode| learn(&mut state, of(inode)));
+    let mut state = reloaded(&state);
+    for inode in (0..limit).filter(|inode| *inode != 77) {
+        assert_eq!(state.recall(&of(inode)), Some(content(1)));
     }
-    let decoded = decode(&encode(&state)).unwrap();
-    assert_eq!(decoded.remembered.len(), LIMIT);
-    assert!(!decoded.remembered.contains_key(&Identity { inode: 77, ..identity(0, 0) }.file()));
+    learn(&mut state, of(limit));
+    let mut state = reloaded(&state);
+    assert_eq!(state.records().len(), LIMIT);
+    assert_eq!(state.recall(&of(77)), None);
+    assert_eq!(state.recall(&of(limit)), Some(content(1)));
+}
+
+#[test]
+fn files_are_found_in_any_order() {
+    let mut state = State::default();
+    let of = |number: u64| Identity { device: number % 3, inode: number * 7 % 101, ..identity(0, 0) };
+    (0..100).for_each(|number| learn(&mut state, of(number)));
+    let mut state = reloaded(&state);
+    for number in (0..100).chain((0..100).rev()).chain([5, 99, 5, 6]) {
+        assert_eq!(state.recall(&of(number)), Some(content(1)), "{number}");
+    }
+    assert_eq!(state.recall(&Identity { inode: 1000, ..identity(0, 0) }), None);
+}
+
+#[test]
+fn what_is_learnt_takes_the_place_of_what_was_stored() {
+    let mut state = State::default();
+    learn(&mut state, identity(0, 0));
+    let mut state = reloaded(&state);
+    learn(&mut state, identity(1, 1));
+    let mut state = reloaded(&state);
+    assert_eq!((state.records().len(), state.recall(&identity(0, 0))), (1, None));
+    assert_eq!(state.recall(&identity(1, 1)), Some(content(1)));
 }
 
 #[test]
@@ -163,5 +200,5 @@ fn an_unasked_memo_neither_reads_nor_writes() {
     let memo = Memo::at(&path);
     memo.save(|_| Err("written")).unwrap();
     save(&stored(3), &path);
-    assert_eq!(memo.state().remembered.len(), 3, "read when it is asked, not before");
+    assert_eq!(memo.state().records().len(), 3, "read when it is asked, not before");
 }
