@@ -181,7 +181,7 @@ impl Machine {
         let mut torn = BTreeMap::new();
         for line in verified.stdout.lines().filter_map(|line| line.strip_prefix("broken: ")) {
             let kind = line.split_whitespace().next().unwrap();
-            let losable = ["snapshots", "indexes", "records", "segments"];
+            let losable = ["snapshots", "indexes", "records", "segments", "bundles"];
             assert!(losable.contains(&kind), "{line}");
             *torn.entry(kind.to_owned()).or_default() += 1;
         }

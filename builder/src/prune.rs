@@ -180,7 +180,7 @@ impl<'a> Sweep<'a> {
             let may_go = match object.kind {
                 ObjectKind::Blob | ObjectKind::Segments => !kept.contains(&object.name),
                 ObjectKind::Mount | ObjectKind::ContextDigests | ObjectKind::Tag => thorough,
-                ObjectKind::Snapshot | ObjectKind::Record | ObjectKind::Index => true,
+                ObjectKind::Bundle | ObjectKind::Snapshot | ObjectKind::Record | ObjectKind::Index => true,
             };
             if !may_go || self.before.is_some_and(|before| object.used >= before) {
                 continue;

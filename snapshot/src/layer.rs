@@ -13,6 +13,7 @@ use crate::index::{IndexWriter, LayerIndex};
 use crate::{Bytes, ChangeSink, Error};
 
 mod bundle;
+mod bundles;
 mod codec;
 mod decompress;
 mod header;
@@ -28,6 +29,7 @@ mod tar_writer;
 mod zstd;
 
 use bundle::Bundle;
+pub(crate) use bundles::verify as verify_bundle;
 use codec::Codec;
 pub use decompress::decompress;
 use output::Output;
@@ -119,6 +121,8 @@ pub struct LayerWriter {
     index: IndexWriter,
     bundle: Bundle,
     output: Output,
+    /// Memory for an entry's headers.
+    headers: Vec<u8>,
 }
 
 impl std::fmt::Debug for LayerWriter {
@@ -130,7 +134,8 @@ impl std::fmt::Debug for LayerWriter {
 impl LayerWriter {
     /// Starts a layer.
     pub fn new(blobs: &BlobStore, options: LayerOptions) -> Result<Self, Error> {
-        Ok(Self { index: IndexWriter::default(), bundle: Bundle::new(), output: Output::start(blobs, options)? })
+        let output = Output::start(blobs, options)?;
+        Ok(Self { index: IndexWriter::default(), bundle: Bundle::default(), output, headers: Vec::new() })
     }
 
     /// Ends the layer: its blob is in the store when this returns.
@@ -142,10 +147,12 @@ impl LayerWriter {
     /// Adds or replaces `path` as [`ChangeSink::entry`] does. Bytes whose digest is known are not digested again, and
     /// those that are of an earlier layer need not be read.
     pub fn put(&mut self, path: &Path, entry: &Entry, content: Bytes<'_>) -> Result<(), Error> {
-        let mut headers = Vec::with_capacity(header::BLOCK);
+        let mut headers = std::mem::take(&mut self.headers);
+        headers.clear();
         header::entry(&mut headers, path, entry)?;
         let file = if let Kind::File { size } = entry.kind { Some((size, content)) } else { None };
         let content = self.append(path, &headers, file)?;
+        self.headers = headers;
         self.index.put(path, entry, content)
     }
 
@@ -154,7 +161,7 @@ impl LayerWriter {
         if self.bundle.is_empty() {
             return Ok(());
         }
-        self.output.take(std::mem::replace(&mut self.bundle, Bundle::new()))
+        self.output.take(&mut self.bundle)
     }
 
     /// Adds `headers` and then, for a regular file, `size` bytes of content with their padding; returns their digest.

@@ -1,7 +1,7 @@
 //! A bundle in the making: whole tar entries, of whose files some need not have been read yet.
 //!
 //! A bundle is named before its bytes are known: by its headers as they are and its contents by their digest. What an
-//! earlier layer has under that name is not read again.
+//! earlier layer has under that name is not read again. One bundle after another is made in the same memory.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -39,13 +39,22 @@ pub(super) struct Bundle {
 }
 
 impl Bundle {
-    pub(super) fn new() -> Self {
-        Self { bytes: pipeline::fresh(), ..Self::default() }
+    /// Begins the next bundle.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.gaps.clear();
+        self.missing = 0;
+        self.outline.clear();
     }
 
     /// The length of its bytes, read or not.
     pub(super) fn len(&self) -> usize {
         self.bytes.len() + self.missing
+    }
+
+    /// How many files were not read yet.
+    pub(super) fn files(&self) -> usize {
+        self.gaps.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -99,16 +108,14 @@ impl Bundle {
         *blake3::hash(&self.outline).as_bytes()
     }
 
-    /// Reads what was not read yet; returns all bytes.
-    pub(super) fn read(self) -> Result<Vec<u8>, Error> {
+    /// Reads what was not read yet; returns all bytes, and is of no use until it is cleared.
+    pub(super) fn read(&mut self) -> Result<Vec<u8>, Error> {
         if self.gaps.is_empty() {
-            return Ok(self.bytes);
+            return Ok(std::mem::replace(&mut self.bytes, pipeline::fresh()));
         }
-        let length = self.len();
         let mut all = pipeline::fresh();
-        all.reserve(length);
         let mut done = 0;
-        for Gap { at, size, path, mut bytes } in self.gaps {
+        for Gap { at, size, path, mut bytes } in self.gaps.drain(..) {
             all.extend_from_slice(&self.bytes[done..at]);
             done = at;
             let start = all.len();
@@ -116,7 +123,6 @@ impl Bundle {
             read_exact(&mut bytes, &mut all[start..], &path, size as u64)?;
         }
         all.extend_from_slice(&self.bytes[done..]);
-        pipeline::spare(self.bytes);
         Ok(all)
     }
 }
@@ -148,7 +154,7 @@ mod tests {
     #[test]
     fn what_is_read_later_changes_neither_bytes_nor_name() {
         let make = |is_later: bool| {
-            let mut bundle = Bundle::new();
+            let mut bundle = Bundle::default();
             for (header, bytes) in [("one", &b"first"[..]), ("two", b""), ("three", b"third")] {
                 bundle.headers(header.as_bytes());
                 if is_later {
@@ -169,7 +175,7 @@ mod tests {
     #[test]
     fn names_tell_headers_from_contents() {
         let name = |parts: &[(bool, &[u8])]| {
-            let mut bundle = Bundle::new();
+            let mut bundle = Bundle::default();
             for (is_header, bytes) in parts {
                 if *is_header { bundle.headers(bytes) } else { now(&mut bundle, bytes) }
             }
@@ -194,7 +200,7 @@ mod tests {
             }
         }
         let error = |bytes: Later| {
-            let mut bundle = Bundle::new();
+            let mut bundle = Bundle::default();
             bundle.later(Path::new("f"), 10, bytes, digest(b"0123456789"));
             bundle.read().unwrap_err().to_string()
         };

@@ -46,19 +46,20 @@ impl Output {
         Ok(Self { media_type: options.compression.media_type(), segments: options.segments, kind })
     }
 
-    /// Takes a bundle that others will follow.
-    pub(super) fn take(&mut self, bundle: Bundle) -> Result<(), Error> {
+    /// Takes a bundle that others will follow, and clears it for the next one.
+    pub(super) fn take(&mut self, bundle: &mut Bundle) -> Result<(), Error> {
         self.start_pipeline()?;
         match &mut self.kind {
-            Kind::Compressed(pipeline) => pipeline.submit(bundle),
+            Kind::Compressed(pipeline) => pipeline.submit(bundle)?,
             Kind::Plain(blob) => {
                 let bytes = bundle.read()?;
                 blob.write_all(&bytes)?;
                 pipeline::spare(bytes);
-                Ok(())
             }
-            Kind::Begun { .. } | Kind::Failed => Err(Error::LayerFailed),
+            Kind::Begun { .. } | Kind::Failed => return Err(Error::LayerFailed),
         }
+        bundle.clear();
+        Ok(())
     }
 
     fn start_pipeline(&mut self) -> Result<(), Error> {
@@ -76,7 +77,7 @@ impl Output {
     /// Takes the last bundle, which may be empty, and ends the layer: its blob is in the store when this returns.
     pub(super) fn finish(mut self, mut last: Bundle) -> Result<Layer, Error> {
         if !last.is_empty() && !matches!(self.kind, Kind::Begun { .. }) {
-            self.take(std::mem::take(&mut last))?;
+            self.take(&mut last)?;
         }
         let Finished { diff_id, blob, records } = match self.kind {
             Kind::Begun { blob, codec, .. } => pipeline::alone(blob, codec, self.segments.as_deref(), last)?,
@@ -101,9 +102,8 @@ pub fn recompress(tar: &mut dyn Read, blobs: &BlobStore, options: LayerOptions) 
     let (mut piece, mut last) = (Vec::new(), Bundle::default());
     while tar.take(TARGET).read_to_end(&mut piece).map_err(Error::Incoming)? > 0 {
         if !last.is_empty() {
-            output.take(last)?;
+            output.take(&mut last)?;
         }
-        last = Bundle::new();
         last.content(piece.len(), |buffer| {
             buffer.copy_from_slice(&piece);
             Ok(Content(*blake3::hash(&piece).as_bytes()))

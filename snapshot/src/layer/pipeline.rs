@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!             ┌─▶ digester ─────────────────────────▶ diff_id
-//! submit() ───┼─▶ workers: look up or compress ─┐
-//!             └─▶ order ────────────────────────┴─▶ assembler → BlobWriter
+//! submit() ───┼─▶ workers: compress ─┐
+//!             └─▶ order, or found ───┴────────────▶ assembler → BlobWriter
 //! ```
 //! As long as a layer is bundle for bundle what an earlier one is, it is not read: its segments are copied, and the
-//! digester goes on from where the earlier layer's was.
+//! digester goes on from where the earlier layer's was. After that it has to be read, small files not one by one.
 //!
 //! The bytes depend on the bundles alone, neither on the number of workers nor on what the segment cache has.
 
@@ -21,7 +21,8 @@ use oci_spec::image::Digest;
 
 use super::bundle::Bundle;
 use super::codec::Codec;
-use super::segment::{Member, Segment};
+use super::header::BLOCK;
+use super::segment::{MOST, Member, Segment};
 use super::segments::{self, Chain, Key, Named, Record, SegmentCache, Span};
 use crate::digest::{Midstate, Sha256Stream};
 use crate::{BlobWriter, Error};
@@ -36,14 +37,26 @@ const WORKERS_MAX: usize = 16;
 
 /// All layers that are being written share it. That cannot block for good: what is in flight is compressed and written
 /// without taking more.
-static BUDGET: Budget =
-    Budget { limit: IN_FLIGHT, used: Mutex::new(0), changed: Condvar::new(), spare: Mutex::new(Vec::new()) };
+static BUDGET: Budget = Budget {
+    limit: IN_FLIGHT,
+    used: Mutex::new(Used { bytes: 0, bundles: 0 }),
+    changed: Condvar::new(),
+    spare: Mutex::new(Vec::new()),
+};
+
+/// The bundles in flight for each worker of a layer, and as many again for its other threads: with more of them, all are
+/// in memory that no cache holds and each in some of its own.
+const AHEAD: usize = 2;
+
+/// The bundles in flight for those that are only digested and copied, which each takes as long as the other.
+const FOUND_MAX: usize = 3;
 
 /// How many empty bundles are kept for the next ones: memory that is new costs a page fault for each 4 KiB.
-const SPARE_MAX: usize = 4;
+const SPARE_MAX: usize = 8;
 
-/// The largest bundle that is kept: twice the mean one.
-const SPARE_BYTES: usize = 2 * 1024 * 1024;
+/// The room in each of them: for any bundle with what is read behind it. What nobody writes to takes up no memory.
+#[expect(clippy::cast_possible_truncation, reason = "4 MiB")]
+const SPARE_BYTES: usize = MOST as usize + 2 * BLOCK;
 
 /// The bytes of a bundle, counted in the budget while any thread still needs them.
 struct Counted {
@@ -53,7 +66,10 @@ struct Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        *BUDGET.lock() -= self.count;
+        let mut used = BUDGET.lock();
+        used.bytes -= self.count;
+        used.bundles -= 1;
+        drop(used);
         BUDGET.changed.notify_all();
         spare(std::mem::take(&mut self.bytes));
     }
@@ -61,40 +77,50 @@ impl Drop for Counted {
 
 /// Returns memory for a bundle, empty.
 pub(super) fn fresh() -> Vec<u8> {
-    BUDGET.spare.lock().expect("nothing panics while it holds this lock").pop().unwrap_or_default()
+    let spare = BUDGET.spare.lock().expect("nothing panics while it holds this lock").pop();
+    spare.unwrap_or_else(|| Vec::with_capacity(SPARE_BYTES))
 }
 
-/// Keeps the memory of a bundle that nobody needs any more; not that of a large one, which few layers have many of.
+/// Keeps memory that nobody needs any more, if it was [`fresh`].
 pub(super) fn spare(mut bytes: Vec<u8>) {
     bytes.clear();
     let mut spare = BUDGET.spare.lock().expect("nothing panics while it holds this lock");
-    if spare.len() < SPARE_MAX && (1..=SPARE_BYTES).contains(&bytes.capacity()) {
+    if spare.len() < SPARE_MAX && bytes.capacity() == SPARE_BYTES {
         spare.push(bytes);
     }
 }
 
 struct Budget {
     limit: usize,
-    used: Mutex<usize>,
+    used: Mutex<Used>,
     changed: Condvar,
     spare: Mutex<Vec<Vec<u8>>>,
 }
 
+/// What is in flight.
+struct Used {
+    bytes: usize,
+    bundles: usize,
+}
+
 impl Budget {
-    fn lock(&self) -> MutexGuard<'_, usize> {
+    fn lock(&self) -> MutexGuard<'_, Used> {
         self.used.lock().expect("nothing panics while it holds this lock")
     }
 
-    /// Waits until `count` bytes fit, for which `bytes` are kept; `None` when `closed` says that nobody wants them any more.
-    fn take(&self, bytes: Vec<u8>, count: usize, closed: &AtomicBool) -> Option<Arc<Counted>> {
+    /// Waits until `count` bytes fit, for which `bytes` are kept, and fewer than `most` bundles are in flight; `None` when
+    /// `closed` says that nobody wants them any more.
+    fn take(&self, bytes: Vec<u8>, count: usize, most: usize, closed: &AtomicBool) -> Option<Arc<Counted>> {
         let mut used = self.lock();
-        while !closed.load(Ordering::Relaxed) && *used > 0 && *used + count > self.limit {
+        let is_full = |used: &Used| used.bytes + count > self.limit || used.bundles >= most;
+        while !closed.load(Ordering::Relaxed) && used.bundles > 0 && is_full(&used) {
             used = self.changed.wait(used).expect("nothing panics while it holds this lock");
         }
         if closed.load(Ordering::Relaxed) {
             return None;
         }
-        *used += count;
+        used.bytes += count;
+        used.bundles += 1;
         Some(Arc::new(Counted { bytes, count }))
     }
 
@@ -108,6 +134,12 @@ impl Budget {
 
 /// A segment with what stays counted until it is written.
 type Compressed = (Result<(Segment, Option<Named>), Error>, Arc<Counted>);
+
+/// The next segment, or where it will come from.
+enum Ordered {
+    Made(Compressed),
+    Making(Receiver<Compressed>),
+}
 
 struct Job {
     key: Option<Key>,
@@ -152,7 +184,7 @@ impl Finished {
 struct Inputs {
     digester: Sender<Digested>,
     jobs: Sender<Job>,
-    order: Sender<Receiver<Compressed>>,
+    order: Sender<Ordered>,
 }
 
 pub(super) struct Pipeline {
@@ -208,39 +240,43 @@ impl Pipeline {
     }
 
     /// Hands over the next bundle; waits when too much is in flight.
-    pub(super) fn submit(&mut self, bundle: Bundle) -> Result<(), Error> {
+    pub(super) fn submit(&mut self, bundle: &mut Bundle) -> Result<(), Error> {
         let name = bundle.name();
         let chain = segments::chain(self.chains.last(), &name);
         self.chains.push(chain);
-        let key = self.cache.as_ref().and_then(|_| segments::key(self.codec, &name, bundle.len()));
-        let known = self.cache.as_ref().zip(key);
-        if let Some((segment, named, midstate)) =
-            known.and_then(|(cache, key)| cache.known_after(&chain, key, bundle.len()))
-        {
-            let counted = self.count(Vec::new(), segment.bytes.len())?;
-            return self.send(Digested::Midstate(midstate), |done| {
-                done.send((Ok((segment, Some(named))), counted)).ok();
-                None
-            });
-        }
-        let bytes = bundle.read()?;
+        let Some(cache) = self.cache.clone() else { return self.compress(None, bundle.read()?) };
+        let key = segments::key(self.codec, &name, bundle.len());
+        let Some(found) = key.and_then(|key| cache.find(key, bundle.len())) else {
+            return self.compress(key, cache.bundles.read(bundle, &name)?);
+        };
+        let midstate = cache.state_after(&chain);
+        let bytes = if midstate.is_some() { Vec::new() } else { cache.bundles.read(bundle, &name)? };
+        let count = bytes.len() + found.0.bytes.len();
+        let counted = self.count(bytes, count, FOUND_MAX)?;
+        let digested = midstate.map_or_else(|| Digested::Bytes(Arc::clone(&counted)), Digested::Midstate);
+        self.send(digested, Ordered::Made((Ok(found), counted)), None)
+    }
+
+    /// Hands over the bytes of a bundle that nobody has compressed yet.
+    fn compress(&mut self, key: Option<Key>, bytes: Vec<u8>) -> Result<(), Error> {
         let length = bytes.len();
-        let bundle = self.count(bytes, length)?;
-        self.send(Digested::Bytes(Arc::clone(&bundle)), |done| Some(Job { key, bundle, done }))
-    }
-
-    /// Waits until there is room for so many bytes.
-    fn count(&mut self, bytes: Vec<u8>, count: usize) -> Result<Arc<Counted>, Error> {
-        BUDGET.take(bytes, count, &self.closed).ok_or_else(|| self.failure())
-    }
-
-    /// Hands something to the digester and the assembler, and to the workers what `job` makes of it.
-    fn send(&mut self, digested: Digested, job: impl FnOnce(Sender<Compressed>) -> Option<Job>) -> Result<(), Error> {
+        let bundle = self.count(bytes, length, AHEAD * (self.workers.len() + 1))?;
         let (done, segment) = channel();
+        let digested = Digested::Bytes(Arc::clone(&bundle));
+        self.send(digested, Ordered::Making(segment), Some(Job { key, bundle, done }))
+    }
+
+    /// Waits until there is room for so many bytes, and fewer than `most` bundles are in flight.
+    fn count(&mut self, bytes: Vec<u8>, count: usize, most: usize) -> Result<Arc<Counted>, Error> {
+        BUDGET.take(bytes, count, most, &self.closed).ok_or_else(|| self.failure())
+    }
+
+    /// Hands something to each of the threads.
+    fn send(&mut self, digested: Digested, segment: Ordered, job: Option<Job>) -> Result<(), Error> {
         let sent = self.inputs.as_ref().is_some_and(|inputs| {
             inputs.order.send(segment).is_ok()
                 && inputs.digester.send(digested).is_ok()
-                && job(done).is_none_or(|job| inputs.jobs.send(job).is_ok())
+                && job.is_none_or(|job| inputs.jobs.send(job).is_ok())
         });
         if sent { Ok(()) } else { Err(self.failure()) }
     }
@@ -307,17 +343,20 @@ fn work(queue: &Mutex<Receiver<Job>>, codec: Codec, cache: Option<&SegmentCache>
     loop {
         let next = queue.lock().expect("nothing panics while it holds this lock").recv();
         let Ok(Job { key, bundle, done }) = next else { return };
-        let segment = segment(codec, cache.zip(key), &bundle.bytes);
+        let segment = compress(codec, cache.zip(key), &bundle.bytes);
         // Nobody waits any more when the assembler has failed.
         done.send((segment, bundle)).ok();
     }
 }
 
-fn assemble(segments: &Receiver<Receiver<Compressed>>, codec: Codec, blob: BlobWriter) -> Result<Assembled, Error> {
+fn assemble(segments: &Receiver<Ordered>, codec: Codec, blob: BlobWriter) -> Result<Assembled, Error> {
     let mut assembly = Assembly::begin(codec, blob)?;
     for segment in segments {
-        // A worker can only end early by a panic, which `join` passes on.
-        let (segment, _bundle) = segment.recv().map_err(|_| Error::LayerFailed)?;
+        let (segment, _bundle) = match segment {
+            Ordered::Made(segment) => segment,
+            // A worker can only end early by a panic, which `join` passes on.
+            Ordered::Making(segment) => segment.recv().map_err(|_| Error::LayerFailed)?,
+        };
         assembly.append(segment?)?;
     }
     assembly.finish()
@@ -328,15 +367,16 @@ pub(super) fn alone(
     blob: BlobWriter,
     codec: Codec,
     cache: Option<&SegmentCache>,
-    bundle: Bundle,
+    mut bundle: Bundle,
 ) -> Result<Finished, Error> {
     let name = bundle.name();
-    let key = segments::key(codec, &name, bundle.len());
+    let known = cache.zip(segments::key(codec, &name, bundle.len()));
     let (mut assembly, mut stream) = (Assembly::begin(codec, blob)?, Sha256Stream::default());
     if !bundle.is_empty() {
         let bytes = bundle.read()?;
         stream.update(&bytes);
-        assembly.append(segment(codec, cache.zip(key), &bytes)?)?;
+        let found = known.and_then(|(cache, key)| cache.find(key, bytes.len()));
+        assembly.append(found.map_or_else(|| compress(codec, known, &bytes), Ok)?)?;
         spare(bytes);
     }
     let after = vec![stream.midstate()];
@@ -344,13 +384,13 @@ pub(super) fn alone(
     Ok(Finished::new(midstates, assembly.finish()?, vec![segments::chain(None, &name)]))
 }
 
-fn segment(
+fn compress(
     codec: Codec,
     known: Option<(&SegmentCache, Key)>,
     bundle: &[u8],
 ) -> Result<(Segment, Option<Named>), Error> {
     match known {
-        Some((cache, key)) => cache.segment(codec, key, bundle),
+        Some((cache, key)) => cache.compress(codec, key, bundle),
         None => Ok((codec.compress(bundle)?, None)),
     }
 }

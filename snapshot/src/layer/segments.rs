@@ -1,7 +1,7 @@
 //! Segments that earlier layers already have: a bundle that was compressed before is copied from the blob it is in.
 //! What a layer has in common with the beginning of an earlier one need not even be read to find its `diff_id`.
 //!
-//! Nothing is kept twice. Beside a compressed layer that rbuild made stands a list, `segments/<hex of the blob>`, of
+//! Of compressed bytes nothing is kept twice. Beside a compressed layer that rbuild made stands a list, `segments/<hex of the blob>`, of
 //! where in the blob each segment lies:
 //!
 //! ```text
@@ -28,6 +28,7 @@ use fs_err::os::unix::fs::FileExt;
 use oci_spec::image::Digest;
 
 use super::bundle::Name;
+use super::bundles::KeptBundles;
 use super::codec::Codec;
 use super::segment::Segment;
 use crate::digest::Midstate;
@@ -153,6 +154,7 @@ pub struct SegmentCache {
     directory: PathBuf,
     temporary: PathBuf,
     blobs: BlobStore,
+    pub(super) bundles: KeptBundles,
     /// What the lists say; none before they are first asked.
     known: Mutex<Option<Known>>,
     /// The blobs that segments were copied from since a list was last written.
@@ -170,6 +172,7 @@ impl SegmentCache {
             directory,
             temporary: root.join("tmp"),
             blobs,
+            bundles: KeptBundles::at(root),
             known: Mutex::default(),
             used: Mutex::default(),
             reused: AtomicU64::new(0),
@@ -205,27 +208,21 @@ impl SegmentCache {
         Ok(())
     }
 
-    /// Returns the segment of a bundle: that of an earlier layer, else a new one.
-    pub(super) fn segment(&self, codec: Codec, key: Key, bundle: &[u8]) -> Result<(Segment, Option<Named>), Error> {
-        if let Some((segment, named)) = self.find(key, bundle.len()) {
-            return Ok((segment, Some(named)));
-        }
+    /// Makes the segment of a bundle.
+    pub(super) fn compress(&self, codec: Codec, key: Key, bundle: &[u8]) -> Result<(Segment, Option<Named>), Error> {
         let segment = codec.compress(bundle)?;
         self.compressed.fetch_add(1, Ordering::Relaxed);
         let check = *blake3::hash(&segment.bytes).as_bytes();
         Ok((segment, Some(Named { key, check })))
     }
 
-    /// The segment of a bundle and the state of the digest at its end, where an earlier layer begins with all the
-    /// bundles up to it.
-    pub(super) fn known_after(&self, chain: &Chain, key: Key, length: usize) -> Option<(Segment, Named, Midstate)> {
-        let after = *self.known().as_ref()?.states.get(chain)?;
-        let (segment, named) = self.find(key, length)?;
-        Some((segment, named, after))
+    /// The state of the digest after a bundle, where an earlier layer begins with all the bundles up to it.
+    pub(super) fn state_after(&self, chain: &Chain) -> Option<Midstate> {
+        self.known().as_ref()?.states.get(chain).copied()
     }
 
     /// Copies a segment out of the blob it is in; none when it is in none, or is not what it was.
-    fn find(&self, key: Key, length: usize) -> Option<(Segment, Named)> {
+    pub(super) fn find(&self, key: Key, length: usize) -> Option<(Segment, Option<Named>)> {
         let (blob, span) = self.known().as_ref()?.spans.get(&key).map(|(blob, span)| (Arc::clone(blob), *span))?;
         let whole = self.blobs.has(&blob)?;
         let end = span.offset.checked_add(u64::from(span.size))?;
@@ -239,7 +236,8 @@ impl SegmentCache {
         }
         self.used.lock().expect("nothing panics while it holds this lock").insert(blob);
         self.reused.fetch_add(1, Ordering::Relaxed);
-        Some((Segment { bytes, crc: span.crc, length: length as u64 }, Named { key, check: span.check }))
+        let named = Named { key, check: span.check };
+        Some((Segment { bytes, crc: span.crc, length: length as u64 }, Some(named)))
     }
 
     /// The lists' contents, read on the first call.

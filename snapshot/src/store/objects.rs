@@ -17,6 +17,8 @@ use crate::temp::TempDirectory;
 /// What a name in the store stands for. What is easily made again sorts first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ObjectKind {
+    /// A piece of a layer, uncompressed.
+    Bundle,
     /// A layer's directory.
     Snapshot,
     /// A record of the builder.
@@ -37,10 +39,11 @@ pub enum ObjectKind {
 
 impl ObjectKind {
     /// All kinds, in the order in which they are shown.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Blob,
         Self::Snapshot,
         Self::Segments,
+        Self::Bundle,
         Self::Index,
         Self::Record,
         Self::Tag,
@@ -54,6 +57,7 @@ impl ObjectKind {
             Self::Blob => "layers",
             Self::Snapshot => "snapshots",
             Self::Segments => "segments",
+            Self::Bundle => "bundles",
             Self::Index => "indexes",
             Self::Record => "records",
             Self::Tag => "names",
@@ -116,6 +120,7 @@ impl Store {
                     listing.folder(&path.join("sha256"), ObjectKind::Blob)?;
                 }
                 "segments" => listing.folder(&path, ObjectKind::Segments)?,
+                "bundles" => listing.folder(&path, ObjectKind::Bundle)?,
                 "indexes" => listing.folder(&path, ObjectKind::Index)?,
                 "tags" => listing.folder(&path, ObjectKind::Tag)?,
                 "mounts" => listing.folder(&path, ObjectKind::Mount)?,

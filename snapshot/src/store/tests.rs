@@ -187,6 +187,8 @@ fn the_inventory_is_all_that_is_on_the_disk() {
     fs_err::hard_link(store.blobs().path(&digest), store.mounts().join("m/0/fs/one")).unwrap();
     fs_err::hard_link(store.blobs().path(&digest), store.mounts().join("m/0/fs/two")).unwrap();
     fs_err::write(store.path().join("context-digests"), "x").unwrap();
+    fs_err::create_dir(store.path().join("bundles")).unwrap();
+    fs_err::write(store.path().join("bundles/b"), "x").unwrap();
     fs_err::remove_file(store.blobs().path(&digest)).unwrap();
     let inventory = store.inventory(&KnownSizes::new()).unwrap();
     assert_eq!(inventory.total(), disk_usage(store.path()));
@@ -194,6 +196,7 @@ fn the_inventory_is_all_that_is_on_the_disk() {
     found.sort_unstable();
     let hex = sha256(b"a");
     let expected = [
+        (ObjectKind::Bundle, "b"),
         (ObjectKind::Snapshot, hex.digest()),
         (ObjectKind::Record, "steps/a b"),
         (ObjectKind::Index, digest.digest()),

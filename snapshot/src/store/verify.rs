@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{Object, ObjectKind, Store, read_record};
 use crate::entry::Kind;
 use crate::index::{Found, relocate};
+use crate::layer::verify_bundle;
 use crate::{Error, IndexWriter, LayerIndex, Node, SnapshotId, View, chain_id, diff};
 
 /// What the snapshots should contain, as far as the store knows their layers.
@@ -64,6 +65,7 @@ impl Store {
         let result = match object.kind {
             ObjectKind::Blob => digest().and_then(|digest| self.blobs.verify(&digest).map(drop)),
             ObjectKind::Segments => digest().and_then(|digest| self.segments.verify(&digest)),
+            ObjectKind::Bundle => verify_bundle(&object.path),
             ObjectKind::Index => fs_err::read(&object.path)
                 .map_err(Error::File)
                 .and_then(|bytes| LayerIndex::decode(&bytes).map(drop).map_err(corrupt)),

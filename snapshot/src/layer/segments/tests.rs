@@ -115,6 +115,36 @@ fn files_before_the_first_change_are_not_read() {
     assert!(read < some && some < all, "{read}, {some}, {all}");
 }
 
+/// Small files behind a change are read in bundles, and one by one only where a bundle is damaged.
+#[test]
+fn small_files_behind_a_change_are_not_read_one_by_one() {
+    let mut tree = Model::new();
+    for number in 0..4000_usize {
+        let content = blake3::hash(&number.to_le_bytes()).to_hex().repeat(number % 40);
+        tree.insert(format!("{number:04}").into(), file(&content));
+    }
+    let place = Place::new();
+    let (_, all) = write_later(&place, &tree, false);
+    let mut change = |byte: u8| {
+        let Some(Item::Entry(_, content)) = tree.get_mut(Path::new("0039")) else { panic!("no such file") };
+        content[0] = byte;
+        let (layer, read) = write_later(&place, &tree, false);
+        assert_eq!(layer.unwrap(), cold(&tree, GZIP));
+        read
+    };
+    let read = change(b'1');
+    assert!(read * 2 < all, "{read} of {all}");
+    let bundles = fs_err::read_dir(place.directory.path().join("bundles")).unwrap();
+    for bundle in bundles {
+        let path = bundle.unwrap().path();
+        let mut bytes = fs_err::read(&path).unwrap();
+        bytes[1000] ^= 1;
+        fs_err::write(&path, &bytes).unwrap();
+    }
+    assert_eq!(change(b'2'), all);
+    assert_eq!(change(b'3'), read);
+}
+
 #[test]
 fn a_file_that_is_not_what_it_was_ends_the_layer() {
     let place = Place::new();
