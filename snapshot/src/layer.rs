@@ -25,6 +25,7 @@ mod pipeline;
 mod read;
 mod segment;
 mod segments;
+mod spare;
 mod tar_writer;
 mod zstd;
 

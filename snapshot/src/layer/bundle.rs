@@ -3,11 +3,14 @@
 //! A bundle is named before its bytes are known: by its headers as they are and its contents by their digest. What an
 //! earlier layer has under that name is not read again. One bundle after another is made in the same memory.
 
+use std::ffi::OsStr;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use super::header;
-use super::pipeline;
+use super::spare::BUNDLES;
 use crate::Error;
 use crate::entry::Content;
 
@@ -22,7 +25,8 @@ struct Gap {
     /// What of the bytes at hand precedes it.
     at: usize,
     size: usize,
-    path: PathBuf,
+    /// What of the paths at hand is its own.
+    path: Range<usize>,
     bytes: Later,
 }
 
@@ -32,6 +36,8 @@ pub(super) struct Bundle {
     /// Everything but what belongs in the gaps.
     bytes: Vec<u8>,
     gaps: Vec<Gap>,
+    /// The paths of the gaps' files.
+    paths: Vec<u8>,
     /// The bytes of all gaps.
     missing: usize,
     /// What the name is the digest of: tagged and framed.
@@ -43,6 +49,7 @@ impl Bundle {
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.gaps.clear();
+        self.paths.clear();
         self.missing = 0;
         self.outline.clear();
     }
@@ -87,7 +94,9 @@ impl Bundle {
         self.frame(b'c', size);
         self.outline.extend_from_slice(&digest);
         if size > 0 {
-            self.gaps.push(Gap { at: self.bytes.len(), size, path: path.to_owned(), bytes });
+            let start = self.paths.len();
+            self.paths.extend_from_slice(path.as_os_str().as_bytes());
+            self.gaps.push(Gap { at: self.bytes.len(), size, path: start..self.paths.len(), bytes });
             self.missing += size;
         }
     }
@@ -111,16 +120,17 @@ impl Bundle {
     /// Reads what was not read yet; returns all bytes, and is of no use until it is cleared.
     pub(super) fn read(&mut self) -> Result<Vec<u8>, Error> {
         if self.gaps.is_empty() {
-            return Ok(std::mem::replace(&mut self.bytes, pipeline::fresh()));
+            return Ok(std::mem::replace(&mut self.bytes, BUNDLES.take()));
         }
-        let mut all = pipeline::fresh();
+        let mut all = BUNDLES.take();
         let mut done = 0;
         for Gap { at, size, path, mut bytes } in self.gaps.drain(..) {
             all.extend_from_slice(&self.bytes[done..at]);
             done = at;
             let start = all.len();
             all.resize(start + size, 0);
-            read_exact(&mut bytes, &mut all[start..], &path, size as u64)?;
+            let path = Path::new(OsStr::from_bytes(&self.paths[path]));
+            read_exact(&mut bytes, &mut all[start..], path, size as u64)?;
         }
         all.extend_from_slice(&self.bytes[done..]);
         Ok(all)

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::bundle::{Bundle, Name};
-use super::pipeline;
 use super::segment::MOST;
+use super::spare::BUNDLES;
 use crate::Error;
 use crate::digest::hex;
 use crate::temp::TempFile;
@@ -86,12 +86,12 @@ pub(crate) fn verify(path: &Path) -> Result<(), Error> {
         return Err(corrupt("it is larger than any bundle"));
     }
     let length = usize::try_from(size).map_or(0, |size| size.saturating_sub(CRC));
-    read(&mut file, length).map(pipeline::spare).ok_or_else(|| corrupt("its CRC is wrong"))
+    read(&mut file, length).map(|bytes| BUNDLES.give(bytes)).ok_or_else(|| corrupt("its CRC is wrong"))
 }
 
 /// Reads the bytes of a bundle, with their CRC behind them; none when that is wrong.
 fn read(file: &mut fs_err::File, length: usize) -> Option<Vec<u8>> {
-    let mut bytes = pipeline::fresh();
+    let mut bytes = BUNDLES.take();
     bytes.reserve(length + CRC + 1);
     while bytes.len() <= length + CRC {
         if rustix::io::read(&*file, rustix::buffer::spare_capacity(&mut bytes)).ok()? == 0 {

@@ -1,6 +1,7 @@
 //! The tar headers of a layer: POSIX ustar, with a PAX header (POSIX.1-2017, pax, "Extended Header") only where ustar
 //! cannot say it. Owner names are empty and times are whole seconds, so that equal trees give equal bytes.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -37,7 +38,7 @@ pub(super) fn padding(size: u64) -> usize {
 /// Appends the header of `entry`, after its PAX header if it needs one.
 pub(super) fn entry(out: &mut Vec<u8>, path: &Path, entry: &Entry) -> Result<(), Error> {
     refuse_reserved(path)?;
-    let mut name = path.as_os_str().as_bytes().to_vec();
+    let mut name = Cow::Borrowed(path.as_os_str().as_bytes());
     let mut header = Header::new_ustar();
     let mut pax = Pax::default();
     for (key, value) in &entry.metadata.xattrs {
@@ -48,7 +49,7 @@ pub(super) fn entry(out: &mut Vec<u8>, path: &Path, entry: &Entry) -> Result<(),
     }
     match &entry.kind {
         Kind::Directory => {
-            name.push(b'/');
+            name.to_mut().push(b'/');
             header.set_entry_type(EntryType::Directory);
         }
         Kind::File { .. } => header.set_entry_type(EntryType::Regular),

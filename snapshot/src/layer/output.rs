@@ -10,6 +10,7 @@ use super::bundle::Bundle;
 use super::codec::Codec;
 use super::pipeline::{self, Finished, Pipeline};
 use super::segment::TARGET;
+use super::spare::BUNDLES;
 use super::{Layer, LayerOptions, SegmentCache};
 use crate::Error;
 use crate::blob::{BlobStore, BlobWriter};
@@ -54,7 +55,7 @@ impl Output {
             Kind::Plain(blob) => {
                 let bytes = bundle.read()?;
                 blob.write_all(&bytes)?;
-                pipeline::spare(bytes);
+                BUNDLES.give(bytes);
             }
             Kind::Begun { .. } | Kind::Failed => return Err(Error::LayerFailed),
         }

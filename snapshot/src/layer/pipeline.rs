@@ -21,9 +21,9 @@ use oci_spec::image::Digest;
 
 use super::bundle::Bundle;
 use super::codec::Codec;
-use super::header::BLOCK;
-use super::segment::{MOST, Member, Segment};
+use super::segment::{Member, Segment};
 use super::segments::{self, Chain, Key, Named, Record, SegmentCache, Span};
+use super::spare::{BUNDLES, SEGMENTS};
 use crate::digest::{Midstate, Sha256Stream};
 use crate::{BlobWriter, Error};
 
@@ -37,26 +37,15 @@ const WORKERS_MAX: usize = 16;
 
 /// All layers that are being written share it. That cannot block for good: what is in flight is compressed and written
 /// without taking more.
-static BUDGET: Budget = Budget {
-    limit: IN_FLIGHT,
-    used: Mutex::new(Used { bytes: 0, bundles: 0 }),
-    changed: Condvar::new(),
-    spare: Mutex::new(Vec::new()),
-};
+static BUDGET: Budget =
+    Budget { limit: IN_FLIGHT, used: Mutex::new(Used { bytes: 0, bundles: 0 }), changed: Condvar::new() };
 
 /// The bundles in flight for each worker of a layer, and as many again for its other threads: with more of them, all are
 /// in memory that no cache holds and each in some of its own.
 const AHEAD: usize = 2;
 
-/// The bundles in flight for those that are only digested and copied, which each takes as long as the other.
-const FOUND_MAX: usize = 3;
-
-/// How many empty bundles are kept for the next ones: memory that is new costs a page fault for each 4 KiB.
-const SPARE_MAX: usize = 8;
-
-/// The room in each of them: for any bundle with what is read behind it. What nobody writes to takes up no memory.
-#[expect(clippy::cast_possible_truncation, reason = "4 MiB")]
-const SPARE_BYTES: usize = MOST as usize + 2 * BLOCK;
+/// The bundles in flight for those that are only digested and copied: one for whoever digests, one that is next.
+const FOUND_MAX: usize = 2;
 
 /// The bytes of a bundle, counted in the budget while any thread still needs them.
 struct Counted {
@@ -71,22 +60,7 @@ impl Drop for Counted {
         used.bundles -= 1;
         drop(used);
         BUDGET.changed.notify_all();
-        spare(std::mem::take(&mut self.bytes));
-    }
-}
-
-/// Returns memory for a bundle, empty.
-pub(super) fn fresh() -> Vec<u8> {
-    let spare = BUDGET.spare.lock().expect("nothing panics while it holds this lock").pop();
-    spare.unwrap_or_else(|| Vec::with_capacity(SPARE_BYTES))
-}
-
-/// Keeps memory that nobody needs any more, if it was [`fresh`].
-pub(super) fn spare(mut bytes: Vec<u8>) {
-    bytes.clear();
-    let mut spare = BUDGET.spare.lock().expect("nothing panics while it holds this lock");
-    if spare.len() < SPARE_MAX && bytes.capacity() == SPARE_BYTES {
-        spare.push(bytes);
+        BUNDLES.give(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -94,7 +68,6 @@ struct Budget {
     limit: usize,
     used: Mutex<Used>,
     changed: Condvar,
-    spare: Mutex<Vec<Vec<u8>>>,
 }
 
 /// What is in flight.
@@ -377,7 +350,7 @@ pub(super) fn alone(
         stream.update(&bytes);
         let found = known.and_then(|(cache, key)| cache.find(key, bytes.len()));
         assembly.append(found.map_or_else(|| compress(codec, known, &bytes), Ok)?)?;
-        spare(bytes);
+        BUNDLES.give(bytes);
     }
     let after = vec![stream.midstate()];
     let midstates = Midstates { digest: stream.finish(), after };
@@ -417,6 +390,7 @@ impl Assembly {
         self.blob.write_all(&segment.bytes)?;
         self.spans.push(named.and_then(|named| named.span(&segment, self.offset)));
         self.offset += segment.bytes.len() as u64;
+        SEGMENTS.give(segment.bytes);
         Ok(())
     }
 

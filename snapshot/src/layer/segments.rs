@@ -31,6 +31,7 @@ use super::bundle::Name;
 use super::bundles::KeptBundles;
 use super::codec::Codec;
 use super::segment::Segment;
+use super::spare::SEGMENTS;
 use crate::digest::Midstate;
 use crate::temp::{TempFile, ensure_directory};
 use crate::{BlobStore, Error};
@@ -229,7 +230,8 @@ impl SegmentCache {
         if usize::try_from(span.length) != Ok(length) || end > whole {
             return None;
         }
-        let mut bytes = vec![0; usize::try_from(span.size).ok()?];
+        let mut bytes = SEGMENTS.take();
+        bytes.resize(usize::try_from(span.size).ok()?, 0);
         self.blobs.open(&blob).ok()?.read_exact_at(&mut bytes, span.offset).ok()?;
         if blake3::hash(&bytes) != span.check {
             return None;
