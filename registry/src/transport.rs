@@ -167,7 +167,7 @@ impl Transport {
             };
         }
         match ask(plain) {
-            Ok(response) => {
+            Ok(mut response) => {
                 if response.wants_tls(https) {
                     ask(https).map(|_| https.clone())
                 } else {

@@ -1,6 +1,6 @@
 //! The answer to one request: its body within a cap and a pace, and what a refusal says.
 
-use std::io::{self, Read};
+use std::io::{self, Cursor, Read};
 use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
@@ -31,6 +31,8 @@ pub(crate) struct Response {
     /// Held until the body is read.
     pub(crate) slot: Option<Slot>,
     pace: Pace,
+    /// What of the body was looked at before.
+    seen: Vec<u8>,
 }
 
 /// The slowest transfer that is waited for.
@@ -59,7 +61,7 @@ impl Pace {
 
 impl Response {
     pub(crate) fn new(inner: HttpResponse, url: Url, pace: Pace) -> Self {
-        Self { inner, url, is_foreign: false, slot: None, pace }
+        Self { inner, url, is_foreign: false, slot: None, pace, seen: Vec::new() }
     }
 
     pub(crate) fn status(&self) -> StatusCode {
@@ -82,7 +84,8 @@ impl Response {
 
     /// The body, which fails when it comes too slowly.
     pub(crate) fn body(self) -> impl Read {
-        BodyReader { inner: self.inner, pace: self.pace, bytes: 0, _slot: self.slot }
+        let inner = Cursor::new(self.seen).chain(self.inner);
+        BodyReader { inner, pace: self.pace, bytes: 0, _slot: self.slot }
     }
 
     /// Reads a whole body of at most `limit` bytes.
@@ -99,7 +102,7 @@ impl Response {
     }
 
     /// Says whether this is how an https server answers plain http: Go's and nginx's 400, or a redirect to itself.
-    pub(crate) fn wants_tls(self, https: &Url) -> bool {
+    pub(crate) fn wants_tls(&mut self, https: &Url) -> bool {
         if self.status().is_redirection() {
             let to = self.header(LOCATION.as_str()).and_then(|location| self.url.join(location).ok());
             return to.is_some_and(|to| to.scheme() == "https" && to.host() == https.host());
@@ -107,10 +110,10 @@ impl Response {
         if self.status() != StatusCode::BAD_REQUEST {
             return false;
         }
-        let mut text = Vec::new();
+        let body = BodyReader { inner: &mut self.inner, pace: self.pace.clone(), bytes: 0, _slot: None };
         // A body that breaks off has said enough or nothing.
-        self.body().take(ENVELOPE_LIMIT).read_to_end(&mut text).unwrap_or_default();
-        String::from_utf8_lossy(&text).contains("HTTPS")
+        body.take(ENVELOPE_LIMIT).read_to_end(&mut self.seen).unwrap_or_default();
+        String::from_utf8_lossy(&self.seen).contains("HTTPS")
     }
 
     /// Turns an answer that the caller cannot use into an error.
@@ -139,14 +142,14 @@ impl Response {
     }
 }
 
-struct BodyReader {
-    inner: HttpResponse,
+struct BodyReader<R> {
+    inner: R,
     pace: Pace,
     bytes: u64,
     _slot: Option<Slot>,
 }
 
-impl Read for BodyReader {
+impl<R: Read> Read for BodyReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.bytes += count as u64;
