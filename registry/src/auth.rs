@@ -46,6 +46,8 @@ pub(crate) struct Access {
     pub(crate) target: Target,
     /// `https://host/` or, where allowed, `http://host/`.
     pub(crate) base: Url,
+    /// Whether the base is only presumed until the host has answered.
+    pub(crate) is_presumed: bool,
     pub(crate) scopes: Scopes,
 }
 

@@ -199,7 +199,8 @@ impl Client {
 
     /// Begins to upload a blob whose digest is not known yet; its bytes are sent while they are made.
     pub fn begin_upload(&self, reference: &Reference) -> Result<Upload, Error> {
-        Upload::begin(self, self.access(reference, Scopes::push, Action::Upload)?)
+        let target = self.own_place(reference)?;
+        self.presuming(target, Scopes::push, Action::Upload, &mut |access| Upload::begin(self, access.clone()))
     }
 
     /// Puts a manifest or index under the reference's tag, or under its digest; at most 4 MiB.
@@ -222,7 +223,7 @@ impl Client {
         let base = self.transport.base(&target.authority, &action)?;
         let mut url = base.clone();
         url.set_path("/v2/");
-        let access = Access { action: action.clone(), target, base, scopes: Scopes::default() };
+        let access = Access { action: action.clone(), target, base, is_presumed: false, scopes: Scopes::default() };
         let request = Request::new(&action, Method::GET, url);
         self.exchange(&access, &request, &mut |response| match response.status() {
             StatusCode::OK => Ok(()),
@@ -255,8 +256,13 @@ impl Client {
         scopes: fn(&str) -> Scopes,
         action: impl Fn(String) -> Action,
     ) -> Result<Access, Error> {
+        self.access_to(self.own_place(reference)?, scopes, action)
+    }
+
+    /// The place of an image that is written, or read where it was written.
+    fn own_place(&self, reference: &Reference) -> Result<Target, Error> {
         let mut places = self.transport.options.registries.places(Target::new(reference)?, false)?;
-        self.access_to(places.pop().expect("an image has its own place"), scopes, action)
+        Ok(places.pop().expect("an image has its own place"))
     }
 
     fn access_to(
@@ -268,7 +274,25 @@ impl Client {
         let action = action(target.name());
         let base = self.transport.base(&target.authority, &action)?;
         let scopes = scopes(&target.repository);
-        Ok(Access { action, target, base, scopes })
+        Ok(Access { action, target, base, is_presumed: false, scopes })
+    }
+
+    /// Does one action, whose first request finds out what scheme the host speaks where that can be presumed.
+    fn presuming<T>(
+        &self,
+        target: Target,
+        scopes: fn(&str) -> Scopes,
+        action: impl Fn(String) -> Action,
+        work: &mut dyn FnMut(&Access) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        if let Some(base) = self.transport.presumed(&target.authority) {
+            let (action, scopes) = (action(target.name()), scopes(&target.repository));
+            match work(&Access { action, target: target.clone(), base, is_presumed: true, scopes }) {
+                Err(Error::Scheme) => {}
+                result => return result,
+            }
+        }
+        work(&self.access_to(target, scopes, action)?)
     }
 
     /// Reads something where it is: from the mirrors of its registry, in their order, and then from the registry itself.
@@ -287,7 +311,7 @@ impl Client {
                 mirrors.push(format!("`{name}`: gave no answer before"));
                 continue;
             }
-            match self.access_to(place, Scopes::pull, &action).and_then(|access| work(&access)) {
+            match self.presuming(place, Scopes::pull, &action, work) {
                 Ok(value) => return Ok(value),
                 // What the caller's writer has of it cannot be taken back.
                 Err(error) if error.is_final() => return Err(error),
@@ -299,7 +323,7 @@ impl Client {
                 }
             }
         }
-        let result = self.access_to(own, Scopes::pull, &action).and_then(|access| work(&access));
+        let result = self.presuming(own, Scopes::pull, &action, work);
         result.map_err(|error| error.with_mirrors(mirrors))
     }
 
@@ -340,7 +364,12 @@ impl Client {
             // Not before: a token is fetched while others wait for it, and they may have slots.
             let slot = self.transport.slots.take(&request.url);
             backoff.excuse(slot.waited);
-            let mut response = self.transport.send(request, sent.clone())?;
+            let mut response = if is_home && access.is_presumed {
+                let host = (access.target.authority.as_str(), &access.base);
+                self.transport.send_presuming(host, request, sent.clone())?
+            } else {
+                self.transport.send(request, sent.clone())?
+            };
             response.slot = Some(slot);
             if response.status() != StatusCode::UNAUTHORIZED || !is_home || response.is_foreign {
                 return read(response);

@@ -77,6 +77,10 @@ pub enum Error {
         /// What the handshake found.
         source: Box<dyn StdError + Send + Sync>,
     },
+    /// The first answer of a host of this machine is not clearly one to plain http. It never leaves the client, which asks
+    /// such a host for its scheme and begins anew.
+    #[error("the registry may not speak plain http")]
+    Scheme,
     /// A redirect, upload location, page link or token realm leads where this client does not go.
     #[error("cannot {}: refused to go to `{to}`: {problem} ({exchange})", exchange.action)]
     Forbidden {

@@ -146,8 +146,12 @@ impl Transport {
         } else {
             https
         };
-        lock(&self.bases).insert(authority.to_owned(), base.clone());
-        Ok(base)
+        Ok(self.settle(authority, base))
+    }
+
+    /// Remembers the base URL of a registry, unless another thread has found one.
+    fn settle(&self, authority: &str, base: Url) -> Url {
+        lock(&self.bases).entry(authority.to_owned()).or_insert(base).clone()
     }
 
     /// Asks a host that may be plain which of the two schemes it speaks.
@@ -186,9 +190,52 @@ impl Transport {
 
     /// Sends a request and follows its redirects. Any status that is not a redirect is an `Ok`.
     pub(crate) fn send(&self, request: &Request<'_>, authorization: Option<HeaderValue>) -> Result<Response, Error> {
-        let (mut url, mut authorization, mut is_foreign) = (request.url.clone(), authorization, false);
-        for _ in 0..=REDIRECT_LIMIT {
-            let mut response = self.once(request, &url, authorization.as_ref())?;
+        let first = self.once(request, &request.url, authorization.as_ref())?;
+        self.follow(request, first, authorization)
+    }
+
+    /// The base URL that a host of this machine is presumed to have: plain http, as long as nothing is known of it.
+    pub(crate) fn presumed(&self, authority: &str) -> Option<Url> {
+        let plain: Url = format!("http://{authority}/").parse().ok()?;
+        (is_loopback(&plain) && !lock(&self.bases).contains_key(authority)).then_some(plain)
+    }
+
+    /// Does [`Transport::send`] to a host whose base URL is presumed. The first answer, to a request without credentials,
+    /// settles it; if that leaves a doubt, or another thread has found another base, the error is [`Error::Scheme`].
+    pub(crate) fn send_presuming(
+        &self,
+        (authority, base): (&str, &Url),
+        request: &Request<'_>,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Response, Error> {
+        let known = lock(&self.bases).get(authority).cloned();
+        match known {
+            Some(known) if known == *base => return self.send(request, authorization),
+            Some(_) => return Err(Error::Scheme),
+            None => {}
+        }
+        match self.once(request, &request.url, None) {
+            Err(error) if error.is_connect() => return Err(error),
+            // Something listens and does not speak http.
+            Err(_) => {}
+            Ok(mut first) => {
+                if !first.wants_tls(base) && self.settle(authority, base.clone()) == *base {
+                    return self.follow(request, first, None);
+                }
+            }
+        }
+        Err(Error::Scheme)
+    }
+
+    /// Follows the redirects of a request whose first answer is there.
+    fn follow(
+        &self,
+        request: &Request<'_>,
+        mut response: Response,
+        mut authorization: Option<HeaderValue>,
+    ) -> Result<Response, Error> {
+        let (mut url, mut is_foreign) = (request.url.clone(), false);
+        for left in (0..=REDIRECT_LIMIT).rev() {
             let Some(to) = next(request, &response)? else {
                 response.is_foreign = is_foreign;
                 return Ok(response);
@@ -202,6 +249,9 @@ impl Transport {
                 (authorization, is_foreign) = (None, true);
             }
             url = to;
+            if left > 0 {
+                response = self.once(request, &url, authorization.as_ref())?;
+            }
         }
         Err(forbidden(request, &request.url, &url, "it is the sixth redirect in a row"))
     }

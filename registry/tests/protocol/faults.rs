@@ -56,6 +56,15 @@ fn what_does_not_pass_is_not_tried_again() {
 }
 
 #[test]
+fn a_bad_request_is_told_as_the_registry_tells_it() {
+    let registry = Registry::start().unwrap();
+    let body = br#"{"errors":[{"code":"NAME_INVALID","message":"no"}]}"#.to_vec();
+    registry.fault(When::path("manifests/").always(), Fault::Answer { status: 400, headers: Vec::new(), body });
+    let error = client().manifest(&registry.reference("x:1")).unwrap_err();
+    assert!(error.to_string().contains("NAME_INVALID"), "{error}");
+}
+
+#[test]
 fn retry_after_is_waited_for() {
     let registry = Registry::start().unwrap();
     registry.put_image("x", "1", &config("linux/amd64"), &[]);

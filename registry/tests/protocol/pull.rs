@@ -20,6 +20,18 @@ fn a_manifest_comes_by_tag_and_by_digest() {
 }
 
 #[test]
+fn a_host_of_this_machine_is_asked_for_nothing_but_what_is_wanted() {
+    let registry = Registry::start().unwrap();
+    client().manifest(&registry.reference("x:1")).unwrap_err();
+    client().begin_upload(&registry.reference("x")).unwrap();
+    let log: Vec<(String, String)> = registry.take_log().into_iter().map(|entry| (entry.method, entry.path)).collect();
+    assert_eq!(
+        log,
+        [("GET", "/v2/x/manifests/1"), ("POST", "/v2/x/blobs/uploads/")].map(|(a, b)| (a.into(), b.into()))
+    );
+}
+
+#[test]
 fn what_is_not_there_is_not_found() {
     let registry = Registry::start().unwrap();
     let error = client().manifest(&registry.reference("x:1")).unwrap_err();

@@ -13,7 +13,7 @@ use super::{config, content, descriptor, digest, opener, platform, quick};
 
 const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
 /// `user` with the password `hunter2`, as `htpasswd -B` writes it.
-const HTPASSWD: &str = "user:$2b$04$JkdjymRCwhELRUrOjFbY4el03u6lf1pKnJNCRFBw0hvyccOrQHx0K\n";
+pub(super) const HTPASSWD: &str = "user:$2b$04$JkdjymRCwhELRUrOjFbY4el03u6lf1pKnJNCRFBw0hvyccOrQHx0K\n";
 
 /// A `docker-registry` of our own, on a free port, with its files in a directory of its own.
 pub(super) struct Real {

@@ -14,7 +14,7 @@ use registry::{Certificates, Client, Credentials, Error, Options, Pushed, Refere
 use tempfile::TempDir;
 use url::form_urlencoded;
 
-use super::real::Real;
+use super::real::{HTPASSWD, Real};
 use super::{content, descriptor, opener, quick};
 
 fn openssl(directory: &Path, arguments: &str) {
@@ -41,11 +41,12 @@ fn authority() -> TempDir {
     directory
 }
 
-/// A registry that shows the server's certificate; `more` goes into its `tls` section.
+/// A registry that shows the server's certificate; `more` goes into its `tls` section, or after it.
 fn behind_tls(files: &Path, more: &str) -> Real {
     let read = |name: &str| fs_err::read(files.join(name)).unwrap();
     let tls = format!("  tls:\n    certificate: DIR/cert\n    key: DIR/key\n{more}");
-    Real::start(&tls, &[("cert", &read("server.cert")), ("key", &read("server.key")), ("ca", &read("ca.crt"))])
+    let (cert, key, ca) = (read("server.cert"), read("server.key"), read("ca.crt"));
+    Real::start(&tls, &[("cert", &cert), ("key", &key), ("ca", &ca), ("htpasswd", HTPASSWD.as_bytes())])
 }
 
 fn push(certificates: Certificates, reference: &Reference) -> Result<Pushed, Error> {
@@ -225,4 +226,21 @@ fn a_token_service_guards_the_registry() {
     assert!(out == bytes);
     let given = tokens.given.load(Ordering::SeqCst);
     assert!((3..=5).contains(&given), "{given}");
+}
+
+#[test]
+fn the_first_request_finds_out_that_tls_is_wanted() {
+    let files = authority();
+    let auth = "auth:\n  htpasswd:\n    realm: here\n    path: DIR/htpasswd\n";
+    let real = behind_tls(files.path(), auth);
+    let client = || {
+        let certificates = Certificates { authorities: vec![files.path().join("ca.crt")], ..Certificates::default() };
+        let credentials = Credentials::default().with_password(&real.host, "user", "hunter2");
+        Client::new(Options { certificates, credentials, ..quick() }).unwrap()
+    };
+    let error = client().manifest(&real.reference("x:1")).unwrap_err();
+    assert!(matches!(&error, Error::NotFound { exchange, .. } if exchange.url.starts_with("https://")), "{error}");
+    let mut upload = client().begin_upload(&real.reference("x")).unwrap();
+    upload.send(b"abc");
+    assert_eq!(upload.finish(&descriptor(b"abc"), &opener(b"abc")).unwrap(), Pushed::Uploaded);
 }
