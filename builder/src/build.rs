@@ -1,7 +1,6 @@
 //! A build from end to end: parse → references → bases → lower → solve → image → export.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZero;
 use std::path::PathBuf;
 
 use snapshot::{Flavour, Store};
@@ -389,9 +388,8 @@ fn named_contexts(
 }
 
 fn options(build: &Build, graph: &Graph, emulation: Option<RootEmulation>) -> solve::Options {
-    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     solve::Options {
-        jobs: build.jobs.unwrap_or(processors),
+        jobs: build.jobs,
         no_cache: build.no_cache,
         no_cache_stages: build.caching.no_cache_stages.clone(),
         keep_going: build.caching.keep_going,

@@ -117,7 +117,7 @@ pub fn run(
     let config = ImageConfig::scratch(&platform);
     let graph = Graph { vertices: vec![vertex], target: VertexId(0), config, platform, epoch: None };
     let options = solve::Options {
-        jobs: 1,
+        jobs: Some(1),
         no_cache: false,
         no_cache_stages: Vec::new(),
         keep_going: false,

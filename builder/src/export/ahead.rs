@@ -4,7 +4,8 @@
 
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use registry::{Pushed, Reference};
 use snapshot::Follower;
@@ -41,16 +42,23 @@ pub fn pushing<T>(world: &World<'_>, tags: &[Reference], act: impl FnOnce(&World
                 scope.spawn(upload);
             }
         };
-        let (begun, begins) = mpsc::channel::<Follower>();
-        if let Some(streams) = streams {
-            scope.spawn(move || {
-                for layer in begins {
-                    let stream = streams.begin(&layer);
-                    scope.spawn(move || streams.run(world, &stream, layer));
-                }
-            });
-        }
-        act(&World { made: &made, making: streams.as_ref().map(|_| &begun), ..*world })
+        // There are builds that make no layer: the thread begins with the first.
+        let following = streams.as_ref().map(|streams| {
+            let followers = OnceLock::new();
+            let follow = move || {
+                let (begun, begins) = mpsc::channel::<Follower>();
+                scope.spawn(move || {
+                    for layer in begins {
+                        let stream = streams.begin(&layer);
+                        scope.spawn(move || streams.run(world, &stream, layer));
+                    }
+                });
+                begun
+            };
+            move || followers.get_or_init(follow).clone()
+        });
+        let making = following.as_ref().map(|following| following as &(dyn Fn() -> Sender<Follower> + Sync));
+        act(&World { made: &made, making, ..*world })
     })
 }
 

@@ -33,6 +33,7 @@ mod verify;
 pub mod whole;
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -92,8 +93,8 @@ pub struct World<'a> {
     pub grants: &'a Grants,
     /// Told of each step of the target whose layer has its blob, while others still run.
     pub made: &'a (dyn Fn(&Tree) + Sync),
-    /// Told of each layer of the target whose blob is begun, which can be read while it is written.
-    pub making: Option<&'a Sender<Follower>>,
+    /// Gives whom to tell of each layer of the target whose blob is begun, which can be read while it is written.
+    pub making: Option<&'a (dyn Fn() -> Sender<Follower> + Sync)>,
     /// What no layer may hold.
     pub needles: Option<&'a Needles>,
 }
@@ -103,7 +104,7 @@ impl<'a> World<'a> {
     fn layer_writer(&self) -> Result<LayerWriter, snapshot::Error> {
         let compression = self.options.compression;
         match self.making {
-            Some(followers) => self.store.followed_layer_writer(compression, followers),
+            Some(followers) => self.store.followed_layer_writer(compression, &followers()),
             None => self.store.layer_writer(compression),
         }
     }
@@ -125,8 +126,8 @@ impl std::fmt::Debug for World<'_> {
 /// Choices that change no result.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Steps at a time.
-    pub jobs: usize,
+    /// Steps at a time; as many as there are processors when absent.
+    pub jobs: Option<usize>,
     /// Look nothing up in the cache.
     pub no_cache: bool,
     /// Look nothing of these stages up in the cache.
@@ -192,19 +193,25 @@ fn attempt(graph: &Graph, keys: &[Key], world: &World<'_>) -> Result<Tree, Solve
     }
     let solver = &Solver::new(graph, keys, trees, &plan, world);
     world.executor.expect(plan.runs(graph));
+    let tasks = solver.tasks();
+    // To count the processors takes longer than to find out that there is nothing to run.
+    let jobs = if tasks.len() < 2 { 1 } else { world.options.jobs.unwrap_or_else(processors) };
     let (finished, made) = mpsc::channel::<usize>();
     let retry = &AtomicBool::new(false);
     let result = std::thread::scope(|scope| {
         // Layers are compressed while later steps run. An error here is met again, and reported, by whoever needs the
         // layer.
-        scope.spawn(move || {
+        let compress = move || {
             for vertex in made {
                 if !world.cancel.is_cancelled() && trees[vertex].top_layer(world).is_ok() {
                     (world.made)(&trees[vertex]);
                     solver.settle(vertex);
                 }
             }
-        });
+        };
+        if !tasks.is_empty() {
+            scope.spawn(compress);
+        }
         let execute = move |vertex| {
             let result = solver.execute(vertex);
             match &result {
@@ -215,8 +222,8 @@ fn attempt(graph: &Graph, keys: &[Key], world: &World<'_>) -> Result<Tree, Solve
             }
             result.map(drop)
         };
-        let run = scheduler::Run { jobs: world.options.jobs, keep_going: world.options.keep_going };
-        scheduler::run(&solver.tasks(), run, execute, || {
+        let run = scheduler::Run { jobs, keep_going: world.options.keep_going };
+        scheduler::run(&tasks, run, execute, || {
             // Who tries again must not be stopped by that.
             if !retry.load(Ordering::Relaxed) {
                 world.cancel.cancel();
@@ -227,6 +234,10 @@ fn attempt(graph: &Graph, keys: &[Key], world: &World<'_>) -> Result<Tree, Solve
     result?;
     solver.verify()?;
     Ok(trees[graph.target.0].clone())
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// The tree of every vertex, as handles: nothing is made yet.

@@ -108,7 +108,7 @@ fn solve_at(home: &Path, graph: &Graph, fake: &Fake, change: impl Fn(&mut Option
     let (remotes, memo, caches) = (Remotes::new(&grants, &cancel), Memo::default(), Caches::default());
     let reporter = Reporter::new(&Silent);
     let mut options = Options {
-        jobs: 4,
+        jobs: Some(4),
         no_cache: false,
         no_cache_stages: Vec::new(),
         keep_going: false,
@@ -217,7 +217,7 @@ fn keeping_going_finishes_the_other_steps_for_the_next_build() {
     let (home, fake) = (tempfile::tempdir().unwrap(), Fake::default());
     let steps: [(&str, usize, &[usize]); 4] =
         [("fail", 0, &[]), ("write a 1", 0, &[]), ("write b 1", 2, &[]), ("write c 1", 3, &[1])];
-    let going = |options: &mut Options| (options.keep_going, options.jobs) = (true, 1);
+    let going = |options: &mut Options| (options.keep_going, options.jobs) = (true, Some(1));
     solve_at(home.path(), &graph(&steps), &fake, going).unwrap_err();
     assert_eq!(ran(&fake), ["fail", "write a 1", "write b 1"]);
     solve_at(home.path(), &graph(&steps), &fake, going).unwrap_err();
