@@ -24,6 +24,8 @@ pub use follow::{Fate, Follower, Watch};
 
 /// Bytes moved at a time: large enough that the system calls cost nothing beside the digest.
 const COPY_BUFFER: usize = 256 * 1024;
+/// Bytes moved at first: to clear more memory takes longer than to store a config or manifest.
+const FIRST_BUFFER: usize = 8 * 1024;
 
 /// Blobs by digest.
 #[derive(Debug, Clone)]
@@ -287,11 +289,16 @@ impl CopyError {
 }
 
 fn copy(from: &mut dyn Read, to: &mut dyn Write) -> Result<(), CopyError> {
-    let mut buffer = vec![0; COPY_BUFFER];
+    let mut buffer = vec![0; FIRST_BUFFER];
     loop {
         match from.read(&mut buffer) {
             Ok(0) => return Ok(()),
-            Ok(read) => to.write_all(&buffer[..read]).map_err(CopyError::Write)?,
+            Ok(read) => {
+                to.write_all(&buffer[..read]).map_err(CopyError::Write)?;
+                if read == buffer.len() {
+                    buffer.resize(COPY_BUFFER, 0);
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(CopyError::Read(error)),
         }
