@@ -360,6 +360,7 @@ fn make(build: &Build, graph: &Graph, world: &World<'_>, uploads: &Uploads) -> R
         cache::annotate(&mut image, &tree.records(world));
     }
     let exported = Exported { image: &image, tree: &tree, tags: &build.tags };
+    uploads.send(&image);
     if export_layers {
         export::store(world, &exported)?;
     }

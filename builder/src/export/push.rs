@@ -45,18 +45,11 @@ fn push_one(
             // What is on its way there is mounted from there, not sent twice.
             world.caches.wait();
         }
+        push_layers(world, exported, tag, mount, step)?;
         let config = || Ok(Box::new(io::Cursor::new(image.config.clone())) as Box<dyn Read + Send>);
-        std::thread::scope(|scope| {
-            let config = scope.spawn(move || match uploads.take(tag) {
-                Some(mut upload) => {
-                    upload.send(&image.config);
-                    upload.finish(&image.config_descriptor, &config)
-                }
-                None => world.client.push_blob(tag, &image.config_descriptor, mount, &config),
-            });
-            push_layers(world, exported, tag, mount, step)?;
-            config.join().expect("pushing does not panic").map_err(failed)
-        })?;
+        let pushed = uploads.config(tag, image.config_descriptor.digest());
+        let again = || world.client.push_blob(tag, &image.config_descriptor, mount, &config);
+        pushed.unwrap_or_else(again).map_err(failed)?;
     }
     let media_type = MediaType::ImageManifest.to_string();
     let digest = world.client.push_manifest(tag, &media_type, &image.manifest).map_err(failed)?;
