@@ -244,6 +244,8 @@ pub struct Shared<'a> {
 pub fn build(build: &Build, machine: &Machine<'_>, progress: &dyn Progress) -> Result<Image, BuildError> {
     let reporter = &Reporter::new(progress);
     let client = &client(machine.registry)?;
+    // The process ends soon after the build, and quicker than the client's thread would in good order.
+    std::mem::forget(client.clone());
     let store = &open_store(machine.home, machine.sandbox)?;
     let image = build_with(build, &Shared { machine, client, store, reporter })?;
     reporter.sum_up();
