@@ -26,8 +26,10 @@ pub(crate) struct Cli {
     pub(crate) build: build::BuildArgs,
 }
 
-/// What rbuild does.
+/// What rbuild does. What a command takes is read when it is the one that is given: it is much for a short build. Its type
+/// says again what it is for, for that is read after what the variant says.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Command {
     /// Build an image from a Dockerfile
     Build(Box<build::BuildArgs>),
@@ -81,4 +83,24 @@ pub(crate) enum Command {
     /// Look inside
     #[command(subcommand, hide = true)]
     Debug(debug::DebugCommand),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, CommandFactory};
+
+    use super::Cli;
+
+    #[test]
+    fn a_command_says_of_itself_what_the_list_says_of_it() {
+        let list = Cli::command();
+        let mut read = list.clone();
+        read.build();
+        let about = |command: &Command| (command.get_about().cloned(), command.get_long_about().cloned());
+        for command in list.get_subcommands() {
+            let name = command.get_name();
+            let own = read.find_subcommand(name).map(about);
+            assert_eq!(format!("{own:?}"), format!("{:?}", Some(about(command))), "{name}");
+        }
+    }
 }

@@ -32,7 +32,7 @@ use crate::report::{Dockerfile, Failure};
 use crate::signals;
 use crate::ui::{self, Mode};
 
-/// `rbuild build`.
+/// Build an image from a Dockerfile
 #[derive(Debug, Clone, Args)]
 pub(crate) struct BuildArgs {
     /// The build context: a directory, a git or https URL, or `-` for a tar archive or a Dockerfile on standard input

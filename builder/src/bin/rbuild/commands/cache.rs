@@ -34,7 +34,7 @@ pub(crate) struct DuArgs {
     json: bool,
 }
 
-/// `rbuild cache prune`.
+/// The same as `rbuild cache prune`
 #[derive(Debug, Args)]
 pub(crate) struct PruneArgs {
     /// Remove the named images and the content of cache mounts too

@@ -11,7 +11,7 @@ use super::registries::{self, RegistryArgs};
 use crate::report::Failure;
 use crate::ui::{self, Mode};
 
-/// `rbuild copy`.
+/// Copy an image, with all its platforms, between registries, OCI layouts, archives and the store
 #[derive(Debug, Args)]
 #[command(
     after_help = "Places are `docker://NAME` or just `NAME`, `oci:PATH[:TAG|@DIGEST]`, `oci-archive:PATH[:TAG]`, \
@@ -34,7 +34,7 @@ pub(crate) struct CopyArgs {
     how: How,
 }
 
-/// `rbuild push`.
+/// Push an image of the store
 #[derive(Debug, Args)]
 pub(crate) struct PushArgs {
     /// The name of an image in the store
@@ -50,7 +50,7 @@ pub(crate) struct PushArgs {
     registries: RegistryArgs,
 }
 
-/// `rbuild pull`.
+/// Pull an image into the store
 #[derive(Debug, Args)]
 pub(crate) struct PullArgs {
     /// The image

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::report::Failure;
 use crate::ui;
 
-/// `rbuild images`.
+/// List the images in the store
 #[derive(Debug, Args)]
 pub(crate) struct ImagesArgs {
     /// Print JSON

@@ -12,7 +12,7 @@ use super::registries::{self, RegistryArgs};
 use crate::report::Failure;
 use crate::ui::{self, Mode};
 
-/// `rbuild inspect`.
+/// Say what an image is made of
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
     /// Where the image is: a name, or a place as `rbuild copy` takes it
@@ -28,7 +28,7 @@ pub(crate) struct InspectArgs {
     registries: RegistryArgs,
 }
 
-/// `rbuild tags`.
+/// List the tags of a repository
 #[derive(Debug, Args)]
 pub(crate) struct TagsArgs {
     /// The repository

@@ -15,7 +15,7 @@ use crate::ui;
 /// Longest password, in bytes; tokens of clouds have a few thousand.
 const PASSWORD_LIMIT: u64 = 64 * 1024;
 
-/// `rbuild login`.
+/// Keep the credentials for a registry
 #[derive(Debug, Args)]
 pub(crate) struct LoginArgs {
     /// The registry, `host` or `host:port`
@@ -31,7 +31,7 @@ pub(crate) struct LoginArgs {
     registries: RegistryArgs,
 }
 
-/// `rbuild logout`.
+/// Forget the credentials for a registry
 #[derive(Debug, Args)]
 pub(crate) struct LogoutArgs {
     /// The registry, `host` or `host:port`

@@ -75,7 +75,7 @@ pub(crate) struct AppFlags {
     id: bool,
 }
 
-/// `rbuild deploy`.
+/// Build every service of an app and promote the release
 #[derive(Debug, Args)]
 pub(crate) struct DeployArgs {
     #[command(flatten)]

@@ -19,7 +19,7 @@ use crate::ui;
 /// How often a log is looked at that grows.
 const TICK: Duration = Duration::from_millis(200);
 
-/// `rbuild builds`.
+/// List the builds of an app; look at, export and import one
 #[derive(Debug, Args)]
 pub(crate) struct BuildsArgs {
     #[command(flatten)]

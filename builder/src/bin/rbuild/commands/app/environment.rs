@@ -10,7 +10,7 @@ use super::{ALOUD, Outcome, Place, app_failure, latest, print_json, refuse};
 use crate::report::Failure;
 use crate::ui;
 
-/// `rbuild env`.
+/// Show and change the environment of an app
 #[derive(Debug, Args)]
 pub(crate) struct EnvArgs {
     #[command(flatten)]

@@ -24,7 +24,7 @@ pub(crate) const BUILD_MEM: &str = "BuildMem";
 /// Settings of an app that are about machines which a rack has and rbuild has not.
 const APP_WITHOUT_EFFECT: [&str; 1] = ["BuildLabels"];
 
-/// `rbuild registries`.
+/// List and keep the credentials of registries
 #[derive(Debug, Args)]
 pub(crate) struct RegistriesArgs {
     #[command(flatten)]
@@ -90,7 +90,7 @@ pub(crate) fn registries(args: &RegistriesArgs) -> Outcome {
     }
 }
 
-/// `rbuild rack`.
+/// Show and change the settings of a rack: a profile on this machine
 #[derive(Debug, Args)]
 pub(crate) struct RackArgs {
     #[command(flatten)]
@@ -201,7 +201,7 @@ fn show(params: &BTreeMap<String, String>, json: bool) {
     ui::print(&ui::facts(&rows));
 }
 
-/// `rbuild apps`.
+/// Show and change the settings of an app
 #[derive(Debug, Args)]
 pub(crate) struct AppsArgs {
     #[command(flatten)]

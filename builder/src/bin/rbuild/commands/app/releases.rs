@@ -17,7 +17,7 @@ use crate::ui;
 /// The setting that says how many releases stay behind the active one.
 const RETAIN: &str = "releases_to_retain_after_active";
 
-/// `rbuild releases`.
+/// List the releases of an app; look at, promote and put together some
 #[derive(Debug, Args)]
 pub(crate) struct ReleasesArgs {
     #[command(flatten)]

@@ -19,7 +19,7 @@ use crate::report::Failure;
 use crate::signals;
 use crate::ui::{self, Mode};
 
-/// `rbuild run`.
+/// Run a service of an app, as it was built
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]

@@ -36,6 +36,8 @@ pub(crate) fn refused(error: &clap::Error, arguments: &[String]) -> Option<Failu
 /// How many arguments the command has.
 fn expected(arguments: &[String]) -> String {
     let mut command: Command = Cli::command();
+    // What a command takes is not read before.
+    command.build();
     for word in arguments {
         if let Some(inner) = command.find_subcommand(word) {
             command = inner.clone();
