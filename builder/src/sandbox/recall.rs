@@ -5,6 +5,7 @@
 //! not work any more is chosen anew, at the latest by the next process, and the doctor tries everything always.
 
 use std::fmt::Write as _;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::spec::Ground;
 
 const FILE: &str = "isolation";
+/// More bytes than the circumstances usually are.
+const TEXT: usize = 8 * 1024;
 
 /// What decides on what a process may isolate: the boot, the limits of namespaces (`user_namespaces(7)`, and those of
 /// Debian and Ubuntu), the mounts (those over `/proc` too), who else's ids there are.
@@ -71,17 +74,27 @@ impl Memory {
     }
 }
 
+/// Appends a file, if it can be read: at once, for the kernel says of none of these how long it is.
+fn append(path: &str, text: &mut String) {
+    if let Ok(file) = fs_err::File::open(path) {
+        // What cannot be read any further is a circumstance too.
+        file.take(u64::MAX).read_to_string(text).ok();
+    }
+}
+
 /// A digest of everything that the choice may depend on.
 fn key() -> String {
-    let mut text = String::from(env!("CARGO_PKG_VERSION"));
+    let mut text = String::with_capacity(TEXT);
+    text.push_str(env!("CARGO_PKG_VERSION"));
     if let Ok(program) = fs_err::metadata("/proc/self/exe") {
         _ = write!(text, "\0{}\0{:?}", program.len(), program.modified().ok());
     }
     for path in CIRCUMSTANCES {
         text.push('\0');
-        text.push_str(&fs_err::read_to_string(path).unwrap_or_default());
+        append(path, &mut text);
     }
-    let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut status = String::with_capacity(TEXT);
+    append("/proc/self/status", &mut status);
     for line in status.lines().filter(|line| STATUS.iter().any(|name| line.starts_with(name))) {
         text.push('\0');
         text.push_str(line);
