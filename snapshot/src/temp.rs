@@ -141,6 +141,10 @@ pub(crate) fn create_directory(path: &Path) -> Result<(), Error> {
 
 /// Creates a directory with mode 0700 unless there is one. Where nobody can say what there is, the error is why.
 pub(crate) fn ensure_directory(path: &Path) -> Result<(), Error> {
+    // There usually is.
+    if path.is_dir() {
+        return Ok(());
+    }
     match rustix::fs::mkdir(path, Mode::RWXU) {
         Err(Errno::EXIST) => match fs_err::metadata(path) {
             Ok(there) if there.is_dir() => Ok(()),
