@@ -87,10 +87,9 @@ pub(crate) fn pass_on(stderr: bool, bytes: &[u8]) {
     };
 }
 
-/// Prints a line to standard error.
+/// Prints a line to standard error, whole: what others write there comes before or after it.
 pub(crate) fn note(line: &str) {
-    let mut err = std::io::stderr().lock();
-    let _closed = writeln!(err, "{}", line.trim_end());
+    let _closed = std::io::stderr().write_all(format!("{}\n", line.trim_end()).as_bytes());
 }
 
 /// Prints rows with aligned columns; the last one is not padded.
