@@ -1,6 +1,6 @@
 //! The archives that ADD unpacks and contexts come in: tar, plain or compressed with gzip, bzip2, xz or zstd, known by content.
 
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use snapshot::{ChangeSink, Entry, Flavour, IndexWriter, Kind, TreeWriter, View, layer, path};
@@ -104,7 +104,7 @@ struct Indexed {
 impl ChangeSink for Indexed {
     type Error = snapshot::Error;
 
-    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn Read) -> Result<(), snapshot::Error> {
+    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn BufRead) -> Result<(), snapshot::Error> {
         self.index.put(path, entry, None)?;
         let mut ours = entry.clone();
         // The index says what an archive's owner or device is: not every sandbox can give or make one.

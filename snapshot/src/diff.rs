@@ -16,7 +16,7 @@ use crate::entry::{Content, Entry, Kind, Metadata, Mtime};
 use crate::index::{Found, View, implied_directory};
 use crate::owner::{self, Device};
 use crate::path::{Root, names, open_directory, open_regular, through_proc};
-use crate::{ChangeSink, Error, Flavour, xattr};
+use crate::{ChangeSink, Error, Flavour, buffered, xattr};
 
 /// Walks the upper directory `upper`, which nobody may be writing, and passes what it changes in `below` to `sink`:
 /// depth-first, parents first, names sorted bytewise.
@@ -168,7 +168,11 @@ where
             return Ok(());
         }
         self.pass_pending()?;
-        if device { self.sink.entry(path, &entry, &mut io::empty()) } else { self.sink.entry(path, &entry, &mut file) }
+        if device {
+            self.sink.entry(path, &entry, &mut io::empty())
+        } else {
+            self.sink.entry(path, &entry, &mut buffered(&entry, file))
+        }
     }
 
     /// Passes on links, devices and FIFOs.

@@ -1,6 +1,6 @@
 //! Layers as bytes: changes → tar → compressed blob in one pass with both digests, and back.
 
-use std::io::Read;
+use std::io::BufRead;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -229,8 +229,8 @@ impl LayerWriter {
 impl ChangeSink for LayerWriter {
     type Error = Error;
 
-    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn Read) -> Result<(), Error> {
-        self.put(path, entry, content.into())
+    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn BufRead) -> Result<(), Error> {
+        self.put(path, entry, Bytes::Now(content, None))
     }
 
     fn hard_link(&mut self, path: &Path, target: &Path) -> Result<(), Error> {

@@ -74,7 +74,7 @@ pub use index::{ContentDigest, Found, IndexWriter, LayerIndex, Node, View};
 pub use layer::{Compression, Layer, LayerOptions, LayerWriter, SegmentCache, SegmentCounts, TarError, TarWriter};
 pub use lock::NamedLock;
 pub use owner::Owner;
-pub use sink::{Bytes, ChangeSink};
+pub use sink::{Bytes, ChangeSink, buffered};
 pub use snapshotter::{Active, Snapshot, SnapshotId, Snapshots, chain_id};
 pub use store::{Lease, Store};
 pub use temp::TempDirectory;

@@ -1,10 +1,11 @@
 //! The one seam between what makes a layer's changes and what stores them.
 
 use std::fmt;
-use std::io::Read;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 
-use crate::entry::{Content, Entry};
+use crate::Error;
+use crate::entry::{Content, Entry, Kind};
 
 /// The bytes of a file on their way into a layer: exactly as many as the entry says.
 pub enum Bytes<'a> {
@@ -44,6 +45,38 @@ impl fmt::Debug for Bytes<'_> {
     }
 }
 
+/// Bytes of a file that are read at a time.
+const BUFFER: u64 = 128 * 1024;
+
+/// Buffers the bytes of the file that `entry` describes, in no more memory than it has bytes.
+pub fn buffered<R: Read>(entry: &Entry, content: R) -> BufReader<R> {
+    let size = if let Kind::File { size } = entry.kind { size } else { 0 };
+    BufReader::with_capacity(usize::try_from(size.min(BUFFER)).expect("128 KiB"), content)
+}
+
+/// Writes the `size` bytes of the file `path` to `out`, from where they lie.
+pub(crate) fn write_content(
+    path: &Path,
+    size: u64,
+    content: &mut dyn BufRead,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
+    let mut left = size;
+    while left > 0 {
+        let bytes = match content.fill_buf() {
+            Ok([]) => return Err(Error::ShortContent { path: path.to_owned(), size }),
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(source) => return Err(Error::Content { path: path.to_owned(), source }),
+        };
+        let count = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
+        out.write_all(&bytes[..count]).map_err(Error::io("write", path))?;
+        content.consume(count);
+        left -= count as u64;
+    }
+    Ok(())
+}
+
 /// Receives the changes of one layer.
 ///
 /// Every path is relative to the image's root, has only normal components and is never empty (the root itself is
@@ -56,8 +89,9 @@ pub trait ChangeSink {
     type Error;
 
     /// Adds or replaces `path`. For a regular file `content` yields exactly the size that `entry` says; a sink reads
-    /// all of it. For every other type it is empty.
-    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn Read) -> Result<(), Self::Error>;
+    /// all of it. For every other type it is empty. It is buffered, since a tar stream's bytes already are: a sink
+    /// writes and digests them where they lie.
+    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn BufRead) -> Result<(), Self::Error>;
 
     /// Adds `path` as another name of `target`, which is no directory and came earlier in this layer.
     fn hard_link(&mut self, path: &Path, target: &Path) -> Result<(), Self::Error>;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::BufRead;
 use std::ops::Bound;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use crate::entry::{Entry, Kind, Metadata};
 use crate::index::implied_directory;
 use crate::owner::{self, Owner};
 use crate::path::{Root, remove_at, split, through_proc};
+use crate::sink::write_content;
 use crate::xattr::Source;
 use crate::{ChangeSink, Error};
 
@@ -67,7 +68,6 @@ pub struct TreeWriter {
     owner: Option<(u32, u32)>,
     /// The permissions that a new file can be made with: neither the umask nor a default access list takes them away.
     granted: Mode,
-    buffer: Vec<u8>,
 }
 
 impl TreeWriter {
@@ -84,7 +84,7 @@ impl TreeWriter {
         };
         // What others have made in a whole tree may have access lists of its own.
         let granted = if flavour == Flavour::Plain { Mode::empty() } else { granted(root.as_fd()) };
-        Ok(Self { root, flavour, directories: BTreeMap::new(), parent: None, owner, granted, buffer: Vec::new() })
+        Ok(Self { root, flavour, directories: BTreeMap::new(), parent: None, owner, granted })
     }
 
     /// Gives the directories their metadata.
@@ -255,17 +255,16 @@ impl TreeWriter {
         Ok(())
     }
 
-    fn make_file(&mut self, path: &Path, size: u64, metadata: &Metadata, content: &mut dyn Read) -> Result<(), Error> {
+    fn make_file(
+        &mut self,
+        path: &Path,
+        size: u64,
+        metadata: &Metadata,
+        content: &mut dyn BufRead,
+    ) -> Result<(), Error> {
         let (parent, name) = self.place(path)?;
         let mut file = self.create(parent.as_fd(), name, path, metadata)?;
-        if self.buffer.is_empty() {
-            self.buffer = vec![0; copy::BUFFER];
-        }
-        copy::write_bytes(content, &mut file, size, &mut self.buffer).map_err(|error| match error {
-            copy::Failed::Read(source) => Error::Content { path: path.to_owned(), source },
-            copy::Failed::Short => Error::ShortContent { path: path.to_owned(), size },
-            copy::Failed::Write(error) => Error::io("write", path)(error),
-        })?;
+        write_content(path, size, content, &mut file)?;
         self.apply_to_open(file.as_fd(), path, metadata)?;
         self.parent = Some(parent.into_kept());
         Ok(())
@@ -346,7 +345,7 @@ impl TreeWriter {
 impl ChangeSink for TreeWriter {
     type Error = Error;
 
-    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn Read) -> Result<(), Error> {
+    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn BufRead) -> Result<(), Error> {
         match &entry.kind {
             Kind::Directory => self.make_directory(path, &entry.metadata),
             Kind::File { size } => self.make_file(path, *size, &entry.metadata, content),

@@ -2,7 +2,7 @@
 //! once. What a layer takes from below is added at the end: see [`Unpacked::settle`].
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use crate::entry::{Content, Entry, Kind};
 use crate::index::{IndexWriter, LayerIndex, Node, Relocation, View, implied_directory, relocate, resolve_with};
 use crate::layer::{Limits, read_limited};
 use crate::path::{Root, split};
+use crate::sink::write_content;
 use crate::snapshotter::{Active, Snapshot, SnapshotId};
 use crate::tree::{Flavour, TreeWriter};
 use crate::{ChangeSink, Error};
@@ -30,7 +31,7 @@ pub fn unpack(tar: &mut dyn Read, active: Active, flavour: Flavour) -> Result<Un
 
 /// Returns what [`unpack`] would find in a layer, and writes nothing.
 pub fn survey(tar: &mut dyn Read) -> Result<LayerIndex, Error> {
-    let mut sink = Unpacker::into(Nowhere { buffer: vec![0; SURVEYED] });
+    let mut sink = Unpacker::into(Nowhere);
     read_limited(tar, Limits::default(), &mut sink)?;
     Ok(sink.index.finish())
 }
@@ -213,7 +214,7 @@ impl<T: ChangeSink<Error = Error>> Unpacker<T> {
 impl<T: ChangeSink<Error = Error>> ChangeSink for Unpacker<T> {
     type Error = Error;
 
-    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn Read) -> Result<(), Error> {
+    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn BufRead) -> Result<(), Error> {
         let path = &self.locate(path)?;
         if matches!(entry.kind, Kind::Symlink { .. }) || self.node(path).is_some() {
             self.parent = None;
@@ -221,7 +222,7 @@ impl<T: ChangeSink<Error = Error>> ChangeSink for Unpacker<T> {
         match entry.kind {
             Kind::Directory => self.put_directory(path, entry),
             Kind::File { .. } => {
-                let mut digesting = Digesting { inner: content, state: blake3::Hasher::new() };
+                let mut digesting = Digesting { inner: content, state: blake3::Hasher::new(), ahead: 0 };
                 self.tree.entry(path, entry, &mut digesting)?;
                 self.index.put(path, entry, Some(Content(*digesting.state.finalize().as_bytes())))
             }
@@ -262,29 +263,15 @@ impl<T: ChangeSink<Error = Error>> ChangeSink for Unpacker<T> {
     }
 }
 
-/// Bytes of a file that are digested at a time when they go nowhere: enough for all lanes of BLAKE3.
-const SURVEYED: usize = 64 * 1024;
-
 /// Takes files in the place of a tree, and drops them.
-struct Nowhere {
-    buffer: Vec<u8>,
-}
+struct Nowhere;
 
 impl ChangeSink for Nowhere {
     type Error = Error;
 
-    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn Read) -> Result<(), Error> {
+    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn BufRead) -> Result<(), Error> {
         let size = if let Kind::File { size } = entry.kind { size } else { 0 };
-        let mut left = size;
-        while left > 0 {
-            match content.read(&mut self.buffer) {
-                Ok(0) => return Err(Error::ShortContent { path: path.to_owned(), size }),
-                Ok(read) => left = left.saturating_sub(read as u64),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(Error::Content { path: path.to_owned(), source }),
-            }
-        }
-        Ok(())
+        write_content(path, size, content, &mut io::sink())
     }
 
     fn hard_link(&mut self, _path: &Path, _target: &Path) -> Result<(), Error> {
@@ -300,16 +287,32 @@ impl ChangeSink for Nowhere {
     }
 }
 
-/// Digests a file's bytes on their way to the tree.
+/// Digests a file's bytes on their way to the tree, all at once where they lie together: BLAKE3 is fast that way alone.
 struct Digesting<'a> {
-    inner: &'a mut dyn Read,
+    inner: &'a mut dyn BufRead,
     state: blake3::Hasher,
+    /// Bytes that are digested, and still to be consumed.
+    ahead: usize,
+}
+
+impl BufRead for Digesting<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let bytes = self.inner.fill_buf()?;
+        self.state.update(&bytes[self.ahead.min(bytes.len())..]);
+        self.ahead = bytes.len();
+        Ok(bytes)
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.inner.consume(count);
+        self.ahead = self.ahead.saturating_sub(count);
+    }
 }
 
 impl Read for Digesting<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.state.update(&buffer[..read]);
+        let read = self.fill_buf()?.read(buffer)?;
+        self.consume(read);
         Ok(read)
     }
 }

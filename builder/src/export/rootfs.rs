@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use snapshot::{ChangeSink, Entry, Flavour, Kind, Metadata, TarWriter, TreeWriter};
+use snapshot::{ChangeSink, Entry, Flavour, Kind, Metadata, TarWriter, TreeWriter, buffered};
 
 use crate::solve::World;
 use crate::solve::tree::Tree;
@@ -39,7 +39,7 @@ struct Given {
 impl ChangeSink for Given {
     type Error = snapshot::Error;
 
-    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn io::Read) -> Result<(), snapshot::Error> {
+    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn io::BufRead) -> Result<(), snapshot::Error> {
         if !self.single {
             return self.writer.entry(path, entry, content);
         }
@@ -80,7 +80,7 @@ fn write(
     let view = tree.view(world)?;
     for (path, found) in view.walk(Path::new(".")) {
         if matches!(found.entry.kind, Kind::File { .. }) {
-            sink.entry(&path, &found.entry, &mut tree.open(&found, world)?).map_err(&failed)?;
+            sink.entry(&path, &found.entry, &mut buffered(&found.entry, tree.open(&found, world)?)).map_err(&failed)?;
         } else {
             sink.entry(&path, &found.entry, &mut io::empty()).map_err(&failed)?;
         }

@@ -1,6 +1,6 @@
 //! Looking for secrets in what becomes a layer.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 
 use snapshot::{ChangeSink, Entry, Kind};
@@ -58,7 +58,7 @@ impl Search<'_> {
 impl ChangeSink for Search<'_> {
     type Error = Found;
 
-    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn Read) -> Result<(), Found> {
+    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn BufRead) -> Result<(), Found> {
         self.bytes(path, path.as_os_str().as_encoded_bytes())?;
         for value in entry.metadata.xattrs.values() {
             self.bytes(path, value)?;

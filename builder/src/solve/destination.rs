@@ -9,7 +9,9 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use snapshot::{Active, Bytes, ChangeSink, Entry, Kind, LayerWriter, Metadata, Mtime, TreeWriter, View, path};
+use snapshot::{
+    Active, Bytes, ChangeSink, Entry, Kind, LayerWriter, Metadata, Mtime, TreeWriter, View, buffered, path,
+};
 
 use crate::graph::chmod::Chmod;
 use crate::secrets::{Found, Needles, Search, Watched};
@@ -243,7 +245,7 @@ impl<'a> Placement<'a> {
     fn put(&mut self, path: &Path, entry: &Entry, mut content: Bytes<'_>) -> Result<(), Cause> {
         match (&mut self.tree, &mut self.layer) {
             (Some((tree, active)), Some(layer)) => {
-                tree.entry(path, entry, content.reader())?;
+                tree.entry(path, entry, &mut buffered(entry, content.reader()))?;
                 // Both want the bytes and a source gives them once: the layer reads them back, from the page cache.
                 if matches!(entry.kind, Kind::File { .. }) {
                     let reader = &mut path::Root::open(active.upper())?.open_file(path)?;
@@ -252,7 +254,7 @@ impl<'a> Placement<'a> {
                     layer.entry(path, entry, &mut io::empty())?;
                 }
             }
-            (Some((tree, _)), None) => tree.entry(path, entry, content.reader())?,
+            (Some((tree, _)), None) => tree.entry(path, entry, &mut buffered(entry, content.reader()))?,
             (None, Some(layer)) => layer.put(path, entry, content)?,
             (None, None) => {}
         }

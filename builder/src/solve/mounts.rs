@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use snapshot::{Active, ChangeSink, Flavour, Found, Kind, TreeWriter, View};
+use snapshot::{Active, ChangeSink, Flavour, Found, Kind, TreeWriter, View, buffered};
 
 use crate::context::{Ignore, Selected};
 use crate::dockerfile::Sharing;
@@ -127,7 +127,7 @@ impl Prepared {
             let path = if selected[0].directory { relative(file.path()) } else { name };
             match (file.first().map(relative).filter(|first| *first != path && selected[0].directory), file.content()) {
                 (Some(first), _) => writer.hard_link(path, first)?,
-                (None, Some((mut bytes, _))) => writer.entry(path, file.entry(), &mut bytes)?,
+                (None, Some((bytes, _))) => writer.entry(path, file.entry(), &mut buffered(file.entry(), bytes))?,
                 (None, None) => writer.entry(path, file.entry(), &mut io::empty())?,
             }
         }

@@ -1,6 +1,6 @@
 #![expect(clippy::needless_raw_string_hashes, reason = "expect-test writes its strings so")]
 
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 
@@ -19,7 +19,7 @@ struct Lines(Vec<String>);
 impl ChangeSink for Lines {
     type Error = Error;
 
-    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn Read) -> Result<(), Error> {
+    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn BufRead) -> Result<(), Error> {
         let mut text = String::new();
         content.read_to_string(&mut text).unwrap();
         let xattrs: Vec<String> = entry

@@ -1,13 +1,14 @@
 //! Changes → [`LayerIndex`], whatever order they come in.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Read};
+use std::io::BufRead;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use super::{LayerIndex, Node, above, implied_directory, is_root};
 use crate::entry::{Content, Entry, Kind};
 use crate::path::split;
+use crate::sink::write_content;
 use crate::{ChangeSink, Error};
 
 /// A [`ChangeSink`] that keeps only the index.
@@ -165,15 +166,11 @@ impl IndexWriter {
 impl ChangeSink for IndexWriter {
     type Error = Error;
 
-    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn Read) -> Result<(), Error> {
+    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn BufRead) -> Result<(), Error> {
         let mut digest = None;
         if let Kind::File { size } = entry.kind {
             let mut state = blake3::Hasher::new();
-            let failed = |source| Error::Content { path: path.to_owned(), source };
-            let read = io::copy(&mut content.take(size), &mut state).map_err(failed)?;
-            if read != size {
-                return Err(Error::ShortContent { path: path.to_owned(), size });
-            }
+            write_content(path, size, content, &mut state)?;
             digest = Some(Content(*state.finalize().as_bytes()));
         }
         self.put(path, entry, digest)

@@ -3,7 +3,7 @@
 //! Readers of tar disagree, and attackers live on that (CVE-2025-62518): this one takes an archive as GNU tar does, or
 //! refuses it. Paths are made relative and normal by their text; what they lead to is the sink's concern.
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
 use super::header::{BLOCK, padding};
 use super::member::{Change, Header, Member, SIZE};
@@ -133,7 +133,7 @@ where
     Ok(())
 }
 
-fn pass<S: ChangeSink>(member: Member, content: &mut dyn Read, sink: &mut S) -> Result<(), S::Error> {
+fn pass<S: ChangeSink>(member: Member, content: &mut dyn BufRead, sink: &mut S) -> Result<(), S::Error> {
     match member.change {
         Change::Entry(entry) => sink.entry(&member.path, &entry, content),
         Change::HardLink(target) => sink.hard_link(&member.path, &target),

@@ -1,6 +1,6 @@
 //! Changes → the same tar bytes as a layer's, uncompressed, into any writer (`--output type=tar`).
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::path::Path;
 
 use super::header;
@@ -50,7 +50,7 @@ pub(super) fn link_metadata<'a>(index: &'a IndexWriter, path: &Path, target: &Pa
 impl<W: Write> ChangeSink for TarWriter<W> {
     type Error = Error;
 
-    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn Read) -> Result<(), Error> {
+    fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn BufRead) -> Result<(), Error> {
         header::entry(&mut self.headers, path, entry)?;
         self.index.put(path, entry, None)?;
         self.write_headers()?;

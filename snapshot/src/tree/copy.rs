@@ -1,37 +1,12 @@
-//! Bytes into a new file: from a reader, or from another file without passing through this process.
+//! Bytes into a new file from another one, without passing through this process where that can be.
 
-use std::io::{self, Read, Write};
+use std::io;
 
 use fs_err::File;
 use rustix::io::Errno;
 
-/// Bytes moved at a time.
-pub(super) const BUFFER: usize = 128 * 1024;
-
-/// Which part of a copy failed.
-pub(super) enum Failed {
-    Read(io::Error),
-    Short,
-    Write(io::Error),
-}
-
-/// Writes exactly `size` bytes of `from`.
-pub(super) fn write_bytes(from: &mut dyn Read, to: &mut File, size: u64, buffer: &mut [u8]) -> Result<(), Failed> {
-    let mut left = size;
-    while left > 0 {
-        let most = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        match from.read(&mut buffer[..most]) {
-            Ok(0) => return Err(Failed::Short),
-            Ok(read) => {
-                to.write_all(&buffer[..read]).map_err(Failed::Write)?;
-                left -= read as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Failed::Read(error)),
-        }
-    }
-    Ok(())
-}
+/// Bytes moved at a time by hand.
+const BUFFER: usize = 128 * 1024;
 
 /// Copies the first `size` bytes of a file into an empty one; returns how many there were.
 pub(super) fn copy_bytes(from: &File, to: &File, size: u64) -> io::Result<u64> {

@@ -397,6 +397,38 @@ fn implied_directories_go_where_links_below_lead() {
     }
 }
 
+/// Sizes around those of the buffers, so that files end in one, at its end, and in the next.
+#[test]
+fn files_are_whole_wherever_the_buffer_ends() {
+    let sizes = [200_000, 60_000, 262_144 - 512, 1, 262_144, 600_000, 131_072, 0, 5000];
+    let text: String = (0..600_000).map(|at| char::from(b'a' + u8::try_from(at % 23).unwrap())).collect();
+    let tar = sizes.iter().enumerate().fold(tar(), |tar, (at, size)| tar.file(&format!("f{at}"), &text[..*size])).end();
+    let mut stack = Stack::default();
+    let place = Place::new();
+    place.unpack(&tar, &mut stack).unwrap();
+    consistent(&stack);
+    for (at, size) in sizes.iter().enumerate() {
+        assert_eq!(fs_err::read_to_string(stack.top().join(format!("f{at}"))).unwrap(), text[..*size]);
+    }
+    assert_eq!(survey(&mut tar.as_slice()).unwrap(), **stack.view.layers().last().unwrap());
+}
+
+#[test]
+fn bytes_are_digested_once_however_they_are_taken() {
+    let bytes = b"0123456789".repeat(10);
+    for (capacity, taken) in [(1, 1), (7, 3), (7, 7), (64, 40), (1000, 1)] {
+        let mut inner = io::BufReader::with_capacity(capacity, bytes.as_slice());
+        let mut digesting = Digesting { inner: &mut inner, state: blake3::Hasher::new(), ahead: 0 };
+        let mut seen = vec![0; taken];
+        digesting.read_exact(&mut seen).unwrap();
+        while let Some(count) = Some(digesting.fill_buf().unwrap().len().min(taken)).filter(|count| *count > 0) {
+            seen.extend(&digesting.fill_buf().unwrap()[..count]);
+            digesting.consume(count);
+        }
+        assert_eq!((seen, digesting.state.finalize()), (bytes.clone(), blake3::hash(&bytes)), "{capacity} {taken}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
