@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use oci_spec::image::{Digest, MediaType};
 use registry::Action;
-use snapshot::digest::{HashingReader, sha256};
+use snapshot::digest::sha256;
 use snapshot::{BlobWriter, Compression, Layer, LayerIndex, Unpacked, View, layer};
 
 use crate::graph::PinnedImage;
@@ -152,7 +152,7 @@ fn read(
     layer: &Layer,
     (wanted, blob): (Wanted, impl Read + Send),
 ) -> Result<Made, Cause> {
-    let mut tar = HashingReader::new(layer::decompress(blob, layer::Limits::default().bytes)?);
+    let mut tar = layer::digested(blob, layer::Limits::default().bytes)?;
     let made = match wanted {
         Wanted::Index => Made::Index(snapshot::survey(&mut tar)?),
         Wanted::Directory => {
