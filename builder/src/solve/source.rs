@@ -1,6 +1,6 @@
 //! Layers of images: fetched, verified and unpacked, several at once, each into its own directory; or only looked at.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -95,7 +95,8 @@ pub(super) fn pull(
 /// Makes of one layer what is wanted; one that the store lacks is read while it is fetched.
 fn pull_one(world: &World<'_>, image: &PinnedImage, layer: &Layer, wanted: Wanted) -> Result<Made, Cause> {
     if world.store.blobs().has_verified(layer.blob.digest(), layer.blob.size()) {
-        return read(world, image, layer, (wanted, world.store.blobs().open(layer.blob.digest())?));
+        let blob = world.store.blobs().open(layer.blob.digest())?;
+        return read(world, image, layer, (wanted, BufReader::with_capacity(layer::BUFFER, blob)));
     }
     // Who asks for the index alone may ask for the directory next.
     if wanted == Wanted::Directory && world.options.keep_blobs_of.as_ref() != Some(&image.manifest) {
@@ -150,7 +151,7 @@ fn read(
     world: &World<'_>,
     image: &PinnedImage,
     layer: &Layer,
-    (wanted, blob): (Wanted, impl Read + Send),
+    (wanted, blob): (Wanted, impl BufRead + Send),
 ) -> Result<Made, Cause> {
     let mut tar = layer::digested(blob, layer::Limits::default().bytes)?;
     let made = match wanted {

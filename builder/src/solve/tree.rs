@@ -2,7 +2,7 @@
 //! asked for it, at most once.
 
 use std::fmt;
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -283,6 +283,7 @@ impl Tree {
             .expect("a step that is neither a directory nor a blob is run again");
         self.obtain(position, known, world)?;
         let blob = world.store.blobs().open_verified(known.blob.digest())?;
+        let blob = BufReader::with_capacity(layer::BUFFER, blob);
         let mut tar = layer::digested(blob, layer::Limits::default().bytes)?;
         let snapshots = world.store.snapshots();
         let unpacked = snapshot::unpack(&mut tar, snapshots.prepare()?, snapshots.flavour())?;

@@ -15,7 +15,8 @@ const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// The largest zstd window in bytes: what `zstd --long` (27 bits) needs, and all the memory that a frame may ask for.
 const WINDOW_MAX: u64 = 128 * 1024 * 1024;
 
-const BUFFER: usize = 128 * 1024;
+/// Bytes of a file that are read at once, where it is to be decompressed.
+pub const BUFFER: usize = 128 * 1024;
 
 /// Returns the decompressed bytes of `blob`: gzip (any number of members), zstd (any number of frames), or, when it
 /// is neither, the bytes themselves. Reading fails once more than `limit` bytes have come out, so that a small blob
@@ -27,10 +28,10 @@ pub fn decompress<'a>(blob: impl Read + Send + 'a, limit: u64) -> Result<Box<dyn
 /// Does [`decompress`] and digests what comes out. The CRC-32 of gzip is not checked: this is for a caller who compares
 /// that digest, or has compared the one of `blob`.
 pub fn digested<'a>(
-    blob: impl Read + Send + 'a,
+    blob: impl BufRead + Send + 'a,
     limit: u64,
 ) -> Result<HashingReader<Box<dyn Read + Send + 'a>>, Error> {
-    Ok(HashingReader::new(open(BufReader::with_capacity(BUFFER, blob), limit, false)?))
+    Ok(HashingReader::new(open(blob, limit, false)?))
 }
 
 fn open<'a>(mut blob: impl BufRead + Send + 'a, limit: u64, checks: bool) -> Result<Box<dyn Read + Send + 'a>, Error> {
