@@ -115,6 +115,12 @@ pub fn split(path: &Path) -> Option<(&Path, &OsStr)> {
     (!matches!(name, b"" | b"..")).then(|| (Path::new(OsStr::from_bytes(directory)), OsStr::from_bytes(name)))
 }
 
+/// Whether a normal path is `directory` or lies below it.
+pub(crate) fn is_within(path: &Path, directory: &Path) -> bool {
+    let rest = path.as_os_str().as_bytes().strip_prefix(directory.as_os_str().as_bytes());
+    rest.is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+}
+
 /// Opens the regular file `name` for reading. A FIFO does not block, a link or another type is an error.
 pub(crate) fn open_regular(directory: BorrowedFd<'_>, name: &OsStr) -> Result<File, Errno> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | SAFE;

@@ -155,7 +155,7 @@ impl TreeWriter {
     /// Opens the directory that `path` goes into, making what is missing.
     fn place<'a>(&mut self, path: &'a Path) -> Result<(Parent, &'a OsStr), Error> {
         let (directory, name) = split(path).ok_or_else(|| Error::NotDirectory { path: path.to_owned() })?;
-        if let Some((known, fd)) = self.parent.take_if(|(known, _)| known == directory) {
+        if let Some((known, fd)) = self.parent.take_if(|(known, _)| known.as_os_str() == directory.as_os_str()) {
             return Ok((Parent { path: known, fd }, name));
         }
         let fd = match self.root.directory(directory) {

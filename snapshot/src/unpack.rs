@@ -1,6 +1,7 @@
 //! One pulled layer → its own snapshot, independent of the layers below, so that all layers of an image unpack at
 //! once. What a layer takes from below is added at the end: see [`Unpacked::settle`].
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use crate::entry::{Content, Entry, Kind};
 use crate::index::{IndexWriter, LayerIndex, Node, Relocation, View, implied_directory, relocate, resolve_with};
 use crate::layer::{Limits, read_limited};
-use crate::path::{Root, split};
+use crate::path::{Root, is_within, split};
 use crate::sink::write_content;
 use crate::snapshotter::{Active, Snapshot, SnapshotId};
 use crate::tree::{Flavour, TreeWriter};
@@ -142,8 +143,8 @@ impl Unpacked {
 struct Unpacker<T> {
     tree: T,
     index: IndexWriter,
-    /// The directory of the last change, as the archive names it, and where it leads.
-    parent: Option<(PathBuf, PathBuf)>,
+    /// The directory of the last change, as the archive names it, and where it leads, if elsewhere.
+    parent: Option<(PathBuf, Option<PathBuf>)>,
     /// Whether there was any whiteout yet: without one no path can lie below one.
     whiteouts: bool,
 }
@@ -159,17 +160,22 @@ impl<T: ChangeSink<Error = Error>> Unpacker<T> {
 
     /// Returns where `path` goes when its directories lead through symbolic links of this layer, as extracting one
     /// entry after another would have it; always inside the root.
-    fn locate(&mut self, path: &Path) -> Result<PathBuf, Error> {
-        let Some((directory, name)) = split(path) else { return Ok(path.to_owned()) };
+    fn locate<'a>(&mut self, path: &'a Path) -> Result<Cow<'a, Path>, Error> {
+        let Some((directory, name)) = split(path) else { return Ok(path.into()) };
+        let there = |place: &Option<PathBuf>| place.as_ref().map_or(path.into(), |place| place.join(name).into());
         if let Some((known, place)) = &self.parent
             && known.as_os_str() == directory.as_os_str()
         {
-            return Ok(place.join(name));
+            return Ok(there(place));
         }
-        let place = resolve_with(directory, |path| self.link_at(path))?;
+        // Nothing above a directory that was found where it says is a link.
+        let last = self.parent.as_ref().filter(|(_, place)| place.is_none());
+        let is_no_link = |path: &Path| last.is_some_and(|(known, _)| is_within(known, path));
+        let place = resolve_with(directory, |path| if is_no_link(path) { None } else { self.link_at(path) })?;
         let place = if place == Path::new(".") { PathBuf::new() } else { place };
         self.make_room_above(&place)?;
-        let located = place.join(name);
+        let place = (place.as_os_str() != directory.as_os_str()).then_some(place);
+        let located = there(&place);
         self.parent = Some((directory.to_owned(), place));
         Ok(located)
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::{LayerIndex, Node, above, implied_directory, is_root};
 use crate::entry::{Content, Entry, Kind};
-use crate::path::split;
+use crate::path::{is_within, split};
 use crate::sink::write_content;
 use crate::{ChangeSink, Error};
 
@@ -29,11 +29,8 @@ pub struct IndexWriter {
 impl IndexWriter {
     /// Returns the index.
     pub fn finish(mut self) -> LayerIndex {
-        if self.index.nodes.is_empty() {
-            // A map is built of what is sorted without a search for each.
-            return self.tail.into_iter().collect::<BTreeMap<_, _>>().into();
-        }
-        self.settle();
+        // Maps are built of what is sorted, and put together, without a search for each.
+        self.index.nodes.append(&mut self.tail.into_iter().collect::<BTreeMap<_, _>>());
         self.index.nodes.into()
     }
 
@@ -96,7 +93,9 @@ impl IndexWriter {
         if self.checked.as_deref().map(Path::as_os_str) == parent.map(Path::as_os_str) {
             return Ok(());
         }
-        for directory in above(path) {
+        let checked = self.checked.take();
+        let is_checked = |directory: &&Path| checked.as_ref().is_some_and(|checked| is_within(checked, directory));
+        for directory in above(path).filter(|directory| !is_checked(directory)) {
             match self.node(directory) {
                 None => {}
                 Some(node) if node.is_directory() => {}

@@ -8,6 +8,7 @@ use super::header::{BLOCK, OPAQUE, WHITEOUT};
 use super::pax::Extended;
 use super::read::TarError;
 use crate::entry::{Entry, Kind, Metadata, Mtime};
+use crate::path::split;
 use crate::xattr;
 
 /// The longest path in bytes: Linux's `PATH_MAX`, less its NUL.
@@ -56,11 +57,12 @@ impl Header {
     /// Whether the sum of the bytes, as signed or unsigned numbers (both exist), is the one that the header says.
     pub(super) fn has_right_sum(&self) -> bool {
         let Some(said) = self.number(SUM) else { return false };
-        let bytes = self.0.iter().enumerate().map(|(at, byte)| if SUM.contains(&at) { b' ' } else { *byte });
-        let (unsigned, signed) = bytes.fold((0, 0), |(unsigned, signed), byte| {
-            (unsigned + i64::from(byte), signed + i64::from(byte.cast_signed()))
-        });
-        i64::try_from(said).is_ok_and(|said| said == unsigned || said == signed)
+        let unsigned = |bytes: &[u8]| bytes.iter().map(|byte| i32::from(*byte)).sum::<i32>();
+        let signed = |bytes: &[u8]| bytes.iter().map(|byte| i32::from(byte.cast_signed())).sum::<i32>();
+        // The sum itself counts as spaces.
+        let (field, spaces) = (&self.0[SUM], 8 * i32::from(b' '));
+        let is_sum = |sum| i32::try_from(said) == Ok(sum);
+        is_sum(unsigned(&self.0) - unsigned(field) + spaces) || is_sum(signed(&self.0) - signed(field) + spaces)
     }
 
     /// Reads a field as a number that is not negative.
@@ -192,7 +194,7 @@ fn clean(name: &[u8]) -> Result<PathBuf, TarError> {
     if name.contains(&0) || name.len() > PATH_MAX {
         return Err(refused("it is longer than 4095 bytes or holds a NUL"));
     }
-    let mut path = PathBuf::new();
+    let mut path = PathBuf::with_capacity(name.len());
     for part in name.split(|byte| *byte == b'/') {
         match part {
             b"" | b"." => {}
@@ -208,11 +210,12 @@ fn clean(name: &[u8]) -> Result<PathBuf, TarError> {
 /// Recognises whiteouts (OCI image spec, layer.md). Names below one, or that would remove `.` or `..`, are refused.
 fn whiteout(path: &Path, name: &[u8]) -> Result<Option<Change>, TarError> {
     let refused = || TarError::Whiteout { entry: lossy(name) };
-    let directory = path.parent().unwrap_or(Path::new(""));
-    if directory.iter().any(|part| part.as_bytes().starts_with(WHITEOUT.as_bytes())) {
+    let Some((directory, last)) = split(path) else { return Ok(None) };
+    let mut above = directory.as_os_str().as_bytes().split(|byte| *byte == b'/');
+    if above.any(|part| part.starts_with(WHITEOUT.as_bytes())) {
         return Err(refused());
     }
-    let last = path.file_name().unwrap_or_default().as_bytes();
+    let last = last.as_bytes();
     let Some(hidden) = last.strip_prefix(WHITEOUT.as_bytes()) else { return Ok(None) };
     if last == OPAQUE.as_bytes() {
         let root = directory.as_os_str().is_empty();

@@ -125,8 +125,7 @@ where
         let mut content = (&mut stream.inner).take(size);
         pass(member, &mut content, sink)?;
         let left = content.limit();
-        stream.skip(left)?;
-        stream.skip(padding(size) as u64)?;
+        stream.skip(left + padding(size) as u64)?;
         stream.offset += size + padding(size) as u64;
     }
     stream.drain()?;

@@ -33,6 +33,22 @@ fn literal_paths_follow_no_link() {
 }
 
 #[test]
+fn a_path_is_within_what_it_begins_with() {
+    for (path, directory) in
+        [("a", "a"), ("a/b", "a"), ("a/b/c", "a/b"), ("ab", "a"), ("a", "a/b"), ("a.b", "a"), ("", "a")]
+    {
+        let (path, directory) = (Path::new(path), Path::new(directory));
+        assert_eq!(
+            is_within(path, directory),
+            path.starts_with(directory),
+            "{} {}",
+            path.display(),
+            directory.display()
+        );
+    }
+}
+
+#[test]
 fn normal_paths_are_split_as_the_standard_library_splits_them() {
     for path in ["", ".", "a", "a/b", "a/b/c.d", ".hidden", "a/..b", "..", "a/..", "/", "/a", "/a/b"] {
         let path = Path::new(path);
