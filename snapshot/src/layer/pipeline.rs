@@ -12,7 +12,7 @@
 
 use std::io::Write;
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{Builder, JoinHandle};
@@ -37,27 +37,28 @@ const WORKERS_MAX: usize = 16;
 
 /// All layers that are being written share it. That cannot block for good: what is in flight is compressed and written
 /// without taking more.
-static BUDGET: Budget =
-    Budget { limit: IN_FLIGHT, used: Mutex::new(Used { bytes: 0, bundles: 0 }), changed: Condvar::new() };
+static BUDGET: Budget = Budget { limit: IN_FLIGHT, used: Mutex::new(0), changed: Condvar::new() };
 
-/// The bundles in flight for each worker of a layer, and as many again for its other threads: with more of them, all are
-/// in memory that no cache holds and each in some of its own.
+/// The bundles of a layer in flight for each of its workers, and as many again for its other threads: with more of them,
+/// all are in memory that no cache holds.
 const AHEAD: usize = 2;
 
-/// The bundles in flight for those that are only digested and copied: one for whoever digests, one that is next.
+/// The same for bundles that are only digested and copied: one for whoever digests, one that is next.
 const FOUND_MAX: usize = 2;
 
 /// The bytes of a bundle, counted in the budget while any thread still needs them.
 struct Counted {
     bytes: Vec<u8>,
     count: usize,
+    /// The bundles of its layer in flight.
+    bundles: Arc<AtomicUsize>,
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         let mut used = BUDGET.lock();
-        used.bytes -= self.count;
-        used.bundles -= 1;
+        *used -= self.count;
+        self.bundles.fetch_sub(1, Ordering::Relaxed);
         drop(used);
         BUDGET.changed.notify_all();
         BUNDLES.give(std::mem::take(&mut self.bytes));
@@ -66,35 +67,35 @@ impl Drop for Counted {
 
 struct Budget {
     limit: usize,
-    used: Mutex<Used>,
+    used: Mutex<usize>,
     changed: Condvar,
 }
 
-/// What is in flight.
-struct Used {
-    bytes: usize,
-    bundles: usize,
-}
-
 impl Budget {
-    fn lock(&self) -> MutexGuard<'_, Used> {
+    fn lock(&self) -> MutexGuard<'_, usize> {
         self.used.lock().expect("nothing panics while it holds this lock")
     }
 
-    /// Waits until `count` bytes fit, for which `bytes` are kept, and fewer than `most` bundles are in flight; `None` when
-    /// `closed` says that nobody wants them any more.
-    fn take(&self, bytes: Vec<u8>, count: usize, most: usize, closed: &AtomicBool) -> Option<Arc<Counted>> {
+    /// Waits until `count` bytes fit and fewer than `most` bundles of the layer are in flight, both for `bytes`; `None`
+    /// when `closed` says that nobody wants them any more.
+    fn take(
+        &self,
+        bytes: Vec<u8>,
+        count: usize,
+        (bundles, most): (&Arc<AtomicUsize>, usize),
+        closed: &AtomicBool,
+    ) -> Option<Arc<Counted>> {
         let mut used = self.lock();
-        let is_full = |used: &Used| used.bytes + count > self.limit || used.bundles >= most;
-        while !closed.load(Ordering::Relaxed) && used.bundles > 0 && is_full(&used) {
+        let is_full = |used: usize| used > 0 && used + count > self.limit || bundles.load(Ordering::Relaxed) >= most;
+        while !closed.load(Ordering::Relaxed) && is_full(*used) {
             used = self.changed.wait(used).expect("nothing panics while it holds this lock");
         }
         if closed.load(Ordering::Relaxed) {
             return None;
         }
-        used.bytes += count;
-        used.bundles += 1;
-        Some(Arc::new(Counted { bytes, count }))
+        *used += count;
+        bundles.fetch_add(1, Ordering::Relaxed);
+        Some(Arc::new(Counted { bytes, count, bundles: Arc::clone(bundles) }))
     }
 
     fn close(&self, closed: &AtomicBool) {
@@ -165,6 +166,7 @@ pub(super) struct Pipeline {
     cache: Option<Arc<SegmentCache>>,
     /// What each bundle so far and all before it are called together.
     chains: Vec<Chain>,
+    in_flight: Arc<AtomicUsize>,
     /// The assembler has ended: nothing more is wanted.
     closed: Arc<AtomicBool>,
     inputs: Option<Inputs>,
@@ -189,6 +191,7 @@ impl Pipeline {
             codec,
             cache: cache.map(Arc::clone),
             chains: Vec::new(),
+            in_flight: Arc::default(),
             closed: Arc::clone(&closed),
             inputs: Some(Inputs { digester, jobs, order }),
             digester: None,
@@ -239,9 +242,9 @@ impl Pipeline {
         self.send(digested, Ordered::Making(segment), Some(Job { key, bundle, done }))
     }
 
-    /// Waits until there is room for so many bytes, and fewer than `most` bundles are in flight.
+    /// Waits until there is room for so many bytes, and fewer than `most` bundles of this layer are in flight.
     fn count(&mut self, bytes: Vec<u8>, count: usize, most: usize) -> Result<Arc<Counted>, Error> {
-        BUDGET.take(bytes, count, most, &self.closed).ok_or_else(|| self.failure())
+        BUDGET.take(bytes, count, (&self.in_flight, most), &self.closed).ok_or_else(|| self.failure())
     }
 
     /// Hands something to each of the threads.
