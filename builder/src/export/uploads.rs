@@ -66,7 +66,7 @@ impl Uploads {
         Ok(())
     }
 
-    /// Sends the image's config to all repositories. What becomes of it [`Uploads::config`] tells.
+    /// Sends the image's config to all repositories; what becomes of it, the push asks.
     pub fn send(&self, image: &Image) {
         let bytes: Arc<[u8]> = image.config.as_slice().into();
         for upload in lock(&self.0).iter_mut().filter(|upload| upload.sent.is_none()) {
