@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use flate2::bufread::{DeflateDecoder, GzDecoder, MultiGzDecoder};
+use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
@@ -22,28 +22,23 @@ pub const BUFFER: usize = 128 * 1024;
 /// is neither, the bytes themselves. Reading fails once more than `limit` bytes have come out, so that a small blob
 /// cannot fill the disk.
 pub fn decompress<'a>(blob: impl Read + Send + 'a, limit: u64) -> Result<Box<dyn Read + Send + 'a>, Error> {
-    open(BufReader::with_capacity(BUFFER, blob), limit, true)
+    open(BufReader::with_capacity(BUFFER, blob), limit)
 }
 
-/// Does [`decompress`] and digests what comes out. The CRC-32 of gzip is not checked: this is for a caller who compares
-/// that digest, or has compared the one of `blob`.
+/// Does [`decompress`] where the bytes of `blob` lie, and digests what comes out.
 pub fn digested<'a>(
     blob: impl BufRead + Send + 'a,
     limit: u64,
 ) -> Result<HashingReader<Box<dyn Read + Send + 'a>>, Error> {
-    Ok(HashingReader::new(open(blob, limit, false)?))
+    Ok(HashingReader::new(open(blob, limit)?))
 }
 
-fn open<'a>(mut blob: impl BufRead + Send + 'a, limit: u64, checks: bool) -> Result<Box<dyn Read + Send + 'a>, Error> {
+fn open<'a>(mut blob: impl BufRead + Send + 'a, limit: u64) -> Result<Box<dyn Read + Send + 'a>, Error> {
     let mut magic = Vec::new();
     (&mut blob).take(ZSTD.len() as u64).read_to_end(&mut magic).map_err(Error::Incoming)?;
     let whole = io::Cursor::new(magic.clone()).chain(blob);
-    if magic.starts_with(GZIP) && checks {
-        return Ok(Box::new(Limited { inner: MultiGzDecoder::new(whole), left: limit, limit }));
-    }
     if magic.starts_with(GZIP) {
-        let inner = Members(Some(member(whole).map_err(Error::Incoming)?));
-        return Ok(Box::new(Limited { inner, left: limit, limit }));
+        return Ok(Box::new(Limited { inner: MultiGzDecoder::new(whole), left: limit, limit }));
     }
     let is_skippable = |magic: &[u8]| magic.len() == 4 && magic[0] & 0xf0 == 0x50 && magic[1..] == [0x2a, 0x4d, 0x18];
     if magic.starts_with(ZSTD) || is_skippable(&magic) {
@@ -68,48 +63,6 @@ impl<R: Read> Read for Limited<R> {
         })?;
         Ok(read)
     }
-}
-
-/// Reads all members of a gzip stream (RFC 1952) as `MultiGzDecoder` does, without their CRC-32, which takes a
-/// twentieth of the time.
-struct Members<R>(Option<DeflateDecoder<R>>);
-
-impl<R: BufRead> Read for Members<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while let Some(current) = &mut self.0 {
-            let read = current.read(buffer)?;
-            if read > 0 || buffer.is_empty() {
-                return Ok(read);
-            }
-            self.0 = self.0.take().map_or(Ok(None), after)?;
-        }
-        Ok(0)
-    }
-}
-
-/// Begins the member of which `source` has the header.
-fn member<R: BufRead>(source: R) -> io::Result<DeflateDecoder<R>> {
-    let mut header = GzDecoder::new(source);
-    if header.header().is_none() {
-        return header.read(&mut [0]).and_then(|_| Err(damaged()));
-    }
-    Ok(DeflateDecoder::new(header.into_inner()))
-}
-
-/// Ends a member, and begins the next one if there is one.
-fn after<R: BufRead>(ended: DeflateDecoder<R>) -> io::Result<Option<DeflateDecoder<R>>> {
-    let length = ended.total_out().to_le_bytes();
-    let mut source = ended.into_inner();
-    let mut trailer = [0; 8];
-    source.read_exact(&mut trailer)?;
-    if trailer[4..] != length[..4] {
-        return Err(damaged());
-    }
-    if source.fill_buf()?.is_empty() { Ok(None) } else { member(source).map(Some) }
-}
-
-fn damaged() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "a gzip member is damaged")
 }
 
 /// Reads all frames of a zstd stream (RFC 8878, 3.1), verifying each one.

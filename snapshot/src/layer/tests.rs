@@ -327,47 +327,22 @@ fn decompression_knows_its_formats() {
 }
 
 #[test]
-fn a_digest_takes_the_place_of_the_checksum() {
-    let read = |bytes: &[u8]| -> std::io::Result<_> {
-        let mut tar = digested(bytes, u64::MAX).map_err(std::io::Error::other)?;
-        let mut out = Vec::new();
-        tar.read_to_end(&mut out)?;
-        assert_eq!(tar.finish(), crate::digest::sha256(&out));
-        Ok(out)
-    };
-    let checked = |bytes: &[u8]| {
-        let mut out = Vec::new();
-        decompress(bytes, u64::MAX).unwrap().read_to_end(&mut out).map(|_| out)
-    };
-    let member = |bytes: &[u8]| {
-        let builder = flate2::GzBuilder::new().extra("extra").filename("name").comment("comment");
-        let mut gzip = builder.write(Vec::new(), flate2::Compression::new(6));
-        gzip.write_all(bytes).unwrap();
-        gzip.finish().unwrap()
-    };
+fn what_is_digested_is_what_is_decompressed() {
     let noise = noise(300_000);
-    let (first, second) = (member(&noise), member(b"second"));
-    let whole = [&first[..], &member(b""), &second].concat();
-    let expected = [&noise[..], b"second"].concat();
-    assert!(read(&whole).unwrap() == expected && checked(&whole).unwrap() == expected);
-    let cut = |count: usize| whole[..count].to_vec();
-    let after = |rest: &[u8]| [&whole[..], rest].concat();
-    let flipped = |at: usize| {
-        let mut bytes = whole.clone();
-        bytes[at] ^= 1;
-        bytes
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
+    gzip.write_all(&noise).unwrap();
+    let mut gzip = gzip.finish().unwrap();
+    let read = |bytes: &[u8]| {
+        let mut tar = digested(bytes, u64::MAX).unwrap();
+        let mut out = Vec::new();
+        tar.read_to_end(&mut out).map(|_| (out, tar.finish()))
     };
-    let headers = [cut(1), cut(5), cut(12), cut(20), flipped(0), flipped(2), flipped(3)];
-    let ends = [cut(first.len() - 5), cut(first.len() + 3), cut(whole.len() - 1), cut(whole.len() / 2)];
-    let rests = [after(&[0; 512]), after(b"rubbish"), after(b"\x1f"), flipped(first.len() - 1)];
-    for (number, damaged) in headers.iter().chain(&ends).chain(&rests).enumerate() {
-        let (ours, theirs) = (read(damaged), checked(damaged));
-        assert_eq!(ours.is_err(), theirs.is_err(), "{number}");
-        assert!(ours.is_err() || ours.unwrap() == theirs.unwrap(), "{number}");
-    }
-    assert!(ends.iter().chain(&rests).all(|damaged| read(damaged).is_err()));
-    assert!(checked(&flipped(first.len() - 8)).is_err() && read(&flipped(first.len() - 8)).unwrap() == expected);
-    assert!(read(&flipped(first.len() / 2)).map_or(true, |bytes| bytes != expected));
+    let (out, digest) = read(&gzip).unwrap();
+    assert!(out == noise && digest == crate::digest::sha256(&noise));
+    // A byte of the checksum: the blob is another, though its content is the same.
+    let checksum = gzip.len() - 5;
+    gzip[checksum] ^= 1;
+    read(&gzip).unwrap_err();
 }
 
 /// A tar that nobody here would write so keeps its bytes.
