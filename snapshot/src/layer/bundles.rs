@@ -10,8 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::bundle::{Bundle, Name};
-use super::segment::MOST;
-use super::spare::BUNDLES;
+use super::spare::{BUNDLES, ROOM};
 use crate::Error;
 use crate::digest::hex;
 use crate::temp::TempFile;
@@ -20,9 +19,6 @@ use crate::temp::TempFile;
 const SMALL: usize = 16 * 1024;
 
 const CRC: usize = 4;
-
-/// No file is larger: a bundle exceeds its limit at most by a file's padding.
-const SIZE_MAX: u64 = MOST + 1024;
 
 /// See above.
 #[derive(Debug)]
@@ -81,11 +77,11 @@ fn is_worth_keeping(bundle: &Bundle) -> bool {
 pub(crate) fn verify(path: &Path) -> Result<(), Error> {
     let mut file = fs_err::File::open(path)?;
     let corrupt = |reason| Error::Corrupt { path: path.to_owned(), reason };
-    let size = file.metadata()?.len();
-    if size > SIZE_MAX {
+    let size = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    if size > ROOM {
         return Err(corrupt("it is larger than any bundle"));
     }
-    let length = usize::try_from(size).map_or(0, |size| size.saturating_sub(CRC));
+    let length = size.saturating_sub(CRC);
     read(&mut file, length).map(|bytes| BUNDLES.give(bytes)).ok_or_else(|| corrupt("its CRC is wrong"))
 }
 
@@ -108,6 +104,8 @@ mod tests {
 
     use super::*;
     use crate::entry::Content;
+    use crate::layer::header::TRAILER;
+    use crate::layer::segment::MOST;
 
     const NAME: Name = [7; 32];
 
@@ -121,13 +119,21 @@ mod tests {
     #[test]
     fn what_is_kept_is_found() {
         let (_root, kept) = kept();
-        for length in [0, 1, 100_000, 3_000_000] {
+        let largest = usize::try_from(MOST).unwrap() + TRAILER.len();
+        for length in [0, 1, 100_000, 3_000_000, largest] {
             let bytes: Vec<u8> = (0..length).map(|at| u8::try_from(at % 251).unwrap()).collect();
             kept.keep(&NAME, &bytes).unwrap();
             verify(&kept.path(&NAME)).unwrap();
             assert!(kept.find(&NAME, length).unwrap() == bytes);
         }
         assert!(kept.find(&[8; 32], 1).is_none());
+    }
+
+    #[test]
+    fn what_is_larger_than_any_bundle_is_none() {
+        let (_root, kept) = kept();
+        kept.keep(&NAME, &vec![0; ROOM]).unwrap();
+        assert!(matches!(verify(&kept.path(&NAME)), Err(Error::Corrupt { .. })));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Segments that earlier layers already have: a bundle that was compressed before is copied from the blob it is in.
 //! What a layer has in common with the beginning of an earlier one need not even be read to find its `diff_id`.
 //!
-//! Of compressed bytes nothing is kept twice. Beside a compressed layer that rbuild made stands a list, `segments/<hex of the blob>`, of
-//! where in the blob each segment lies:
+//! Of compressed bytes nothing is kept twice. Beside a compressed layer that rbuild made stands a list,
+//! `segments/<hex of the blob>`, of where in the blob each segment lies:
 //!
 //! ```text
 //! magic

@@ -14,9 +14,10 @@ pub(super) static SEGMENTS: Spare = Spare(Mutex::new(Vec::new()));
 /// How many pieces of either are kept.
 const MOST_KEPT: usize = 8;
 
-/// The room in each: for any bundle with what is read behind it. What nobody writes to takes up no memory.
+/// The room in each, for any bundle: one may have a file's padding and the archive's end beyond its limit, and what is
+/// read behind it. What nobody writes to takes up no memory.
 #[expect(clippy::cast_possible_truncation, reason = "4 MiB")]
-const ROOM: usize = MOST as usize + 2 * BLOCK;
+pub(super) const ROOM: usize = MOST as usize + 4 * BLOCK;
 
 /// Pieces of memory that nobody needs at the moment.
 pub(super) struct Spare(Mutex<Vec<Vec<u8>>>);
