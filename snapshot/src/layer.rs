@@ -32,7 +32,7 @@ mod zstd;
 use bundle::Bundle;
 pub(crate) use bundles::verify as verify_bundle;
 use codec::Codec;
-pub use decompress::{BUFFER, decompress, digested};
+pub use decompress::decompress;
 use output::Output;
 pub use output::recompress;
 pub use read::{Limits, TarError, read, read_limited};

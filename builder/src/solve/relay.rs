@@ -1,6 +1,6 @@
 //! The bytes of a blob, from the thread that fetches it to the one that unpacks it: in pieces, and never many ahead.
 
-use std::io::{self, BufRead, Cursor, Read, Write};
+use std::io::{self, Cursor, Read, Write};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 /// Bytes handed over at once: for each piece a thread may have to be woken.
@@ -44,7 +44,7 @@ impl Write for RelayWriter {
     }
 }
 
-/// The end of the thread that unpacks, which reads the pieces where they are.
+/// The end of the thread that unpacks.
 pub(super) struct RelayReader {
     piece: Cursor<Vec<u8>>,
     from: Receiver<Vec<u8>>,
@@ -62,25 +62,18 @@ impl RelayReader {
     }
 }
 
-impl BufRead for RelayReader {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while self.piece.fill_buf()?.is_empty() {
-            let Ok(piece) = self.from.recv() else { break };
-            self.turn(piece);
-        }
-        self.piece.fill_buf()
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.piece.consume(count);
-    }
-}
-
 impl Read for RelayReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.fill_buf()?.read(buffer)?;
-        self.consume(read);
-        Ok(read)
+        loop {
+            let read = self.piece.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            match self.from.recv() {
+                Ok(piece) => self.turn(piece),
+                Err(_) => return Ok(0),
+            }
+        }
     }
 }
 

@@ -1,13 +1,13 @@
 //! Layers of images: fetched, verified and unpacked, several at once, each into its own directory; or only looked at.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use oci_spec::image::{Digest, MediaType};
 use registry::Action;
-use snapshot::digest::sha256;
+use snapshot::digest::{HashingReader, sha256};
 use snapshot::{BlobWriter, Compression, Layer, LayerIndex, Unpacked, View, layer};
 
 use crate::graph::PinnedImage;
@@ -95,8 +95,7 @@ pub(super) fn pull(
 /// Makes of one layer what is wanted; one that the store lacks is read while it is fetched.
 fn pull_one(world: &World<'_>, image: &PinnedImage, layer: &Layer, wanted: Wanted) -> Result<Made, Cause> {
     if world.store.blobs().has_verified(layer.blob.digest(), layer.blob.size()) {
-        let blob = world.store.blobs().open(layer.blob.digest())?;
-        return read(world, image, layer, (wanted, BufReader::with_capacity(layer::BUFFER, blob)));
+        return read(world, image, layer, (wanted, world.store.blobs().open(layer.blob.digest())?));
     }
     // Who asks for the index alone may ask for the directory next.
     if wanted == Wanted::Directory && world.options.keep_blobs_of.as_ref() != Some(&image.manifest) {
@@ -151,9 +150,9 @@ fn read(
     world: &World<'_>,
     image: &PinnedImage,
     layer: &Layer,
-    (wanted, blob): (Wanted, impl BufRead + Send),
+    (wanted, blob): (Wanted, impl Read + Send),
 ) -> Result<Made, Cause> {
-    let mut tar = layer::digested(blob, layer::Limits::default().bytes)?;
+    let mut tar = HashingReader::new(layer::decompress(blob, layer::Limits::default().bytes)?);
     let made = match wanted {
         Wanted::Index => Made::Index(snapshot::survey(&mut tar)?),
         Wanted::Directory => {

@@ -2,11 +2,12 @@
 //! asked for it, at most once.
 
 use std::fmt;
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use jiff::Timestamp;
+use snapshot::digest::HashingReader;
 use snapshot::{Found, IndexWriter, Layer, LayerIndex, Snapshot, SnapshotId, View, chain_id, diff, layer, path};
 
 use crate::accounts::Accounts;
@@ -283,8 +284,7 @@ impl Tree {
             .expect("a step that is neither a directory nor a blob is run again");
         self.obtain(position, known, world)?;
         let blob = world.store.blobs().open_verified(known.blob.digest())?;
-        let blob = BufReader::with_capacity(layer::BUFFER, blob);
-        let mut tar = layer::digested(blob, layer::Limits::default().bytes)?;
+        let mut tar = HashingReader::new(layer::decompress(blob, layer::Limits::default().bytes)?);
         let snapshots = world.store.snapshots();
         let unpacked = snapshot::unpack(&mut tar, snapshots.prepare()?, snapshots.flavour())?;
         if let Some(imported) = layer.imported.get() {

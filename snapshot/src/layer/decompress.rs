@@ -7,7 +7,6 @@ use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 use crate::Error;
-use crate::digest::HashingReader;
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
@@ -15,25 +14,13 @@ const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// The largest zstd window in bytes: what `zstd --long` (27 bits) needs, and all the memory that a frame may ask for.
 const WINDOW_MAX: u64 = 128 * 1024 * 1024;
 
-/// Bytes of a file that are read at once, where it is to be decompressed.
-pub const BUFFER: usize = 128 * 1024;
+const BUFFER: usize = 128 * 1024;
 
 /// Returns the decompressed bytes of `blob`: gzip (any number of members), zstd (any number of frames), or, when it
 /// is neither, the bytes themselves. Reading fails once more than `limit` bytes have come out, so that a small blob
 /// cannot fill the disk.
 pub fn decompress<'a>(blob: impl Read + Send + 'a, limit: u64) -> Result<Box<dyn Read + Send + 'a>, Error> {
-    open(BufReader::with_capacity(BUFFER, blob), limit)
-}
-
-/// Does [`decompress`] where the bytes of `blob` lie, and digests what comes out.
-pub fn digested<'a>(
-    blob: impl BufRead + Send + 'a,
-    limit: u64,
-) -> Result<HashingReader<Box<dyn Read + Send + 'a>>, Error> {
-    Ok(HashingReader::new(open(blob, limit)?))
-}
-
-fn open<'a>(mut blob: impl BufRead + Send + 'a, limit: u64) -> Result<Box<dyn Read + Send + 'a>, Error> {
+    let mut blob = BufReader::with_capacity(BUFFER, blob);
     let mut magic = Vec::new();
     (&mut blob).take(ZSTD.len() as u64).read_to_end(&mut magic).map_err(Error::Incoming)?;
     let whole = io::Cursor::new(magic.clone()).chain(blob);

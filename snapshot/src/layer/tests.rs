@@ -316,6 +316,10 @@ fn decompression_knows_its_formats() {
             assert_eq!(over.unwrap_err().kind(), std::io::ErrorKind::FileTooLarge);
         }
     }
+    // A byte of the checksum: the blob is another one, though its content is the same.
+    let mut checksum = gzip.clone();
+    checksum[gzip.len() - 5] ^= 1;
+    assert!(decompress(checksum.as_slice(), u64::MAX).unwrap().read_to_end(&mut Vec::new()).is_err());
     for mut damaged in [gzip, zstd] {
         for cut in [damaged.len() - 1, damaged.len() / 2] {
             assert!(decompress(&damaged[..cut], u64::MAX).unwrap().read_to_end(&mut Vec::new()).is_err());
@@ -324,25 +328,6 @@ fn decompression_knows_its_formats() {
         damaged[middle] ^= 1;
         assert!(decompress(damaged.as_slice(), u64::MAX).unwrap().read_to_end(&mut Vec::new()).is_err());
     }
-}
-
-#[test]
-fn what_is_digested_is_what_is_decompressed() {
-    let noise = noise(300_000);
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
-    gzip.write_all(&noise).unwrap();
-    let mut gzip = gzip.finish().unwrap();
-    let read = |bytes: &[u8]| {
-        let mut tar = digested(bytes, u64::MAX).unwrap();
-        let mut out = Vec::new();
-        tar.read_to_end(&mut out).map(|_| (out, tar.finish()))
-    };
-    let (out, digest) = read(&gzip).unwrap();
-    assert!(out == noise && digest == crate::digest::sha256(&noise));
-    // A byte of the checksum: the blob is another, though its content is the same.
-    let checksum = gzip.len() - 5;
-    gzip[checksum] ^= 1;
-    read(&gzip).unwrap_err();
 }
 
 /// A tar that nobody here would write so keeps its bytes.
