@@ -15,9 +15,10 @@ mod upload;
 pub use manifest::{Kind, media_type};
 pub use stream::Upload;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use oci_spec::image::{Descriptor, Digest, ImageManifest, Platform};
 use reqwest::header::HeaderName;
@@ -28,7 +29,7 @@ use crate::auth::{Access, Auth, Scopes};
 use crate::credentials::IdentityToken;
 use crate::reference::Target;
 use crate::retry::Backoff;
-use crate::transport::{Request, Response, Transport};
+use crate::transport::{Request, Response, Transport, lock};
 use crate::{Action, Error, Options, Reference};
 
 /// The header in which a registry states the digest of what it sends or has stored. It is only ever compared.
@@ -42,6 +43,8 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-diges
 pub struct Client {
     transport: Arc<Transport>,
     auth: Arc<Auth>,
+    /// The blobs that are known to be in a repository, `host/repository@digest`: nobody is asked for them again.
+    placed: Arc<Mutex<HashSet<String>>>,
 }
 
 /// A manifest or index as the registry holds it.
@@ -93,7 +96,7 @@ impl fmt::Display for Pushed {
 impl Client {
     /// Makes a client. The HTTP machinery is set up when it is first needed.
     pub fn new(options: Options) -> Result<Self, Error> {
-        Ok(Self { transport: Arc::new(Transport::new(options)?), auth: Arc::default() })
+        Ok(Self { transport: Arc::new(Transport::new(options)?), auth: Arc::default(), placed: Arc::default() })
     }
 
     /// Fetches the manifest or index that a digest, else a tag, names; at most 4 MiB.
@@ -166,7 +169,8 @@ impl Client {
     ///
     /// `mount_from` is a repository of the same registry that may have the blob; if the mount is refused, the blob is
     /// uploaded. `open` gives the content from its beginning, anew for each try; content that does not have the
-    /// descriptor's size and digest is never completed.
+    /// descriptor's size and digest is never completed. A blob that this client has found or put there before is there:
+    /// the registry is not asked again.
     pub fn push_blob(
         &self,
         reference: &Reference,
@@ -177,7 +181,12 @@ impl Client {
         let digest = descriptor.digest().clone();
         let access =
             self.access(reference, Scopes::push, |repository| Action::PushBlob { repository, digest: digest.clone() })?;
-        push::push(self, &access, descriptor, mount_from, open)
+        if self.has_placed(&access, &digest) {
+            return Ok(Pushed::Existed);
+        }
+        let pushed = push::push(self, &access, descriptor, mount_from, open)?;
+        self.place(&access, &digest);
+        Ok(pushed)
     }
 
     /// Makes the repository have a blob without sending it, if that can be: it is there, or mounted from another
@@ -191,8 +200,14 @@ impl Client {
         let digest = descriptor.digest().clone();
         let access =
             self.access(reference, Scopes::push, |repository| Action::PushBlob { repository, digest: digest.clone() })?;
+        if self.has_placed(&access, &digest) {
+            return Ok(Some(Pushed::Existed));
+        }
         Ok(match push::offer(self, &access, descriptor, mount_from)? {
-            push::Offered::Done(pushed) => Some(pushed),
+            push::Offered::Done(pushed) => {
+                self.place(&access, &digest);
+                Some(pushed)
+            }
             push::Offered::Wanted(_) => None,
         })
     }
@@ -382,6 +397,16 @@ impl Client {
         }
     }
 
+    /// Says whether this client knows that the repository has a blob.
+    fn has_placed(&self, access: &Access, digest: &Digest) -> bool {
+        lock(&self.placed).contains(&placed(access, digest))
+    }
+
+    /// Remembers that the repository has a blob.
+    fn place(&self, access: &Access, digest: &Digest) {
+        lock(&self.placed).insert(placed(access, digest));
+    }
+
     /// Starts the tries of one request.
     fn backoff(&self, access: &Access) -> Backoff<'_> {
         self.transport.backoff(&access.target.authority)
@@ -408,6 +433,10 @@ impl Access {
         }
         url
     }
+}
+
+fn placed(access: &Access, digest: &Digest) -> String {
+    format!("{}@{digest}", access.target.name())
 }
 
 /// Compares the digest that a registry states with the right one. One of another algorithm is no statement.

@@ -284,3 +284,30 @@ fn a_refusal_before_the_end_of_the_body_is_heard() {
         assert!(matches!(&error, Error::Refused { answer, .. } if answer.status == 413), "{size}: {error}");
     }
 }
+
+#[test]
+fn a_blob_that_the_client_has_placed_is_not_asked_for_again() {
+    let registry = Registry::start().unwrap();
+    registry.put_blob("base", MediaType::ImageLayerGzip, b"mounted");
+    registry.put_blob("x", MediaType::ImageLayerGzip, b"found");
+    let client = client();
+    let push = |to: &str, bytes: &[u8], from| {
+        client.push_blob(&registry.reference(to), &descriptor(bytes), from, &opener(bytes)).unwrap()
+    };
+    let offer = |bytes: &[u8]| client.offer_blob(&registry.reference("x"), &descriptor(bytes), None).unwrap();
+    let mut upload = client.begin_upload(&registry.reference("x")).unwrap();
+    upload.send(b"streamed");
+    upload.finish(&descriptor(b"streamed"), &opener(b"streamed")).unwrap();
+    assert_eq!(push("x", b"mounted", Some("base")), Pushed::Mounted);
+    assert_eq!(push("x", b"sent", None), Pushed::Uploaded);
+    assert_eq!((offer(b"found"), offer(b"nowhere")), (Some(Pushed::Existed), None));
+    registry.take_log();
+    for bytes in [&b"streamed"[..], b"mounted", b"sent", b"found"] {
+        assert_eq!(push("x", bytes, Some("base")), Pushed::Existed);
+        assert_eq!(offer(bytes), Some(Pushed::Existed));
+    }
+    assert_eq!(registry.take_log(), []);
+    // It is known of that repository alone.
+    assert_eq!(push("y", b"sent", None), Pushed::Uploaded);
+    assert_eq!(offer(b"nowhere"), None);
+}
