@@ -65,6 +65,24 @@ fn the_root_file_system_is_written_as_files_and_as_tar() {
 }
 
 #[test]
+fn hard_links_stay_hard_links_in_the_root_file_system() {
+    use std::os::unix::fs::MetadataExt;
+    let bench =
+        Bench::with("FROM {busybox}\nRUN mkdir /d && echo x >/d/a && ln /d/a /d/b && ln /d/a /d/c\nRUN rm /d/a\n");
+    let directory = bench.path("root");
+    // The second time there are files already.
+    for _ in 0..2 {
+        bench.build(&["-o", &format!("type=local,dest={}", directory.display())]);
+        let inode = |name: &str| fs_err::metadata(directory.join(name)).unwrap().ino();
+        assert_eq!(inode("d/b"), inode("d/c"));
+    }
+    let archive = bench.path("root.tar");
+    bench.build(&["-o", &format!("type=tar,dest={}", archive.display())]);
+    let listed = peer("tar", &["-tvf", archive.to_str().unwrap(), "d"]);
+    assert!(listed.contains("d/c link to d/b"), "{listed}");
+}
+
+#[test]
 fn a_layout_collects_images() {
     let bench = bench();
     let output = format!("type=oci,tar=false,dest={}", bench.path("all").display());

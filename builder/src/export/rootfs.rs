@@ -1,7 +1,8 @@
 //! The image's files rather than its layers: as a directory or a tar archive.
 
+use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use snapshot::{ChangeSink, Entry, Flavour, Kind, Metadata, TarWriter, TreeWriter, buffered};
 
@@ -78,12 +79,27 @@ fn write(
     failed: impl Fn(snapshot::Error) -> ExportError,
 ) -> Result<(), ExportError> {
     let view = tree.view(world)?;
+    // By the place of the bytes of a file with several names: under which name it is written.
+    let mut firsts: HashMap<(usize, PathBuf), Option<PathBuf>> = view
+        .walk(Path::new("."))
+        .filter(|(path, found)| matches!(found.entry.kind, Kind::File { .. }) && found.file != path)
+        .map(|(_, found)| ((found.layer, found.file.to_path_buf()), None))
+        .collect();
     for (path, found) in view.walk(Path::new(".")) {
-        if matches!(found.entry.kind, Kind::File { .. }) {
-            sink.entry(&path, &found.entry, &mut buffered(&found.entry, tree.open(&found, world)?)).map_err(&failed)?;
-        } else {
+        if !matches!(found.entry.kind, Kind::File { .. }) {
             sink.entry(&path, &found.entry, &mut io::empty()).map_err(&failed)?;
+            continue;
         }
+        // Most trees have no such file, and none of their paths need be copied to find that out.
+        let several = if firsts.is_empty() { None } else { firsts.get_mut(&(found.layer, found.file.to_path_buf())) };
+        if let Some(first) = several {
+            if let Some(first) = first {
+                sink.hard_link(&path, first).map_err(&failed)?;
+                continue;
+            }
+            *first = Some(path.clone());
+        }
+        sink.entry(&path, &found.entry, &mut buffered(&found.entry, tree.open(&found, world)?)).map_err(&failed)?;
     }
     Ok(())
 }
