@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use registry::testing::{Fault, Logged, Registry, When};
 
 use crate::common::Bench;
 use crate::sandbox::bench::is_root;
@@ -101,6 +102,21 @@ fn ctrl_c_ends_the_build() {
 #[test]
 fn sigterm_ends_the_build() {
     killed_by(Signal::SIGTERM, &marker(3), Some(130));
+}
+
+#[test]
+fn a_build_that_is_cancelled_while_it_is_pushed_moves_no_tag() {
+    let registry = Registry::start().unwrap();
+    registry.fault(When::path("/v2/app/blobs/uploads/").method("POST").always(), Fault::Stall(Duration::from_secs(2)));
+    let bench = Bench::with("FROM {busybox}\nCOPY f /\n");
+    bench.file("f", "copied");
+    let name = format!("{}/app:1", registry.host());
+    let mut child = bench.rbuild().args(["-t", &name, "--push", "."]).stderr(Stdio::null()).spawn().unwrap();
+    let begun = |request: &Logged| request.path.starts_with("/v2/app/blobs/uploads/");
+    wait_for("the push to begin", || registry.take_log().iter().any(begun));
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(registry.tags("app").is_empty());
 }
 
 #[test]

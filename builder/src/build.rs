@@ -26,7 +26,7 @@ use crate::prune::{self, Limit};
 use crate::remote::Remotes;
 use crate::sandbox::{Cancel, RootEmulation, Rung, Sandbox, Settings};
 use crate::solve::whole::Wholes;
-use crate::solve::{self, SolveError, World};
+use crate::solve::{self, Cause, SolveError, World};
 
 /// How often a build begins again because it found a damaged file in the store: each time there is one less.
 const RETRIES: usize = 8;
@@ -148,6 +148,18 @@ pub enum BuildError {
     /// Checks that found something where `error=true` is asked for.
     #[error("the checks found something, and `error=true` makes that an error")]
     Checks(Vec<Finding>),
+}
+
+impl BuildError {
+    /// Whether somebody cancelled the build.
+    pub fn is_cancelled(&self) -> bool {
+        match self {
+            Self::Solve(error) => matches!(*error.cause, Cause::Cancelled),
+            Self::NamedContext { source, .. } => source.is_cancelled(),
+            Self::Export(error) => matches!(error, ExportError::Cancelled),
+            _ => false,
+        }
+    }
 }
 
 /// Threads that keep steps in caches: each waits for the network most of the time.
@@ -354,9 +366,11 @@ fn make(build: &Build, graph: &Graph, world: &World<'_>, uploads: &Uploads) -> R
     let solve = |world: &World<'_>| solve::solve(graph, world);
     let push = build.outputs.contains(&Output::Push);
     let tree = if push { export::pushing(world, &build.tags, solve) } else { solve(world) }?;
+    export::wanted(world)?;
     let made: Vec<Option<&str>> = tree.layers().iter().map(|layer| layer.created()).collect();
     let export_layers = world.options.export_layers;
     let layers = if export_layers { tree.blobs(world).map_err(ExportError::from)? } else { Vec::new() };
+    export::wanted(world)?;
     let mut image = assemble(graph.config.clone(), layers, &made, world.options.epoch.as_deref());
     if world.caches.is_inline() {
         cache::annotate(&mut image, &tree.records(world));
@@ -367,6 +381,7 @@ fn make(build: &Build, graph: &Graph, world: &World<'_>, uploads: &Uploads) -> R
         export::store(world, &exported)?;
     }
     for output in &build.outputs {
+        export::wanted(world)?;
         export::export(world, output, &exported, uploads)?;
     }
     Ok(image)

@@ -30,7 +30,7 @@ use crate::graph::references::{Request, StepNetwork};
 use crate::image::Image;
 use crate::progress::{Progress, Reporter};
 use crate::sandbox::Settings;
-use crate::solve::{Cause, scheduler};
+use crate::solve::scheduler;
 
 /// The stage that `--development` builds.
 const DEVELOPMENT: &str = "development";
@@ -151,7 +151,7 @@ impl AppBuildError {
     /// Whether somebody cancelled the build.
     pub fn is_cancelled(&self) -> bool {
         let Self::Build { source, .. } = self else { return false };
-        matches!(source.as_ref(), BuildError::Solve(error) if matches!(*error.cause, Cause::Cancelled))
+        source.is_cancelled()
     }
 }
 

@@ -57,6 +57,14 @@ pub enum ExportError {
     /// The store.
     #[error(transparent)]
     Store(#[from] snapshot::Error),
+    /// The caller cancelled the build when its steps were done.
+    #[error("the build was cancelled")]
+    Cancelled,
+}
+
+/// Fails once the build is cancelled: a cancelled build moves no name.
+pub(crate) fn wanted(world: &World<'_>) -> Result<(), ExportError> {
+    if world.cancel.is_cancelled() { Err(ExportError::Cancelled) } else { Ok(()) }
 }
 
 impl From<Cause> for ExportError {

@@ -11,7 +11,7 @@ use crate::progress::Step;
 use crate::solve::World;
 use crate::transfer::short;
 
-use super::{ExportError, Exported, Uploads, open_layer};
+use super::{ExportError, Exported, Uploads, open_layer, wanted};
 
 /// Blobs in flight to one registry: most of them are found or mounted, and wait for an answer alone.
 const CONCURRENT_BLOBS: usize = 8;
@@ -51,6 +51,7 @@ fn push_one(
         let again = || world.client.push_blob(tag, &image.config_descriptor, mount, &config);
         pushed.unwrap_or_else(again).map_err(failed)?;
     }
+    wanted(world)?;
     let media_type = MediaType::ImageManifest.to_string();
     let digest = world.client.push_manifest(tag, &media_type, &image.manifest).map_err(failed)?;
     step.note(format_args!("{} {digest}", tag.whole()));
@@ -69,6 +70,7 @@ fn push_layers(
     let first = |position: &usize| (0..*position).all(|earlier| digest(earlier) != digest(*position));
     let positions: Vec<usize> = (0..layers.len()).filter(first).collect();
     let pushed = parallel::each(&positions, CONCURRENT_BLOBS, |&position| {
+        wanted(world)?;
         let pushed = push_layer(world, exported, tag, mount, position)?;
         step.note(format_args!("{} {}", short(&layers[position].blob), pushed));
         Ok(())

@@ -82,7 +82,7 @@ fn write(
     // By the place of the bytes of a file with several names: under which name it is written.
     let mut firsts: HashMap<(usize, PathBuf), Option<PathBuf>> = view
         .walk(Path::new("."))
-        .filter(|(path, found)| matches!(found.entry.kind, Kind::File { .. }) && found.file != path)
+        .filter(|(path, found)| matches!(found.entry.kind, Kind::File { .. }) && found.file != *path)
         .map(|(_, found)| ((found.layer, found.file.to_path_buf()), None))
         .collect();
     for (path, found) in view.walk(Path::new(".")) {

@@ -86,6 +86,9 @@ impl<'a> Solver<'a> {
     /// Finds a vertex in the cache or runs it; says whether its layer can be compressed now.
     pub(super) fn execute(&self, id: usize) -> Result<bool, SolveError> {
         let vertex = &self.graph.vertices[id];
+        if self.world.cancel.is_cancelled() {
+            return Err(SolveError::new(vertex, Cause::Cancelled));
+        }
         let begun = Instant::now();
         let _lock = match self.claim(id, vertex).map_err(|cause| SolveError::new(vertex, cause))? {
             Claim::Found(found) => {

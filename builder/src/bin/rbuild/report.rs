@@ -161,8 +161,7 @@ fn build(error: &BuildError, dockerfile: &Dockerfile) -> (String, u8) {
             };
             (text, code::REGISTRY)
         }
-        BuildError::Solve(error) if matches!(*error.cause, Cause::Cancelled) => cancelled(),
-        BuildError::NamedContext { source, .. } if source.is_cancelled() => cancelled(),
+        error if error.is_cancelled() => cancelled(),
         BuildError::Solve(error) => {
             let (hint, code) = step_hint(&error.cause);
             (located(error.cause.as_ref(), dockerfile, error.span, hint), code)
