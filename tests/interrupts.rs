@@ -1,5 +1,6 @@
 //! Killing rbuild at the worst moment: nothing survives, nothing stays mounted, the next build works.
 
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -117,6 +118,22 @@ fn a_build_that_is_cancelled_while_it_is_pushed_moves_no_tag() {
     kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(registry.tags("app").is_empty());
+}
+
+#[test]
+fn the_third_signal_kills_what_waits_for_a_registry() {
+    let registry = Registry::start().unwrap();
+    registry.fault(When::path("/v2/").always(), Fault::Stall(Duration::from_secs(5)));
+    let bench = Bench::with(&format!("FROM {}/base:1\n", registry.host()));
+    let mut child = bench.rbuild().arg(".").stderr(Stdio::null()).spawn().unwrap();
+    wait_for("the registry to be asked", || !registry.take_log().is_empty());
+    for _ in 0..3 {
+        assert_eq!(child.try_wait().unwrap(), None);
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
+        // Signals of one kind that are pending are one.
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(child.wait().unwrap().signal(), Some(Signal::SIGINT as i32));
 }
 
 #[test]

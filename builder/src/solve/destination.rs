@@ -14,6 +14,7 @@ use snapshot::{
 };
 
 use crate::graph::chmod::Chmod;
+use crate::sandbox::Cancel;
 use crate::secrets::{Found, Needles, Search, Watched};
 
 use super::error::Cause;
@@ -94,6 +95,7 @@ pub(super) struct Placement<'a> {
     now: Mtime,
     /// What nothing that is placed may hold.
     needles: Option<&'a Needles>,
+    cancel: &'a Cancel,
 }
 
 impl<'a> Placement<'a> {
@@ -120,6 +122,7 @@ impl<'a> Placement<'a> {
             last: None,
             now,
             needles: world.needles,
+            cancel: world.cancel,
         })
     }
 
@@ -173,8 +176,11 @@ impl<'a> Placement<'a> {
         Entry { kind: Kind::Directory, metadata }
     }
 
-    /// Places one copied entry.
+    /// Places one copied entry, unless the build is cancelled.
     pub(super) fn place(&mut self, path: &Path, mut entry: Entry, content: Bytes<'_>) -> Result<(), Cause> {
+        if self.cancel.is_cancelled() {
+            return Err(Cause::Cancelled);
+        }
         if let Some((uid, gid)) = self.owner {
             (entry.metadata.uid, entry.metadata.gid) = (uid, gid);
         }

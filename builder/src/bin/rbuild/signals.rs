@@ -3,7 +3,10 @@
 use builder::sandbox::Cancel;
 use nix::sys::signal::{SigSet, Signal};
 
-/// Cancels the build at the first SIGINT, SIGTERM or SIGHUP; the second kills rbuild, for what waits for a registry that
+/// Signals that ask: as many as `docker buildx build` takes before it obeys.
+const ASKING: usize = 2;
+
+/// Cancels the build at the first SIGINT, SIGTERM or SIGHUP; the third kills rbuild, for what waits for a registry that
 /// does not answer sees no flag. Steps die with rbuild, and the next build clears up, as after SIGKILL.
 ///
 /// The signals are blocked in all threads that are begun later and taken by one of its own, so no code runs in a
@@ -12,8 +15,10 @@ pub(crate) fn cancel_on_signals(cancel: Cancel) -> Result<(), nix::Error> {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     signals.thread_block()?;
     std::thread::spawn(move || {
-        if signals.wait().is_ok() {
-            cancel.cancel();
+        for _ in 0..ASKING {
+            if signals.wait().is_ok() {
+                cancel.cancel();
+            }
         }
         // From here on one of them does to this thread, and so to the process, what it does to any other.
         while signals.thread_unblock().is_ok() {
