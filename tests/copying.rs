@@ -375,3 +375,19 @@ fn adding_from_git_gives_the_files_of_a_commit() {
     let run = bench.try_build(&[]);
     assert!(run.code == 1 && run.stderr.contains(&first), "{}", run.stderr);
 }
+
+/// A wildcard that left it out would make an image without it, and nobody would know.
+#[test]
+fn a_match_of_another_stage_that_leads_to_nothing_is_an_error() {
+    let stage =
+        "FROM {busybox} AS a\nRUN mkdir -p /q/d && ln -s nope /q/libx.so && echo 1 >/q/libx.so.1 && echo 2 >/q/d/f\n";
+    for (source, path) in [("/q/*.so*", "/q/libx.so"), ("/q/libx.so", "/q/libx.so"), ("/q/libx.so/f", "/q/libx.so")] {
+        let bench = Bench::with(&format!("{stage}FROM scratch\nCOPY --from=a {source} /y/\n"));
+        let run = bench.try_build(&[]);
+        let said = format!("`{source}` matches `{path}`, a link to what is not there");
+        assert!(run.code == 1 && run.stderr.contains(&said), "{}", run.stderr);
+    }
+    // On the way to something else it is no match.
+    let bench = Bench::with(&format!("{stage}FROM scratch\nCOPY --from=a /q/*/f /y/\n"));
+    assert_eq!(bench.image(&[]).text("y/f"), "2\n");
+}

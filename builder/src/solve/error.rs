@@ -83,6 +83,14 @@ pub enum Cause {
         /// The build context or the stage's tree.
         place: &'static str,
     },
+    /// A link that leads to nothing: nobody can say what was meant.
+    #[error("`{}` matches `{}`, a link to what is not there", patterns, path.display())]
+    Dangling {
+        /// The sources as written.
+        patterns: String,
+        /// The link.
+        path: PathBuf,
+    },
     /// A wildcard pattern that is malformed.
     #[error("`{pattern}` is not a pattern")]
     Pattern {

@@ -11,11 +11,13 @@ use crate::graph::CopyOp;
 use super::error::Cause;
 use super::relative;
 
-/// The matches of a pattern, sorted. Links on the way and a match that is one are followed inside the tree. A literal
-/// path that is not there selects nothing.
+/// The matches of a pattern, sorted. Links on the way and a match that is one are followed inside the tree: one that
+/// leads to nothing is an error, unless a wildcard has found it on the way to something else. A literal path that is not
+/// there selects nothing.
 pub(super) fn select(view: &View, pattern: &str) -> Result<Vec<Selected>, Cause> {
     let mut found = vec![(PathBuf::new(), OsString::new())];
-    for part in clean(pattern) {
+    let parts = clean(pattern);
+    for (place, part) in parts.iter().enumerate() {
         let mut next = Vec::new();
         for (directory, _) in &found {
             if glob::has_wildcard(part) {
@@ -33,6 +35,9 @@ pub(super) fn select(view: &View, pattern: &str) -> Result<Vec<Selected>, Cause>
             let resolved = view.resolve(&path)?;
             if view.lookup(relative(&resolved)).is_some() {
                 found.push((resolved, name));
+            } else if view.lookup(relative(&path)).is_some() && (place + 1 == parts.len() || !glob::has_wildcard(part))
+            {
+                return Err(Cause::Dangling { patterns: pattern.to_owned(), path: Path::new("/").join(path) });
             }
         }
     }
