@@ -81,6 +81,8 @@ fn undefined_variables() {
         "FROM a\nENV PATH=$PATH:/x\nCOPY $foo .\nARG foo\nCOPY $foo $LANG /\nRUN echo $bar\nWORKDIR ${baz:-/x}\n";
     found(Rule::UndefinedVar, text, &[3]);
     found(Rule::UndefinedVar, "ARG g\nFROM a\nUSER $g\n", &[3]);
+    found(Rule::UndefinedVar, "FROM a\nARG A=1 B=${A}2 C=$B\nENV D=1 E=$A$C\n", &[]);
+    found(Rule::UndefinedVar, "FROM a\nARG A=$B B=1\n", &[2]);
     found(Rule::UndefinedVar, "FROM a AS one\nENV A=1\nFROM one\nENV B=$A C=$B\n", &[4]);
     found(Rule::UndefinedVar, "FROM scratch\nCOPY <<a <<'b' /\n$X\na\n$Y\nb\n", &[2]);
     found(Rule::UndefinedVar, "FROM a\nRUN --mount=type=cache,target=/x,uid=$U true\n", &[2]);

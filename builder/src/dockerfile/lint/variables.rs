@@ -26,8 +26,20 @@ pub(super) fn check(dockerfile: &Dockerfile, known: &Known<'_>, findings: &mut V
         };
         if let Some(names) = &mut names {
             for instruction in &stage.instructions {
-                report(instruction, dockerfile.escape, names, findings);
-                define(&instruction.command, names);
+                let mut report =
+                    |texts, names: &BTreeSet<String>| report(instruction, texts, dockerfile.escape, names, findings);
+                if let Command::Arg(args) = &instruction.command {
+                    // Each sees those before it.
+                    for arg in args {
+                        report(words(&arg.default), names);
+                        names.insert(arg.name.clone());
+                    }
+                    continue;
+                }
+                report(texts(&instruction.command), names);
+                if let Command::Env(pairs) = &instruction.command {
+                    names.extend(pairs.iter().map(|(name, _)| name.0.clone()));
+                }
             }
         }
         ends.push(names);
@@ -40,19 +52,17 @@ fn base_names(base: &Word, index: usize, known: &Known<'_>) -> Names {
     Some(names.into_iter().chain(["PATH".to_owned()]).collect())
 }
 
-fn define(command: &Command, names: &mut BTreeSet<String>) {
-    match command {
-        Command::Env(pairs) => names.extend(pairs.iter().map(|(name, _)| name.0.clone())),
-        Command::Arg(args) => names.extend(args.iter().map(|arg| arg.name.clone())),
-        _ => {}
-    }
-}
-
-fn report(instruction: &Instruction, escape: char, names: &BTreeSet<String>, findings: &mut Vec<Finding>) {
+fn report(
+    instruction: &Instruction,
+    texts: Vec<Text<'_>>,
+    escape: char,
+    names: &BTreeSet<String>,
+    findings: &mut Vec<Finding>,
+) {
     // The values do not matter, but an empty one could end the expansion.
     let lookup = |name: &str| names.contains(name).then(|| "x".to_owned());
     let mut unset = BTreeSet::new();
-    for text in texts(&instruction.command) {
+    for text in texts {
         let expanded = match text {
             Text::Word(word) => expand_noting_unset(word, escape, &lookup),
             Text::Body(body) => expand_body(body, &lookup),
@@ -75,11 +85,10 @@ enum Text<'i> {
     Body(&'i str),
 }
 
-/// What is expanded in an instruction before it is done. The commands of `RUN` are not: a shell reads those.
+/// What is expanded in an instruction before it is done, but in `ARG`. The commands of `RUN` are not: a shell reads those.
 fn texts(command: &Command) -> Vec<Text<'_>> {
     match command {
         Command::Env(pairs) | Command::Label(pairs) => words(pairs.iter().flat_map(|(name, value)| [name, value])),
-        Command::Arg(args) => words(args.iter().filter_map(|arg| arg.default.as_ref())),
         Command::Expose(list) | Command::Volume(list) => words(list.iter()),
         Command::Stopsignal(word) | Command::User(word) | Command::Workdir(word) => vec![Text::Word(&word.0)],
         Command::Copy(copy) => files(&copy.files),
@@ -89,7 +98,8 @@ fn texts(command: &Command) -> Vec<Text<'_>> {
             all
         }
         Command::Run(run) => run.mounts.iter().map(|mount| Text::Word(mount.text())).collect(),
-        Command::Cmd(_)
+        Command::Arg(_)
+        | Command::Cmd(_)
         | Command::Entrypoint(_)
         | Command::Healthcheck(_)
         | Command::Maintainer(_)
