@@ -162,6 +162,22 @@ fn an_unreadable_file_is_named() {
     assert!(error(&run).contains("`secret`") && error(&run).contains("Permission denied"), "{}", run.stderr);
 }
 
+/// What is hidden is searched for what may come back from it, and need not be readable; what a rule brings back by its name
+/// has to be.
+#[test]
+fn a_hidden_directory_that_cannot_be_read_is_named_when_something_in_it_is_asked_for() {
+    let bench = crate::rootless::Rootless::with("FROM scratch\nCOPY . /c\n");
+    let file = bench.bench.file("sec/sub", "x");
+    fs_err::set_permissions(file.parent().unwrap(), PermissionsExt::from_mode(0o000)).unwrap();
+    bench.bench.file(".dockerignore", "sec\n!**/kept\n");
+    let run = bench.try_build(&[]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    bench.bench.file(".dockerignore", "sec\n!sec/sub\n");
+    let run = bench.try_build(&[]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    assert!(error(&run).contains("`sec`") && error(&run).contains("Permission denied"), "{}", run.stderr);
+}
+
 #[test]
 fn unknown_arguments_are_a_usage_error() {
     let bench = Bench::with("FROM scratch\n");

@@ -169,6 +169,11 @@ impl Ignore {
         })
     }
 
+    /// Says whether a rule that brings back spells out what is below `directory`.
+    pub(super) fn names_below(&self, directory: &[u8]) -> bool {
+        self.rules.iter().any(|rule| rule.exception && rule.names_below(directory))
+    }
+
     /// The matches of `path`, its parents included.
     pub(super) fn matches_of(&self, path: &Path) -> Inherited {
         let bytes = path_bytes(path);
@@ -205,6 +210,14 @@ impl Rule {
                 let path = [way, directory].concat();
                 *whole || self.pattern.may_match_below(path.strip_suffix(b"/").unwrap_or(&path))
             }
+        }
+    }
+
+    /// Whether the rule spells out what is below a directory.
+    fn names_below(&self, directory: &[u8]) -> bool {
+        match &self.above {
+            None => self.pattern.names_below(directory),
+            Some(Above { way, .. }) => self.pattern.names_below(&[way, directory].concat()),
         }
     }
 

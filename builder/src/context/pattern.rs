@@ -105,6 +105,11 @@ impl Pattern {
         Ok(Self { tokens, prefix, suffix, literal })
     }
 
+    /// True when the pattern spells `directory` out, and something below it.
+    pub(super) fn names_below(&self, directory: &[u8]) -> bool {
+        self.prefix.strip_prefix(directory).is_some_and(|below| below.starts_with(b"/"))
+    }
+
     /// True when the whole of `path` matches.
     pub(super) fn matches(&self, path: &[u8]) -> bool {
         if self.literal {

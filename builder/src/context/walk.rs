@@ -216,7 +216,9 @@ impl<'a> Walk<'a> {
         }
         let opened = match self.attempt(|directory| beneath::open_subdirectory(directory, name.as_os_str())) {
             // Nobody asked for this directory: it is only searched for what may have been brought back.
-            Err(ContextError::Read { source, .. }) if hidden && source.kind() == io::ErrorKind::PermissionDenied => {
+            Err(ContextError::Read { source, .. })
+                if hidden && source.kind() == io::ErrorKind::PermissionDenied && !self.names_below() =>
+            {
                 None
             }
             opened => opened?,
@@ -243,6 +245,12 @@ impl<'a> Walk<'a> {
         };
         open(self.context.ignore(), &frame.ignored, &self.path)
             && open(self.exclude, &frame.excluded, &self.path[self.relative..])
+    }
+
+    /// Whether a rule spells out what is to be brought back below the path at hand.
+    fn names_below(&self) -> bool {
+        let relative = self.path.get(self.relative..).unwrap_or_default();
+        self.context.ignore().names_below(&self.path) || self.exclude.names_below(relative)
     }
 
     /// Asks something of the directory on top about the path at hand; none when that was removed meanwhile.
