@@ -304,3 +304,18 @@ fn a_file_that_grows_during_the_build_is_named() {
     assert!(told.contains("error: `build.log` in the build context changed while it was read"), "{told}");
     assert!(told.contains("belongs into .dockerignore"), "{told}");
 }
+
+#[test]
+fn a_dockerfile_may_be_written_small() {
+    let bench = Bench::with("FROM scratch\nCOPY f /capital\n");
+    bench.file("f", "");
+    bench.file("dockerfile", "FROM scratch\nCOPY f /small\n");
+    let context = bench.context();
+    let files = |image: Image| image.contents().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(files(image(&bench, &[context.to_str().unwrap()], b"")), ["capital"]);
+    fs_err::remove_file(context.join("Dockerfile")).unwrap();
+    assert_eq!(files(image(&bench, &[context.to_str().unwrap()], b"")), ["small"]);
+    let archive = bench.path("small.tar");
+    peer("tar", &["-C", context.to_str().unwrap(), "-cf", archive.to_str().unwrap(), "."]);
+    assert_eq!(files(image(&bench, &["-"], &fs_err::read(archive).unwrap())), ["small"]);
+}

@@ -157,7 +157,7 @@ pub fn open(
             Ok(MainContext { directory, ignore, dockerfile, name, changed, _held: held })
         }
         Fetched::Tree(directory, held) => {
-            let path = file.unwrap_or(Path::new("Dockerfile"));
+            let path = file.unwrap_or_else(|| usual_name(&directory));
             let ignore = load_ignore_beneath(&directory, Some(path))?;
             let failed = |source| OpenError::Dockerfile { path: path.to_owned(), source };
             let context = LocalContext::open(&directory, Ignore::default())?;
@@ -171,7 +171,7 @@ pub fn open(
 
 /// Makes a directory and its Dockerfile ready: it stays where it is.
 pub fn open_local(directory: &Path, file: Option<&Path>, stdin: &mut dyn Read) -> Result<MainContext, OpenError> {
-    let path = file.map_or_else(|| directory.join("Dockerfile"), Path::to_owned);
+    let path = file.map_or_else(|| directory.join(usual_name(directory)), Path::to_owned);
     let from_stdin = path == Path::new("-");
     let dockerfile = if from_stdin {
         read_stdin(stdin)?
@@ -183,6 +183,12 @@ pub fn open_local(directory: &Path, file: Option<&Path>, stdin: &mut dyn Read) -
     let name = path.display().to_string();
     let directory = directory.to_owned();
     Ok(MainContext { directory, ignore, dockerfile, name, changed: None, _held: Held::Nothing })
+}
+
+/// The name of a directory's Dockerfile: as `docker build`, `dockerfile` where there is no `Dockerfile`.
+fn usual_name(directory: &Path) -> &'static Path {
+    let [usual, other] = ["Dockerfile", "dockerfile"].map(Path::new);
+    if !directory.join(usual).exists() && directory.join(other).exists() { other } else { usual }
 }
 
 fn read_stdin(stdin: &mut dyn Read) -> Result<Vec<u8>, OpenError> {
