@@ -113,7 +113,11 @@ pub(crate) fn run_prune(args: &PruneArgs) -> Result<(), Failure> {
         ui::note(&format!("the image `{name}` is no more: it was the longest unused in a store above its limit"));
     }
     if pruned.above > 0 {
-        ui::note(&format!("the store is still {} above its limit: running builds use it", ui::bytes(pruned.above)));
+        let above = ui::bytes(pruned.above);
+        ui::note(&format!(
+            "the store is still {above} above its limit: running builds use it, or it is none of what may go (`other` in \
+             `rbuild cache du`)"
+        ));
     }
     ui::print(&format!("freed {}\n", ui::bytes(pruned.freed)));
     Ok(())
