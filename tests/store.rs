@@ -282,3 +282,22 @@ fn a_killed_build_leaves_a_store_that_builds_the_same() {
         assert_eq!(fs_err::read_dir(store(&bench).join(folder)).unwrap().count(), 0, "{folder}");
     }
 }
+
+/// The step that finds the damage fails, and what stops its neighbours must not stop the try that follows.
+#[test]
+fn a_layer_that_a_step_finds_damaged_is_made_again() {
+    let bench = Bench::with("FROM {busybox}\nCOPY f /f\n");
+    bench.file("f", &"content\n".repeat(5000));
+    // No step reads the copy: the store has its layer, and not its files.
+    let mut manifest = bench.image(&[]).manifest;
+    let digest = manifest["layers"].as_array_mut().unwrap().pop().unwrap()["digest"].take();
+    let path = store(&bench).join("blobs").join(digest.as_str().unwrap().replace(':', "/"));
+    let mut bytes = fs_err::read(&path).unwrap();
+    bytes[20] ^= 1;
+    fs_err::write(&path, bytes).unwrap();
+    bench.dockerfile("FROM {busybox}\nCOPY f /f\nRUN wc -l </f >/lines\nRUN cat /lines >/again\n");
+    let run = bench.build(&[]);
+    assert!(run.stderr.contains("a damaged file was removed"), "{}", run.stderr);
+    assert_eq!(bench.image(&[]).text("again"), "5000\n");
+    assert_whole(&bench);
+}

@@ -197,7 +197,7 @@ fn attempt(graph: &Graph, keys: &[Key], world: &World<'_>) -> Result<Tree, Solve
     // To count the processors takes longer than to find out that there is nothing to run.
     let jobs = if tasks.len() < 2 { 1 } else { world.options.jobs.unwrap_or_else(processors) };
     let (finished, made) = mpsc::channel::<usize>();
-    let retry = &AtomicBool::new(false);
+    let (retry, damaged) = (&AtomicBool::new(false), world.store.blobs().damaged());
     let result = std::thread::scope(|scope| {
         // Layers are compressed while later steps run. An error here is met again, and reported, by whoever needs the
         // layer.
@@ -224,8 +224,8 @@ fn attempt(graph: &Graph, keys: &[Key], world: &World<'_>) -> Result<Tree, Solve
         };
         let run = scheduler::Run { jobs, keep_going: world.options.keep_going };
         scheduler::run(&tasks, run, execute, || {
-            // Who tries again must not be stopped by that.
-            if !retry.load(Ordering::Relaxed) {
+            // Who tries again must not be stopped by that: without a cache, or without what was found to be damaged.
+            if !retry.load(Ordering::Relaxed) && world.store.blobs().damaged() == damaged {
                 world.cancel.cancel();
             }
         })
