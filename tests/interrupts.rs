@@ -123,17 +123,21 @@ fn a_build_that_is_cancelled_while_it_is_pushed_moves_no_tag() {
 #[test]
 fn the_third_signal_kills_what_waits_for_a_registry() {
     let registry = Registry::start().unwrap();
-    registry.fault(When::path("/v2/").always(), Fault::Stall(Duration::from_secs(5)));
+    registry.fault(When::path("/v2/").always(), Fault::Stall(PATIENCE));
     let bench = Bench::with(&format!("FROM {}/base:1\n", registry.host()));
     let mut child = bench.rbuild().arg(".").stderr(Stdio::null()).spawn().unwrap();
     wait_for("the registry to be asked", || !registry.take_log().is_empty());
-    for _ in 0..3 {
-        assert_eq!(child.try_wait().unwrap(), None);
+    let mut sent = 0;
+    let ended = loop {
+        if let Some(ended) = child.try_wait().unwrap() {
+            break ended;
+        }
         kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
-        // Signals of one kind that are pending are one.
+        sent += 1;
+        // Signals of one kind that are pending are one: a busy machine may take more than three.
         std::thread::sleep(Duration::from_millis(200));
-    }
-    assert_eq!(child.wait().unwrap().signal(), Some(Signal::SIGINT as i32));
+    };
+    assert!(sent >= 3 && ended.signal() == Some(Signal::SIGINT as i32), "{sent}: {ended}");
 }
 
 #[test]
