@@ -1,6 +1,5 @@
 //! Killing rbuild at the worst moment: nothing survives, nothing stays mounted, the next build works.
 
-use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -121,7 +120,7 @@ fn a_build_that_is_cancelled_while_it_is_pushed_moves_no_tag() {
 }
 
 #[test]
-fn the_third_signal_kills_what_waits_for_a_registry() {
+fn the_third_signal_ends_what_waits_for_a_registry() {
     let registry = Registry::start().unwrap();
     registry.fault(When::path("/v2/").always(), Fault::Stall(PATIENCE));
     let bench = Bench::with(&format!("FROM {}/base:1\n", registry.host()));
@@ -137,7 +136,7 @@ fn the_third_signal_kills_what_waits_for_a_registry() {
         // Signals of one kind that are pending are one: a busy machine may take more than three.
         std::thread::sleep(Duration::from_millis(200));
     };
-    assert!(sent >= 3 && ended.signal() == Some(Signal::SIGINT as i32), "{sent}: {ended}");
+    assert!(sent >= 3 && ended.code() == Some(130), "{sent}: {ended}");
 }
 
 #[test]

@@ -69,6 +69,12 @@ mod code {
     pub(super) const CANCELLED: u8 = 130;
 }
 
+/// Ends the process here and now: the build was cancelled, and something keeps it waiting.
+#[expect(clippy::disallowed_methods, clippy::exit, reason = "nobody who could return is left")]
+pub(crate) fn abandon() -> ! {
+    std::process::exit(code::CANCELLED.into())
+}
+
 /// Prints a failure and returns its exit code.
 pub(crate) fn failure(failure: &Failure) -> ExitCode {
     let (text, code) = match failure {

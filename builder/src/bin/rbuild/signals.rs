@@ -3,10 +3,12 @@
 use builder::sandbox::Cancel;
 use nix::sys::signal::{SigSet, Signal};
 
+use crate::report;
+
 /// Signals that ask: as many as `docker buildx build` takes before it obeys.
 const ASKING: usize = 2;
 
-/// Cancels the build at the first SIGINT, SIGTERM or SIGHUP; the third kills rbuild, for what waits for a registry that
+/// Cancels the build at the first SIGINT, SIGTERM or SIGHUP; the third ends rbuild, for what waits for a registry that
 /// does not answer sees no flag. Steps die with rbuild, and the next build clears up, as after SIGKILL.
 ///
 /// The signals are blocked in all threads that are begun later and taken by one of its own, so no code runs in a
@@ -20,9 +22,8 @@ pub(crate) fn cancel_on_signals(cancel: Cancel) -> Result<(), nix::Error> {
                 cancel.cancel();
             }
         }
-        // From here on one of them does to this thread, and so to the process, what it does to any other.
-        while signals.thread_unblock().is_ok() {
-            std::thread::park();
+        if signals.wait().is_ok() {
+            report::abandon();
         }
     });
     Ok(())
