@@ -3,6 +3,7 @@
 mod content;
 mod manifest;
 mod pages;
+mod placed;
 mod pull;
 mod push;
 mod referrers;
@@ -15,21 +16,21 @@ mod upload;
 pub use manifest::{Kind, media_type};
 pub use stream::Upload;
 
-use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use oci_spec::image::{Descriptor, Digest, ImageManifest, Platform};
 use reqwest::header::HeaderName;
 use reqwest::{Method, StatusCode};
 use url::Url;
 
+use self::placed::Placed;
 use crate::auth::{Access, Auth, Scopes};
 use crate::credentials::IdentityToken;
 use crate::reference::Target;
 use crate::retry::Backoff;
-use crate::transport::{Request, Response, Transport, lock};
+use crate::transport::{Request, Response, Transport};
 use crate::{Action, Error, Options, Reference};
 
 /// The header in which a registry states the digest of what it sends or has stored. It is only ever compared.
@@ -43,8 +44,7 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-diges
 pub struct Client {
     transport: Arc<Transport>,
     auth: Arc<Auth>,
-    /// The blobs that are known to be in a repository, `host/repository@digest`: nobody is asked for them again.
-    placed: Arc<Mutex<HashSet<String>>>,
+    placed: Arc<Placed>,
 }
 
 /// A manifest or index as the registry holds it.
@@ -178,15 +178,7 @@ impl Client {
         mount_from: Option<&str>,
         open: &dyn Fn() -> io::Result<Box<dyn Read + Send>>,
     ) -> Result<Pushed, Error> {
-        let digest = descriptor.digest().clone();
-        let access =
-            self.access(reference, Scopes::push, |repository| Action::PushBlob { repository, digest: digest.clone() })?;
-        if self.has_placed(&access, &digest) {
-            return Ok(Pushed::Existed);
-        }
-        let pushed = push::push(self, &access, descriptor, mount_from, open)?;
-        self.place(&access, &digest);
-        Ok(pushed)
+        push::push(self, &self.pushing(reference, descriptor)?, descriptor, mount_from, open)
     }
 
     /// Makes the repository have a blob without sending it, if that can be: it is there, or mounted from another
@@ -197,17 +189,8 @@ impl Client {
         descriptor: &Descriptor,
         mount_from: Option<&str>,
     ) -> Result<Option<Pushed>, Error> {
-        let digest = descriptor.digest().clone();
-        let access =
-            self.access(reference, Scopes::push, |repository| Action::PushBlob { repository, digest: digest.clone() })?;
-        if self.has_placed(&access, &digest) {
-            return Ok(Some(Pushed::Existed));
-        }
-        Ok(match push::offer(self, &access, descriptor, mount_from)? {
-            push::Offered::Done(pushed) => {
-                self.place(&access, &digest);
-                Some(pushed)
-            }
+        Ok(match push::offer(self, &self.pushing(reference, descriptor)?, descriptor, mount_from)? {
+            push::Offered::Done(pushed) => Some(pushed),
             push::Offered::Wanted(_) => None,
         })
     }
@@ -272,6 +255,12 @@ impl Client {
         action: impl Fn(String) -> Action,
     ) -> Result<Access, Error> {
         self.access_to(self.own_place(reference)?, scopes, action)
+    }
+
+    /// Prepares the push of a blob.
+    fn pushing(&self, reference: &Reference, descriptor: &Descriptor) -> Result<Access, Error> {
+        let action = |repository| Action::PushBlob { repository, digest: descriptor.digest().clone() };
+        self.access(reference, Scopes::push, action)
     }
 
     /// The place of an image that is written, or read where it was written.
@@ -397,16 +386,6 @@ impl Client {
         }
     }
 
-    /// Says whether this client knows that the repository has a blob.
-    fn has_placed(&self, access: &Access, digest: &Digest) -> bool {
-        lock(&self.placed).contains(&placed(access, digest))
-    }
-
-    /// Remembers that the repository has a blob.
-    fn place(&self, access: &Access, digest: &Digest) {
-        lock(&self.placed).insert(placed(access, digest));
-    }
-
     /// Starts the tries of one request.
     fn backoff(&self, access: &Access) -> Backoff<'_> {
         self.transport.backoff(&access.target.authority)
@@ -433,10 +412,6 @@ impl Access {
         }
         url
     }
-}
-
-fn placed(access: &Access, digest: &Digest) -> String {
-    format!("{}@{digest}", access.target.name())
 }
 
 /// Compares the digest that a registry states with the right one. One of another algorithm is no statement.

@@ -12,6 +12,7 @@ pub mod archive;
 pub mod arguments;
 pub mod build;
 pub mod environment;
+mod files;
 pub mod git;
 pub mod id;
 pub mod interpolate;

@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use super::files;
 use super::id::is_name;
 use super::record::{go_escaped, go_json};
 use super::records::{self, RecordError, Records};
@@ -134,8 +135,8 @@ impl Rack {
             params.insert(name.clone(), value.clone());
         }
         params.retain(|_, value| !value.is_empty());
-        records::make_private(&self.directory)?;
-        Ok(records::write(&self.directory.join("params.json"), go_json(&params).as_bytes())?)
+        files::make_private(&self.directory)?;
+        Ok(files::write(&self.directory.join("params.json"), go_json(&params).as_bytes())?)
     }
 
     /// Registries and the users of their credentials.
@@ -202,8 +203,8 @@ impl Rack {
     }
 
     fn set_auth(&self, auth: &AuthFile) -> Result<(), RecordError> {
-        records::make_private(&self.directory)?;
-        Ok(records::write(&self.auth_path(), go_json(auth).as_bytes())?)
+        files::make_private(&self.directory)?;
+        Ok(files::write(&self.auth_path(), go_json(auth).as_bytes())?)
     }
 
     fn auth_path(&self) -> PathBuf {

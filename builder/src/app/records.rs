@@ -13,11 +13,11 @@
 //!     releases/<ID>.json             0600, for it has the environment
 //! ```
 //!
-//! A file is written whole, made durable and renamed. A build that says it runs while nobody holds its lock was
+//! A file is written whole, made durable and renamed (see `files`). A build that says it runs while nobody holds its lock was
 //! interrupted: it is shown as failed.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use fs_err::os::unix::fs::OpenOptionsExt;
@@ -28,6 +28,7 @@ use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::files::{make_private, names, open_private, write, write_new};
 use super::id::{self, is_id};
 use super::published::Published;
 use super::record::{Build, Release, ServiceImage, Status, go_json};
@@ -320,16 +321,6 @@ pub fn kept_blobs(home: &Path) -> Vec<Digest> {
     kept.flat_map(|image| image.blobs).map(|blob| blob.digest().clone()).collect()
 }
 
-/// The names in a directory; none where there is no directory.
-pub(super) fn names(directory: &Path) -> io::Result<Vec<String>> {
-    let entries = match fs_err::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
-}
-
 /// Reads a record; none where there is no file.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RecordError> {
     match fs_err::read(path) {
@@ -339,43 +330,6 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Record
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Writes a file, mode 0600, whole or not at all.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let file = temporary(path, bytes)?;
-    file.persist(path).map_err(|error| error.error)?;
-    sync_directory_of(path)
-}
-
-/// Writes a file that must not be there.
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let file = temporary(path, bytes)?;
-    file.persist_noclobber(path).map_err(|error| error.error)?;
-    sync_directory_of(path)
-}
-
-fn temporary(path: &Path, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(directory)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    Ok(file)
-}
-
-fn sync_directory_of(path: &Path) -> io::Result<()> {
-    fs_err::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-}
-
-/// Makes a directory and those above it, for the user alone.
-pub(super) fn make_private(directory: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    made.map_err(|error| io::Error::new(error.kind(), format!("cannot make `{}`: {error}", directory.display())))
-}
-
-fn open_private(path: &Path) -> io::Result<fs_err::File> {
-    fs_err::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
 }
 
 #[cfg(test)]

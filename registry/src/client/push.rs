@@ -27,7 +27,9 @@ pub(super) fn push(
         Offered::Done(pushed) => Ok(pushed),
         Offered::Wanted(begun) => {
             let upload = Upload { session: Session { client, access }, descriptor, open, begun };
-            upload.run().map(|()| Pushed::Uploaded)
+            upload.run()?;
+            client.placed.insert(access, descriptor.digest());
+            Ok(Pushed::Uploaded)
         }
     }
 }
@@ -48,7 +50,10 @@ pub(super) fn offer(
     descriptor: &Descriptor,
     mount_from: Option<&str>,
 ) -> Result<Offered, Error> {
-    let offered = match mount_from {
+    if client.placed.contains(access, descriptor.digest()) {
+        return Ok(Offered::Done(Pushed::Existed));
+    }
+    let mut offered = match mount_from {
         Some(from) if !is_repository(from) => {
             let problem = "a repository to mount from is lower-case words joined by `/`, `.`, `_` or `-`";
             return Err(Error::Reference { reference: from.escape_default().to_string(), problem });
@@ -56,10 +61,13 @@ pub(super) fn offer(
         Some(from) if from != access.target.repository => mount(client, access, descriptor.digest(), from)?,
         Some(_) | None => Offered::Wanted(None),
     };
-    match offered {
-        Offered::Wanted(_) if client.find_blob(access, descriptor.digest())? => Ok(Offered::Done(Pushed::Existed)),
-        offered => Ok(offered),
+    if matches!(offered, Offered::Wanted(_)) && client.find_blob(access, descriptor.digest())? {
+        offered = Offered::Done(Pushed::Existed);
     }
+    if matches!(offered, Offered::Done(_)) {
+        client.placed.insert(access, descriptor.digest());
+    }
+    Ok(offered)
 }
 
 /// Asks the registry to take a blob from another of its repositories. A refusal is no error: it may have no such blob,

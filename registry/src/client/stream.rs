@@ -107,16 +107,14 @@ impl Upload {
         let mut backoff = self.client.backoff(&self.access);
         // What is less than a chunk goes in one request.
         let body = if self.pending.is_empty() { Body::Empty } else { Body::Bytes(&self.pending) };
-        let pushed = if let Some(at) = self.at
+        if let Some(at) = self.at
             && session.finish(at, descriptor.digest(), body, &mut backoff).is_ok()
         {
-            Pushed::Uploaded
-        } else {
-            // It looks first: the answer to the last request may be all that was lost.
-            push::push(&self.client, &self.access, descriptor, None, open)?
-        };
-        self.client.place(&self.access, descriptor.digest());
-        Ok(pushed)
+            self.client.placed.insert(&self.access, descriptor.digest());
+            return Ok(Pushed::Uploaded);
+        }
+        // It looks first: the answer to the last request may be all that was lost.
+        push::push(&self.client, &self.access, descriptor, None, open)
     }
 
     /// Gives the upload up: nobody needs the blob, or its repository has it.
