@@ -10,16 +10,6 @@ const BUILDS: usize = 8;
 /// A step that takes long enough for all builds to need it, and another one on it.
 const DOCKERFILE: &str = "FROM {busybox}\nRUN sleep 0.4 && echo one >/one\nRUN sleep 0.1 && echo two >/two\n";
 
-/// How often a step ran, by the logs of all builds.
-fn executions(runs: &[Run], instruction: &str) -> usize {
-    let number = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
-    let ran = |run: &Run| {
-        let named: Vec<String> = run.stderr.lines().filter(|line| line.contains(instruction)).map(number).collect();
-        run.stderr.lines().filter(|line| line.contains(" DONE ") && named.contains(&number(line))).count()
-    };
-    runs.iter().map(ran).sum()
-}
-
 #[test]
 fn eight_processes_run_each_step_once() {
     let bench = Bench::with(DOCKERFILE);
@@ -27,7 +17,7 @@ fn eight_processes_run_each_step_once() {
         let builds: Vec<_> = (0..BUILDS).map(|_| scope.spawn(|| bench.build(&[]))).collect();
         builds.into_iter().map(|build| build.join().unwrap()).collect()
     });
-    assert_eq!((executions(&runs, "echo one"), executions(&runs, "echo two")), (1, 1));
+    assert_eq!((Run::executions(&runs, "echo one"), Run::executions(&runs, "echo two")), (1, 1));
     let images: std::collections::BTreeSet<&str> =
         runs.iter().map(|run| run.stderr.lines().last().unwrap_or_default()).collect();
     assert_eq!(images.len(), 1, "{images:?}");
@@ -48,7 +38,7 @@ fn whoever_waits_for_a_killed_build_goes_on_itself() {
         std::thread::sleep(std::time::Duration::from_millis(500));
         first.kill().unwrap();
         first.wait().unwrap();
-        assert_eq!(executions(&[second.join().unwrap()], "echo one"), 1);
+        assert_eq!(Run::executions(&[second.join().unwrap()], "echo one"), 1);
     });
 }
 

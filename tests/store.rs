@@ -182,16 +182,6 @@ fn a_build_keeps_the_store_within_its_limit() {
     assert_eq!(cache(&bench, &["prune", "--filter", "label=x"]).code, 2);
 }
 
-/// How often a step ran, by the logs of all builds.
-fn executions(runs: &[Run], instruction: &str) -> usize {
-    let number = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
-    let ran = |run: &Run| {
-        let named: Vec<String> = run.stderr.lines().filter(|line| line.contains(instruction)).map(number).collect();
-        run.stderr.lines().filter(|line| line.contains(" DONE ") && named.contains(&number(line))).count()
-    };
-    runs.iter().map(ran).sum()
-}
-
 /// Builds that share most of their steps, while everything that nobody holds is removed again and again.
 #[test]
 fn eight_builds_share_a_store_with_a_prune() {
@@ -228,9 +218,9 @@ fn eight_builds_share_a_store_with_a_prune() {
         (runs, pruner.join().unwrap())
     });
     assert!(prunes > 3, "{prunes}");
-    assert_eq!((executions(&runs, "echo one"), executions(&runs, "COPY src")), (1, 1));
+    assert_eq!((Run::executions(&runs, "echo one"), Run::executions(&runs, "COPY src")), (1, 1));
     for variant in 0..4 {
-        assert_eq!(executions(&runs, &format!("echo two{variant}")), 1, "{variant}");
+        assert_eq!(Run::executions(&runs, &format!("echo two{variant}")), 1, "{variant}");
     }
     assert_whole(&bench);
     bench.assert_clean();

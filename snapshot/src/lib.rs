@@ -50,6 +50,7 @@ pub mod diff;
 pub mod digest;
 pub mod entry;
 pub mod error;
+pub mod framed;
 pub mod index;
 pub mod layer;
 pub mod lock;

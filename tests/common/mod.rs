@@ -166,6 +166,16 @@ impl Run {
     pub(crate) fn cached(&self) -> usize {
         self.stderr.lines().filter(|line| line.ends_with(" CACHED")).count()
     }
+
+    /// How often a step ran, by the logs of all builds.
+    pub(crate) fn executions(runs: &[Self], instruction: &str) -> usize {
+        let number = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
+        let ran = |run: &Self| {
+            let named: Vec<String> = run.stderr.lines().filter(|line| line.contains(instruction)).map(number).collect();
+            run.stderr.lines().filter(|line| line.contains(" DONE ") && named.contains(&number(line))).count()
+        };
+        runs.iter().map(ran).sum()
+    }
 }
 
 impl From<Output> for Run {

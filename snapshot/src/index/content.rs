@@ -6,6 +6,7 @@ use std::path::Path;
 use super::{LayerIndex, Node};
 use crate::digest::hex;
 use crate::entry::{Content, Entry, Kind};
+use crate::framed::Framed;
 
 /// Changes when the framing does.
 const DOMAIN: &[u8] = b"rbuild tree content 1";
@@ -14,45 +15,37 @@ const DOMAIN: &[u8] = b"rbuild tree content 1";
 /// targets, device numbers and bytes. Times are left out.
 #[derive(Debug)]
 pub struct ContentDigest {
-    hasher: blake3::Hasher,
-    frame: Vec<u8>,
+    framed: Framed,
     whole: bool,
 }
 
 impl Default for ContentDigest {
     fn default() -> Self {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(DOMAIN);
-        Self { hasher, frame: Vec::new(), whole: true }
+        Self { framed: Framed::new(DOMAIN), whole: true }
     }
 }
 
 impl ContentDigest {
     /// Adds what stands at `path`. A file whose bytes nobody has seen leaves the whole without a digest.
     pub fn entry(&mut self, path: &Path, entry: &Entry, content: Option<Content>) {
-        self.tagged(path, &entry.kind);
-        let metadata = &entry.metadata;
+        let Entry { kind, metadata } = entry;
+        self.framed.entry(path, kind);
+        self.framed.kind(kind);
         for number in [metadata.mode, metadata.uid, metadata.gid] {
-            self.number(number.into());
+            self.framed.number(number.into());
         }
-        self.number(metadata.xattrs.len() as u64);
-        for (name, value) in &metadata.xattrs {
-            self.bytes(name);
-            self.bytes(value);
-        }
-        match (&entry.kind, content) {
-            (Kind::File { .. }, Some(Content(digest))) => self.frame.extend_from_slice(&digest),
+        self.framed.xattrs(&metadata.xattrs);
+        match (kind, content) {
+            (Kind::File { .. }, Some(content)) => self.framed.content(content),
             (Kind::File { .. }, None) => self.whole = false,
             _ => {}
         }
-        self.flush();
     }
 
     /// Adds words of the caller.
     pub fn text(&mut self, text: &[u8]) {
-        self.frame.push(b't');
-        self.bytes(text);
-        self.flush();
+        self.framed.tag(b't');
+        self.framed.bytes(text);
     }
 
     fn texts(&mut self, texts: &[&[u8]]) {
@@ -62,47 +55,8 @@ impl ContentDigest {
     }
 
     /// The digest in hexadecimal digits; none when the bytes of a file are unknown.
-    pub fn finish(mut self) -> Option<String> {
-        self.hasher.update(&self.frame);
-        self.whole.then(|| hex(self.hasher.finalize().as_bytes()))
-    }
-
-    fn tagged(&mut self, path: &Path, kind: &Kind) {
-        let tag = match kind {
-            Kind::Directory => b'd',
-            Kind::File { .. } => b'f',
-            Kind::Symlink { .. } => b'l',
-            Kind::CharDevice { .. } => b'c',
-            Kind::BlockDevice { .. } => b'b',
-            Kind::Fifo => b'p',
-        };
-        self.frame.push(tag);
-        self.bytes(path.as_os_str().as_bytes());
-        match kind {
-            Kind::Directory | Kind::Fifo => {}
-            Kind::File { size } => self.number(*size),
-            Kind::Symlink { target } => self.bytes(target),
-            Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
-                self.number((*major).into());
-                self.number((*minor).into());
-            }
-        }
-    }
-
-    fn number(&mut self, number: u64) {
-        self.frame.extend_from_slice(&number.to_le_bytes());
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.number(bytes.len() as u64);
-        self.frame.extend_from_slice(bytes);
-    }
-
-    fn flush(&mut self) {
-        if self.frame.len() >= 16 * 1024 {
-            self.hasher.update(&self.frame);
-            self.frame.clear();
-        }
+    pub fn finish(self) -> Option<String> {
+        self.whole.then(|| hex(self.framed.finish().as_bytes()))
     }
 }
 
