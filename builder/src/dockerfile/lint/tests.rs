@@ -83,11 +83,13 @@ fn undefined_variables() {
     found(Rule::UndefinedVar, "ARG g\nFROM a\nUSER $g\n", &[3]);
     found(Rule::UndefinedVar, "FROM a\nARG A=1 B=${A}2 C=$B\nENV D=1 E=$A$C\n", &[]);
     found(Rule::UndefinedVar, "FROM a\nARG A=$B B=1\n", &[2]);
+    found(Rule::UndefinedVar, "FROM a\nARG A=$X B=$X\n", &[2]);
     found(Rule::UndefinedVar, "FROM a AS one\nENV A=1\nFROM one\nENV B=$A C=$B\n", &[4]);
     found(Rule::UndefinedVar, "FROM scratch\nCOPY <<a <<'b' /\n$X\na\n$Y\nb\n", &[2]);
     found(Rule::UndefinedVar, "FROM a\nRUN --mount=type=cache,target=/x,uid=$U true\n", &[2]);
     let message = &findings("FROM a\nENV PATH=$PAHT:/x\n")[0].message;
     assert_eq!(message, "`$PAHT` is not defined; did you mean `$PATH`?");
+    assert_eq!(findings("FROM a\nARG ONE=$ONE\n")[0].message, "`$ONE` is not defined");
 }
 
 #[test]

@@ -26,20 +26,9 @@ pub(super) fn check(dockerfile: &Dockerfile, known: &Known<'_>, findings: &mut V
         };
         if let Some(names) = &mut names {
             for instruction in &stage.instructions {
-                let mut report =
-                    |texts, names: &BTreeSet<String>| report(instruction, texts, dockerfile.escape, names, findings);
-                if let Command::Arg(args) = &instruction.command {
-                    // Each sees those before it.
-                    for arg in args {
-                        report(words(&arg.default), names);
-                        names.insert(arg.name.clone());
-                    }
-                    continue;
-                }
-                report(texts(&instruction.command), names);
-                if let Command::Env(pairs) = &instruction.command {
-                    names.extend(pairs.iter().map(|(name, _)| name.0.clone()));
-                }
+                let unset = unset(&instruction.command, dockerfile.escape, names);
+                report(instruction, unset, names, findings);
+                names.extend(defined(&instruction.command).map(str::to_owned));
             }
         }
         ends.push(names);
@@ -52,24 +41,42 @@ fn base_names(base: &Word, index: usize, known: &Known<'_>) -> Names {
     Some(names.into_iter().chain(["PATH".to_owned()]).collect())
 }
 
-fn report(
-    instruction: &Instruction,
-    texts: Vec<Text<'_>>,
-    escape: char,
-    names: &BTreeSet<String>,
-    findings: &mut Vec<Finding>,
-) {
-    // The values do not matter, but an empty one could end the expansion.
-    let lookup = |name: &str| names.contains(name).then(|| "x".to_owned());
-    let mut unset = BTreeSet::new();
-    for text in texts {
-        let expanded = match text {
-            Text::Word(word) => expand_noting_unset(word, escape, &lookup),
-            Text::Body(body) => expand_body(body, &lookup),
-        };
-        // What cannot be expanded is the build's error.
-        unset.extend(expanded.unwrap_or_else(|_| Expanded::default()).unset);
+/// The names that a command defines for those after it.
+fn defined(command: &Command) -> Box<dyn Iterator<Item = &str> + '_> {
+    match command {
+        Command::Arg(args) => Box::new(args.iter().map(|arg| arg.name.as_str())),
+        Command::Env(pairs) => Box::new(pairs.iter().map(|(name, _)| name.0.as_str())),
+        _ => Box::new(std::iter::empty()),
     }
+}
+
+/// The names in a command that nothing defines.
+fn unset(command: &Command, escape: char, names: &BTreeSet<String>) -> BTreeSet<String> {
+    let Command::Arg(args) = command else {
+        return unset_in(texts(command), escape, &|name| names.contains(name));
+    };
+    // Each sees those before it.
+    let mut before = BTreeSet::new();
+    let mut unset = BTreeSet::new();
+    for arg in args {
+        unset.extend(unset_in(words(&arg.default), escape, &|name| names.contains(name) || before.contains(name)));
+        before.insert(arg.name.as_str());
+    }
+    unset
+}
+
+fn unset_in(texts: Vec<Text<'_>>, escape: char, is_defined: &dyn Fn(&str) -> bool) -> BTreeSet<String> {
+    // The values do not matter, but an empty one could end the expansion.
+    let lookup = |name: &str| is_defined(name).then(|| "x".to_owned());
+    let expanded = texts.into_iter().map(|text| match text {
+        Text::Word(word) => expand_noting_unset(word, escape, &lookup),
+        Text::Body(body) => expand_body(body, &lookup),
+    });
+    // What cannot be expanded is the build's error.
+    expanded.flat_map(|expanded| expanded.unwrap_or_else(|_| Expanded::default()).unset).collect()
+}
+
+fn report(instruction: &Instruction, unset: BTreeSet<String>, names: &BTreeSet<String>, findings: &mut Vec<Finding>) {
     for name in unset {
         let message = match guess(&name, names, findings) {
             Some(meant) => format!("`${name}` is not defined; did you mean `${meant}`?"),
