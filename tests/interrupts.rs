@@ -1,11 +1,12 @@
 //! Killing rbuild at the worst moment: nothing survives, nothing stays mounted, the next build works.
 
+use std::cell::Cell;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use registry::testing::{Fault, Logged, Registry, When};
+use registry::testing::{Fault, Logged, Proxy, Registry, When};
 
 use crate::common::Bench;
 use crate::sandbox::bench::is_root;
@@ -117,6 +118,40 @@ fn a_build_that_is_cancelled_while_it_is_pushed_moves_no_tag() {
     kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(registry.tags("app").is_empty());
+}
+
+/// Interrupts a build once, when `begun`; what it then says on standard error, in time or not at all.
+fn interrupted(bench: &Bench, arguments: &[&str], begun: impl Fn() -> bool) -> String {
+    let child = bench.rbuild().args(arguments).arg(".").stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("the registry to be asked", begun);
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_layer_that_comes_slowly_is_not_waited_for() {
+    let proxy = Proxy::start(&crate::common::registry()).unwrap();
+    // The first is the config.
+    proxy.fault(When::path("/blobs/").after(1).always(), Fault::Trickle(Duration::from_millis(20)));
+    let bench = Bench::with(&format!("FROM {}/library/busybox\nRUN true\n", proxy.host()));
+    let asked = Cell::new(0);
+    let said = interrupted(&bench, &[], || {
+        asked.set(asked.get() + proxy.take_log().iter().filter(|request| request.path.contains("/blobs/")).count());
+        asked.get() == 2
+    });
+    assert!(said.contains("the build was cancelled"), "{said}");
+}
+
+#[test]
+fn a_cancelled_build_waits_for_no_registry() {
+    let registry = Registry::start().unwrap();
+    registry.fault(When::path("/v2/").always(), Fault::Stall(6 * PATIENCE));
+    let bench = Bench::with(&format!("FROM {}/base:1\n", registry.host()));
+    let begun = Instant::now();
+    interrupted(&bench, &[], || !registry.take_log().is_empty());
+    assert!(begun.elapsed() < 3 * PATIENCE, "{:?}", begun.elapsed());
 }
 
 #[test]

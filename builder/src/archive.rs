@@ -5,7 +5,7 @@ use std::path::Path;
 
 use snapshot::{ChangeSink, Entry, Flavour, IndexWriter, Kind, TreeWriter, View, layer, path};
 
-use crate::sandbox::Cancel;
+use crate::sandbox::{Cancel, UntilCancelled};
 
 /// The size of a tar header (POSIX.1-2017, pax, "ustar Interchange Format").
 const BLOCK: usize = 512;
@@ -59,19 +59,10 @@ impl Archive {
         let mut file = &self.file;
         let tree = TreeWriter::new(directory, Flavour::Plain)?;
         let mut sink = Indexed { tree, index: IndexWriter::default(), owners };
-        layer::read(&mut UntilCancelled(decompress(&mut file)?, cancel), &mut sink)?;
+        layer::read(&mut UntilCancelled(decompress(&mut file)?, cancel.clone()), &mut sink)?;
         sink.tree.finish()?;
         let view = View::new(vec![sink.index.finish().into()]);
         Ok(Unpacked { view, root: path::Root::open(directory)? })
-    }
-}
-
-/// Fails to read more once the build is cancelled.
-struct UntilCancelled<'a, R>(R, &'a Cancel);
-
-impl<R: Read> Read for UntilCancelled<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.1.is_cancelled() { Err(io::Error::other("the build was cancelled")) } else { self.0.read(buffer) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The one way to stop running steps from another thread or from a signal handler.
 
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,8 +40,24 @@ impl Cancel {
         self.0.cancelled.load(Ordering::SeqCst)
     }
 
+    /// Fails once cancelled.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        if self.is_cancelled() { Err(io::Error::other("the build was cancelled")) } else { Ok(()) }
+    }
+
     /// A descriptor that is readable once cancelled.
     pub(super) fn wakeup(&self) -> BorrowedFd<'_> {
         self.0.wakeup.as_fd()
+    }
+}
+
+/// Reads until the build is cancelled, and fails then.
+#[derive(Debug)]
+pub(crate) struct UntilCancelled<R>(pub(crate) R, pub(crate) Cancel);
+
+impl<R: Read> Read for UntilCancelled<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.1.check()?;
+        self.0.read(buffer)
     }
 }
