@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 /// The variables of an app.
 pub type Environment = BTreeMap<String, String>;
 
-/// Reads lines: the name ends at the first `=` and is trimmed, the value is kept as it is, other lines mean nothing.
+/// Reads lines: the name ends at the first `=` and is trimmed, the value is kept as it is but for carriage returns at its
+/// end, other lines mean nothing.
 pub fn parse(text: &str) -> Environment {
     let pairs = text.lines().filter_map(|line| line.split_once('='));
-    let pairs = pairs.map(|(name, value)| (name.trim().to_owned(), value.to_owned()));
+    let pairs = pairs.map(|(name, value)| (name.trim().to_owned(), value.trim_end_matches('\r').to_owned()));
     pairs.filter(|(name, _)| !name.is_empty()).collect()
 }
 
@@ -38,6 +39,7 @@ mod tests {
         let environment = parse("B=2\n A =x=y \nnothing\n=empty\nC=");
         assert_eq!(render(&environment), "A=x=y \nB=2\nC=");
         assert_eq!(parse(&render(&environment)), environment);
+        assert_eq!(parse("A=1\r\r\nB=\r2\r"), parse("A=1\nB=\r2"));
     }
 
     #[test]
