@@ -26,6 +26,7 @@ mod read;
 mod segment;
 mod segments;
 mod spare;
+mod sparse;
 mod tar_writer;
 mod zstd;
 
