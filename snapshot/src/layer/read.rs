@@ -108,7 +108,8 @@ pub enum TarError {
 /// default [`Limits`].
 ///
 /// Whiteouts, hard links, GNU long names, PAX headers and sparse files, whose holes become zeros, are understood;
-/// attributes that belong to the host (see the crate's `xattr` rules) and character devices 0:0, which are overlay's whiteouts, are dropped.
+/// attributes that belong to the host (see the crate's `xattr` rules) and character devices 0:0, which are overlay's
+/// whiteouts, are dropped.
 pub fn read<S: ChangeSink>(tar: &mut dyn Read, sink: &mut S) -> Result<(), S::Error>
 where
     S::Error: From<Error>,
