@@ -1,5 +1,6 @@
 //! The archives that ADD unpacks and contexts come in: tar, plain or compressed with gzip, bzip2, xz or zstd, known by content.
 
+use std::ffi::OsString;
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -121,11 +122,15 @@ impl ChangeSink for Indexed {
         self.tree.hard_link(path, target)
     }
 
+    // An archive removes nothing: to whoever made it these were names of files.
+
     fn whiteout(&mut self, path: &Path) -> Result<(), snapshot::Error> {
-        self.tree.whiteout(path)
+        let mut name = OsString::from(".wh.");
+        name.push(path.file_name().unwrap_or_default());
+        Err(snapshot::Error::ReservedName { path: path.with_file_name(name) })
     }
 
     fn opaque(&mut self, directory: &Path) -> Result<(), snapshot::Error> {
-        self.tree.opaque(directory)
+        Err(snapshot::Error::ReservedName { path: directory.join(".wh..wh..opq") })
     }
 }

@@ -34,6 +34,7 @@ use bundle::Bundle;
 pub(crate) use bundles::verify as verify_bundle;
 use codec::Codec;
 pub use decompress::decompress;
+pub(crate) use header::is_reserved;
 use output::Output;
 pub use output::recompress;
 pub use read::{Limits, TarError, read, read_limited};

@@ -15,7 +15,7 @@ use super::error::Cause;
 use super::flatten;
 use super::mounts::Prepared;
 use super::tree::Tree;
-use super::{Options, World};
+use super::{Needs, Options, World};
 
 /// The trees around a step.
 pub(super) struct Trees<'a> {
@@ -25,6 +25,7 @@ pub(super) struct Trees<'a> {
     pub(super) all: &'a [Tree],
     /// What it makes.
     pub(super) own: &'a Tree,
+    pub(super) needs: Needs,
 }
 
 /// Runs the command and commits what it changed as the layer on top.
@@ -60,6 +61,9 @@ pub(super) fn run(
     }
     if let Some(whole) = whole {
         world.wholes.settle(whole, trees.own, active.upper())?;
+    }
+    if trees.needs.layer {
+        diff::check_names(active.upper())?;
     }
     if let Some(needles) = world.needles {
         let flavour = world.store.snapshots().flavour();
