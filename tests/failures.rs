@@ -73,6 +73,21 @@ fn a_command_that_is_not_there_is_127() {
 }
 
 #[test]
+fn a_command_that_no_program_can_be_given_says_so() {
+    let long = format!(": {}\n", "x".repeat(100)).repeat(1300);
+    let bench = Bench::with(&format!("FROM {{busybox}}\nRUN <<EOF\n{long}EOF\n"));
+    let run = bench.try_build(&[]);
+    let (text, said) = (error(&run), "cannot run the command: its argument 2 has 133900 bytes, and the kernel");
+    assert!(run.code == 1 && text.contains(said) && text.contains("hint: a heredoc that begins with"), "{text}");
+    bench.dockerfile(&format!("FROM {{busybox}}\nENV LONG={}\nRUN true\n", "x".repeat(131_068)));
+    let text = bench.try_build(&[]).stderr;
+    assert!(text.contains("cannot run the command: its variable `LONG` has 131073 bytes"), "{text}");
+    // The hint helps.
+    bench.dockerfile(&format!("FROM {{busybox}}\nRUN <<EOF\n#!/bin/sh\n{long}echo x >/made\nEOF\n"));
+    assert_eq!(bench.image(&[]).text("made"), "x\n");
+}
+
+#[test]
 fn a_user_that_the_image_does_not_have_is_the_dockerfile_s_fault() {
     let bench = Bench::with("FROM {busybox}\nUSER nobody2\nRUN true\n");
     let run = bench.try_build(&[]);

@@ -69,6 +69,12 @@ pub enum Cause {
         /// What, in a sentence.
         reason: String,
     },
+    /// The command, or a variable that it would see, is too long.
+    #[error("cannot run the command: {reason}")]
+    TooLong {
+        /// How long, in a sentence.
+        reason: String,
+    },
     /// The command could not be run.
     #[error("cannot run the command in its sandbox")]
     Sandbox(#[from] SandboxError),

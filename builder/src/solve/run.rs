@@ -50,6 +50,7 @@ pub(super) fn run(
     let status = ended.map_err(|error| match error {
         SandboxError::Cancelled => Cause::Cancelled,
         SandboxError::InvalidStep { reason } => Cause::Step { reason },
+        error @ SandboxError::TooLong { .. } => Cause::TooLong { reason: error.to_string() },
         SandboxError::TimedOut { after } => Cause::TimedOut { command: shorten(instruction), after },
         other => Cause::Sandbox(other),
     })?;

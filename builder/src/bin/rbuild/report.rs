@@ -228,6 +228,9 @@ fn step_hint(cause: &Cause) -> (Option<&'static str>, u8) {
         Cause::OutOfMemory { .. } => {
             (Some("give the machine or the container more memory, or build with fewer `--jobs`"), code::BUILD)
         }
+        Cause::TooLong { .. } => {
+            (Some("a heredoc that begins with `#!/bin/sh` becomes a file, which may be of any length"), code::BUILD)
+        }
         Cause::TimedOut { .. } => (Some("`--timeout` says how long a step may take"), code::BUILD),
         Cause::Exit { .. } => (Some("re-run with `--progress=plain` to see the whole log of this step"), code::BUILD),
         Cause::Context(ContextError::Missing { .. }) => {
