@@ -63,6 +63,10 @@ fn the_code_of_a_failing_command_is_shown() {
             && error.contains(">>> 2 | RUN echo before && exit 7"),
         "{error}"
     );
+    // What was shown need not be asked for.
+    assert!(!error.contains("--progress=plain"), "{error}");
+    let quiet = Run::of(bench.rbuild().args(["build", "--quiet", "."])).stderr;
+    assert!(quiet.contains("hint: re-run with `--progress=plain`"), "{quiet}");
     recovers(&bench);
 }
 

@@ -26,6 +26,8 @@ pub(crate) enum Failure {
         error: Box<BuildError>,
         /// What the excerpt is taken from.
         dockerfile: Dockerfile,
+        /// Whether all that its steps wrote was shown.
+        logged: bool,
     },
     /// The build was cancelled before it began.
     Cancelled,
@@ -85,7 +87,7 @@ pub(crate) fn failure(failure: &Failure) -> ExitCode {
         Failure::Registry(error) => (chain(error.as_ref()), code::REGISTRY),
         Failure::Other(error) => (chain(error.as_ref()), code::BUILD),
         Failure::App(error) => (format!("ERROR: {error:#}\n"), code::BUILD),
-        Failure::Build { error, dockerfile } => build(error, dockerfile),
+        Failure::Build { error, dockerfile, logged } => build(error, dockerfile, *logged),
     };
     print(&(text.clone() + &want(&text)));
     ExitCode::from(code)
@@ -128,16 +130,16 @@ fn print(text: &str) {
     eprint!("{text}");
 }
 
-/// A failed build as it is told: with its lines and what to do.
+/// A failed build whose log is kept, as it is told: with its lines and what to do.
 pub(crate) fn of_build(error: &BuildError, dockerfile: &Dockerfile) -> String {
-    build(error, dockerfile).0
+    build(error, dockerfile, true).0
 }
 
 fn cancelled() -> (String, u8) {
     ("error: the build was cancelled\n".to_owned(), code::CANCELLED)
 }
 
-fn build(error: &BuildError, dockerfile: &Dockerfile) -> (String, u8) {
+fn build(error: &BuildError, dockerfile: &Dockerfile, logged: bool) -> (String, u8) {
     match error {
         BuildError::Parse(errors) => {
             let mut text = String::new();
@@ -169,7 +171,7 @@ fn build(error: &BuildError, dockerfile: &Dockerfile) -> (String, u8) {
         }
         error if error.is_cancelled() => cancelled(),
         BuildError::Solve(error) => {
-            let (hint, code) = step_hint(&error.cause);
+            let (hint, code) = step_hint(&error.cause, logged);
             (located(error.cause.as_ref(), dockerfile, error.span, hint), code)
         }
         BuildError::Export(error @ ExportError::Push { .. }) => (chain(error), code::REGISTRY),
@@ -220,7 +222,7 @@ fn base_hint(error: &BaseError) -> Option<&'static str> {
     }
 }
 
-fn step_hint(cause: &Cause) -> (Option<&'static str>, u8) {
+fn step_hint(cause: &Cause, logged: bool) -> (Option<&'static str>, u8) {
     match cause {
         Cause::Exit { code: 126, .. } => (Some("126 means: found, but not executable"), code::BUILD),
         Cause::Exit { code: 127, .. } => (Some("127 means: the command was not found in the image"), code::BUILD),
@@ -232,7 +234,9 @@ fn step_hint(cause: &Cause) -> (Option<&'static str>, u8) {
             (Some("a heredoc that begins with `#!/bin/sh` becomes a file, which may be of any length"), code::BUILD)
         }
         Cause::TimedOut { .. } => (Some("`--timeout` says how long a step may take"), code::BUILD),
-        Cause::Exit { .. } => (Some("re-run with `--progress=plain` to see the whole log of this step"), code::BUILD),
+        Cause::Exit { .. } if !logged => {
+            (Some("re-run with `--progress=plain` to see the whole log of this step"), code::BUILD)
+        }
         Cause::Context(ContextError::Missing { .. }) => {
             (Some("paths are relative to the build context, not to the Dockerfile"), code::BUILD)
         }
