@@ -77,6 +77,24 @@ fn a_command_that_is_not_there_is_127() {
 }
 
 #[test]
+fn a_pair_without_a_name_is_refused_by_every_option() {
+    let bench = Bench::with("FROM scratch\nCOPY Dockerfile /\n");
+    for option in ["--build-arg", "--build-args", "--label", "--build-context"] {
+        for pair in ["=x", "", "="] {
+            let run = bench.try_build(&[option, pair]);
+            let said = format!("`{pair}` has no name: write `NAME=VALUE`");
+            assert!(run.code == 2 && run.stderr.contains(&said), "{option} {pair}: {}", run.stderr);
+        }
+    }
+    for option in ["--secret", "--ssh"] {
+        for spec in ["=x", ""] {
+            assert_eq!(bench.try_build(&[option, spec]).code, 2, "{option} {spec}");
+        }
+    }
+    recovers(&bench);
+}
+
+#[test]
 fn a_command_that_no_program_can_be_given_says_so() {
     let long = format!(": {}\n", "x".repeat(100)).repeat(1300);
     let bench = Bench::with(&format!("FROM {{busybox}}\nRUN <<EOF\n{long}EOF\n"));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use builder::build::BuildError;
+use builder::pair::Pair;
 use builder::sandbox::{Cancel, Executor, Mount, Network, Process, Root, Settings, Stream, doctor, enter};
 
 use crate::report::{Dockerfile, Failure};
@@ -44,7 +45,7 @@ pub(crate) struct Run {
     work: PathBuf,
     /// NAME=VALUE.
     #[arg(long)]
-    env: Vec<String>,
+    env: Vec<Pair>,
     #[arg(long, default_value = "/")]
     cwd: PathBuf,
     #[arg(long, default_value = "")]
@@ -153,10 +154,13 @@ impl Run {
     }
 
     fn process(&self) -> anyhow::Result<Process> {
-        let env = self.env.iter().map(|pair| pair.split_once('=').context("--env needs NAME=VALUE"));
+        let env = self.env.iter().cloned().map(|Pair { name, value }| {
+            let value = value.context("--env needs NAME=VALUE")?;
+            anyhow::Ok((name.into(), value.into()))
+        });
         Ok(Process {
             argv: self.argv.clone(),
-            env: env.map(|pair| pair.map(|(name, value)| (name.into(), value.into()))).collect::<Result<_, _>>()?,
+            env: env.collect::<Result<_, _>>()?,
             cwd: self.cwd.clone(),
             user: self.user.clone(),
             hostname: self.hostname.clone(),
