@@ -6,7 +6,7 @@ use std::path::Path;
 
 use snapshot::{ChangeSink, Entry, Flavour, IndexWriter, Kind, TreeWriter, View, layer, path};
 
-use crate::sandbox::Cancel;
+use crate::sandbox::{Cancel, UntilCancelled};
 
 /// The size of a tar header (POSIX.1-2017, pax, "ustar Interchange Format").
 const BLOCK: usize = 512;
@@ -59,20 +59,11 @@ impl Archive {
     pub fn unpack(&self, directory: &Path, owners: Owners, cancel: &Cancel) -> Result<Unpacked, snapshot::Error> {
         let mut file = &self.file;
         let tree = TreeWriter::new(directory, Flavour::Plain)?;
-        let mut sink = Indexed { tree, index: IndexWriter::default(), owners };
+        let mut sink = Indexed { tree, index: IndexWriter::default(), owners, cancel };
         layer::read(&mut UntilCancelled(decompress(&mut file)?, cancel), &mut sink)?;
         sink.tree.finish()?;
         let view = View::new(vec![sink.index.finish().into()]);
         Ok(Unpacked { view, root: path::Root::open(directory)? })
-    }
-}
-
-/// Fails to read more once the build is cancelled.
-struct UntilCancelled<'a, R>(R, &'a Cancel);
-
-impl<R: Read> Read for UntilCancelled<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.1.is_cancelled() { Err(io::Error::other("the build was cancelled")) } else { self.0.read(buffer) }
     }
 }
 
@@ -96,13 +87,14 @@ fn decompress<'a>(file: &'a mut (impl Read + Seek + Send + 'a)) -> io::Result<Bo
 }
 
 /// Keeps the index of what goes into a tree.
-struct Indexed {
+struct Indexed<'a> {
     tree: TreeWriter,
     index: IndexWriter,
     owners: Owners,
+    cancel: &'a Cancel,
 }
 
-impl ChangeSink for Indexed {
+impl ChangeSink for Indexed<'_> {
     type Error = snapshot::Error;
 
     fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn BufRead) -> Result<(), snapshot::Error> {
@@ -114,7 +106,8 @@ impl ChangeSink for Indexed {
         }
         (ours.metadata.uid, ours.metadata.gid) =
             (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        self.tree.entry(path, &ours, content)
+        // For the holes of a sparse file nothing is read of the archive.
+        self.tree.entry(path, &ours, &mut UntilCancelled(content, self.cancel))
     }
 
     fn hard_link(&mut self, path: &Path, target: &Path) -> Result<(), snapshot::Error> {

@@ -1,5 +1,6 @@
-//! The one way to stop running steps from another thread or from a signal handler.
+//! The one way to stop running steps, and what is read for them, from another thread or from a signal handler.
 
+use std::io::{self, BufRead, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,5 +43,33 @@ impl Cancel {
     /// A descriptor that is readable once cancelled.
     pub(super) fn wakeup(&self) -> BorrowedFd<'_> {
         self.0.wakeup.as_fd()
+    }
+}
+
+/// A reader that fails once cancelled, with whatever of a large file is left.
+#[derive(Debug)]
+pub struct UntilCancelled<'a, R>(pub R, pub &'a Cancel);
+
+impl<R> UntilCancelled<'_, R> {
+    fn check(&self) -> io::Result<()> {
+        if self.1.is_cancelled() { Err(io::Error::other("the build was cancelled")) } else { Ok(()) }
+    }
+}
+
+impl<R: Read> Read for UntilCancelled<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.check()?;
+        self.0.read(buffer)
+    }
+}
+
+impl<R: BufRead> BufRead for UntilCancelled<'_, R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.check()?;
+        self.0.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.0.consume(count);
     }
 }
