@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 
 use snapshot::{Active, Whole, diff};
 
@@ -56,9 +57,14 @@ pub(super) fn run(
     })?;
     if status.code != 0 {
         let (command, code) = (shorten(instruction), status.code);
-        let failed =
-            if status.out_of_memory { Cause::OutOfMemory { command, code } } else { Cause::Exit { command, code } };
-        return Err(failed);
+        return Err(if status.out_of_memory {
+            Cause::OutOfMemory { command, code }
+        } else if is_full(active.upper()) {
+            // What it wrote is still there, and will be gone when anybody else could look.
+            Cause::DiskFull { command, code }
+        } else {
+            Cause::Exit { command, code }
+        });
     }
     if let Some(whole) = whole {
         world.wholes.settle(whole, trees.own, active.upper())?;
@@ -73,6 +79,16 @@ pub(super) fn run(
     let top = trees.own.top();
     top.keep_snapshot(active.commit(top.id())?);
     Ok(())
+}
+
+/// Whether next to nothing can be written where a path lies: less than a hundredth of the disk and than 16 MiB, or no file.
+fn is_full(path: &Path) -> bool {
+    const LITTLE: u64 = 16 << 20;
+    let Ok(status) = rustix::fs::statvfs(path) else { return false };
+    let (size, left) =
+        (status.f_blocks.saturating_mul(status.f_frsize), status.f_bavail.saturating_mul(status.f_frsize));
+    // Some file systems count no files.
+    left < LITTLE.min(size / 100) || status.f_files > 0 && status.f_favail == 0
 }
 
 /// Runs a process on a tree and throws away what it changes; returns its exit code.

@@ -99,11 +99,7 @@ fn want(text: &str) -> String {
     let home = builder::paths::home().unwrap_or_default();
     let has = |number: u32| text.contains(&format!("(os error {number})"));
     if has(28) || has(122) {
-        let state = home.display();
-        return format!(
-            "  hint: the disk of the state directory `{state}` (or of the output) has no room or no inodes left; \
-             `rbuild cache prune` removes what is not in use, and RBUILD_HOME names another place\n"
-        );
+        return format!("  hint: {}\n", no_room(" (or of the output)"));
     }
     // What the kernel cannot write any more it makes read-only.
     if has(5) || has(30) {
@@ -117,6 +113,16 @@ fn want(text: &str) -> String {
         return "  hint: raise the limit of open files with `ulimit -n`\n".to_owned();
     }
     String::new()
+}
+
+/// What to do about a full disk; `other` says where it may be, if not below the state directory.
+fn no_room(other: &str) -> String {
+    let home = builder::paths::home().unwrap_or_default();
+    format!(
+        "the disk of the state directory `{}`{other} has no room or no inodes left; \
+         `rbuild cache prune` removes what is not in use, and RBUILD_HOME names another place",
+        home.display()
+    )
 }
 
 /// Says that rbuild itself is at fault; the panic's own message is already on standard error.
@@ -171,8 +177,9 @@ fn build(error: &BuildError, dockerfile: &Dockerfile, logged: bool) -> (String, 
         }
         error if error.is_cancelled() => cancelled(),
         BuildError::Solve(error) => {
+            let full = matches!(*error.cause, Cause::DiskFull { .. }).then(|| no_room(""));
             let (hint, code) = step_hint(&error.cause, logged);
-            (located(error.cause.as_ref(), dockerfile, error.span, hint), code)
+            (located(error.cause.as_ref(), dockerfile, error.span, full.as_deref().or(hint)), code)
         }
         BuildError::Export(error @ ExportError::Push { .. }) => (chain(error), code::REGISTRY),
         other => (chain(other), code::BUILD),
