@@ -231,7 +231,7 @@ fn base_hint(error: &BaseError) -> Option<&'static str> {
 
 fn step_hint(cause: &Cause, logged: bool) -> (Option<&'static str>, u8) {
     match cause {
-        Cause::Exit { code: 126, .. } => (Some("126 means: found, but not executable"), code::BUILD),
+        Cause::Exit { code: 126, .. } => (Some("126 means: found, but could not be executed"), code::BUILD),
         Cause::Exit { code: 127, .. } => (Some("127 means: the command was not found in the image"), code::BUILD),
         Cause::Exit { code: 137, .. } => (Some("137 means: killed by SIGKILL"), code::BUILD),
         Cause::OutOfMemory { .. } => {
