@@ -1,6 +1,6 @@
 //! COPY and ADD: which files land where, and how.
 
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 
 use crate::common::{Bench, peer, show};
 use crate::server::{Page, Server, commit, repository};
@@ -206,6 +206,30 @@ fn archives_are_unpacked_by_add_alone() {
         assert_eq!(first, "d 0755 0:0 in\nd 0755 5:6 in/d\n- 0644 5:6 in/d/f\nh 0644 5:6 in/d/h -> in/d/f\n", "{name}");
         assert_eq!(show(&image.layers[1]), "- 0644 0:0 raw\n");
         assert_eq!(image.text("plain"), "not an archive");
+    }
+}
+
+#[test]
+fn sparse_and_padded_archives_are_unpacked() {
+    let bench = Bench::with("FROM scratch\nADD sparse.tar /add/\nADD padded.tgz /add/\n");
+    let inner = bench.path("inner");
+    fs_err::create_dir_all(&inner).unwrap();
+    let mut file = vec![0; 1 << 20];
+    file[700_000..700_004].copy_from_slice(b"data");
+    let sparse = fs_err::File::create(inner.join("sparse")).unwrap();
+    sparse.set_len(1 << 20).unwrap();
+    sparse.file().write_all_at(b"data", 700_000).unwrap();
+    fs_err::write(inner.join("padded"), "padded").unwrap();
+    let (from, context) = (inner.display().to_string(), bench.context());
+    let (archive, padded) = (context.join("sparse.tar"), context.join("padded.tgz"));
+    for form in ["--format=gnu", "--format=pax"] {
+        peer("tar", &["-C", &from, "--sparse", form, "-cf", archive.to_str().unwrap(), "sparse"]);
+        assert!(fs_err::metadata(&archive).unwrap().len() < 100_000);
+        peer("tar", &["-C", &from, "-czf", padded.to_str().unwrap(), "padded"]);
+        let length = fs_err::metadata(&padded).unwrap().len();
+        fs_err::File::options().write(true).open(&padded).unwrap().set_len(length.next_multiple_of(10_240)).unwrap();
+        let image = bench.image(&["--no-cache"]);
+        assert!(image.bytes("add/sparse") == file && image.bytes("add/padded") == b"padded", "{form}");
     }
 }
 

@@ -63,6 +63,10 @@ fn the_code_of_a_failing_command_is_shown() {
             && error.contains(">>> 2 | RUN echo before && exit 7"),
         "{error}"
     );
+    // What was shown need not be asked for.
+    assert!(!error.contains("--progress=plain"), "{error}");
+    let quiet = Run::of(bench.rbuild().args(["build", "--quiet", "."])).stderr;
+    assert!(quiet.contains("hint: re-run with `--progress=plain`"), "{quiet}");
     recovers(&bench);
 }
 
@@ -70,6 +74,39 @@ fn the_code_of_a_failing_command_is_shown() {
 fn a_command_that_is_not_there_is_127() {
     let run = Bench::with("FROM {busybox}\nRUN [\"/no/such/program\"]\n").try_build(&[]);
     assert!(error(&run).contains("exited with status 127"), "{}", run.stderr);
+}
+
+#[test]
+fn a_pair_without_a_name_is_refused_by_every_option() {
+    let bench = Bench::with("FROM scratch\nCOPY Dockerfile /\n");
+    for option in ["--build-arg", "--build-args", "--label", "--build-context"] {
+        for pair in ["=x", "", "="] {
+            let run = bench.try_build(&[option, pair]);
+            let said = format!("`{pair}` has no name: write `NAME=VALUE`");
+            assert!(run.code == 2 && run.stderr.contains(&said), "{option} {pair}: {}", run.stderr);
+        }
+    }
+    for option in ["--secret", "--ssh"] {
+        for spec in ["=x", ""] {
+            assert_eq!(bench.try_build(&[option, spec]).code, 2, "{option} {spec}");
+        }
+    }
+    recovers(&bench);
+}
+
+#[test]
+fn a_command_that_no_program_can_be_given_says_so() {
+    let long = format!(": {}\n", "x".repeat(100)).repeat(1300);
+    let bench = Bench::with(&format!("FROM {{busybox}}\nRUN <<EOF\n{long}EOF\n"));
+    let run = bench.try_build(&[]);
+    let (text, said) = (error(&run), "cannot run the command: its argument 2 has 133900 bytes, and the kernel");
+    assert!(run.code == 1 && text.contains(said) && text.contains("hint: a heredoc that begins with"), "{text}");
+    bench.dockerfile(&format!("FROM {{busybox}}\nENV LONG={}\nRUN true\n", "x".repeat(131_068)));
+    let text = bench.try_build(&[]).stderr;
+    assert!(text.contains("cannot run the command: its variable `LONG` has 131073 bytes"), "{text}");
+    // The hint helps.
+    bench.dockerfile(&format!("FROM {{busybox}}\nRUN <<EOF\n#!/bin/sh\n{long}echo x >/made\nEOF\n"));
+    assert_eq!(bench.image(&[]).text("made"), "x\n");
 }
 
 #[test]

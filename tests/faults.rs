@@ -66,6 +66,7 @@ fn a_full_disk_is_named_and_the_next_build_is_right() {
         let step = run.stderr.contains("exited with status");
         let told = run.stderr.contains("No space left on device") && run.stderr.contains("the state directory `");
         assert!(run.code != 0 && (told || step) && !run.stderr.contains("panicked"), "{size}: {}", run.stderr);
+        assert!(run.stderr.contains("`rbuild cache prune` removes what is not in use"), "{size}: {}", run.stderr);
         bench.assert_clean();
     }
     disk.remount("size=200m");

@@ -1,6 +1,7 @@
 //! Killing rbuild at the worst moment: nothing survives, nothing stays mounted, the next build works.
 
 use std::cell::Cell;
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -172,6 +173,27 @@ fn the_third_signal_ends_what_waits_for_a_registry() {
         std::thread::sleep(Duration::from_millis(200));
     };
     assert!(sent >= 3 && ended.code() == Some(130), "{sent}: {ended}");
+}
+
+#[test]
+fn a_large_file_is_not_read_to_its_end() {
+    let bench = Bench::new();
+    fs_err::File::create(bench.context().join("big")).unwrap().set_len(3 << 30).unwrap();
+    // What a step made is digested before it is copied.
+    let made = "FROM {busybox} AS a\nRUN truncate -s 400G /big\nFROM scratch\nCOPY --from=a /big /\n";
+    for dockerfile in ["FROM scratch\nCOPY big /\n", made] {
+        bench.dockerfile(dockerfile);
+        let mut command = bench.rbuild();
+        let mut child = command.args(["--progress", "plain", "."]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        assert!(log.any(|line| line.contains("COPY ")));
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
+        let cancelled = Instant::now();
+        let rest: Vec<String> = log.collect();
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert!(cancelled.elapsed() < PATIENCE && rest.iter().any(|line| line.ends_with(" CANCELED")), "{rest:?}");
+        bench.assert_clean();
+    }
 }
 
 #[test]

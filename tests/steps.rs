@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::common::Bench;
+use crate::common::{Bench, peer};
 
 #[test]
 fn config_instructions_reach_the_config() {
@@ -81,6 +81,29 @@ fn removed_files_become_whiteouts() {
     let image = bench.image(&[]);
     assert_eq!(crate::common::show(&image.layers[2]), "- 0000 0:0 .wh.h\nd 0755 0:0 d\n- 0000 0:0 d/.wh.e\n");
     assert_eq!(image.top(), "d 0755 0:0 d\n- 0000 0:0 d/.wh..wh..opq\n- 0644 0:0 d/new\n");
+}
+
+#[test]
+fn names_of_whiteouts_fail_the_step_that_makes_them() {
+    let bench = Bench::with("FROM {busybox}\nRUN mkdir /d && touch /d/.wh.x\nRUN true\n");
+    let run = bench.try_build(&[]);
+    let said = "error: an image layer cannot hold `d/.wh.x`: names that begin with `.wh.` say what a layer removes\n";
+    assert!(run.code == 1 && run.stderr.contains(said) && run.stderr.contains(">>> 2 | RUN mkdir"), "{}", run.stderr);
+    // Where it goes into no image it is a file like others.
+    bench.dockerfile(
+        "FROM {busybox} AS a\nRUN mkdir /d && echo x >/d/.wh.x\nRUN cat /d/.wh.* >/found\n\
+         FROM scratch\nCOPY --from=a /found /\n",
+    );
+    assert_eq!(bench.image(&[]).text("found"), "x\n");
+    for name in [".wh.x", ".wh..wh..opq"] {
+        bench.dockerfile("FROM scratch\nADD names.tar /\n");
+        bench.file(&format!("d/{name}"), "x");
+        let (archive, context) = (bench.context().join("names.tar"), bench.context());
+        peer("tar", &["-cf", archive.to_str().unwrap(), "-C", context.to_str().unwrap(), &format!("d/{name}")]);
+        let run = bench.try_build(&[]);
+        let said = format!("error: cannot unpack `names.tar`\n  caused by: an image layer cannot hold `d/{name}`:");
+        assert!(run.code == 1 && run.stderr.contains(&said), "{}", run.stderr);
+    }
 }
 
 #[test]

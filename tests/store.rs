@@ -179,6 +179,11 @@ fn a_build_keeps_the_store_within_its_limit() {
     assert_eq!(bench.build(&["--build-arg", "N=5"]).cached(), 1);
     let pruned = cache(&bench, &["prune", "--keep-storage", "1m", "--filter", "until=24h"]);
     assert!(pruned.stdout.starts_with("freed 0 B"), "{}", pruned.stdout);
+    let said = "above its limit: it was used too lately for the `--filter`, running builds use it, or it is none of what may go";
+    assert!(pruned.stderr.contains(said), "{}", pruned.stderr);
+    // Files of the store itself stay.
+    let pruned = cache(&bench, &["prune", "--keep-storage", "1"]);
+    assert!(pruned.stderr.contains("above its limit: running builds use it, or it is none of"), "{}", pruned.stderr);
     assert_eq!(cache(&bench, &["prune", "--filter", "label=x"]).code, 2);
 }
 

@@ -1,5 +1,6 @@
 //! The archives that ADD unpacks and contexts come in: tar, plain or compressed with gzip, bzip2, xz or zstd, known by content.
 
+use std::ffi::OsString;
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -58,8 +59,8 @@ impl Archive {
     pub fn unpack(&self, directory: &Path, owners: Owners, cancel: &Cancel) -> Result<Unpacked, snapshot::Error> {
         let mut file = &self.file;
         let tree = TreeWriter::new(directory, Flavour::Plain)?;
-        let mut sink = Indexed { tree, index: IndexWriter::default(), owners };
-        layer::read(&mut UntilCancelled(decompress(&mut file)?, cancel.clone()), &mut sink)?;
+        let mut sink = Indexed { tree, index: IndexWriter::default(), owners, cancel };
+        layer::read(&mut UntilCancelled(decompress(&mut file)?, cancel), &mut sink)?;
         sink.tree.finish()?;
         let view = View::new(vec![sink.index.finish().into()]);
         Ok(Unpacked { view, root: path::Root::open(directory)? })
@@ -86,13 +87,14 @@ fn decompress<'a>(file: &'a mut (impl Read + Seek + Send + 'a)) -> io::Result<Bo
 }
 
 /// Keeps the index of what goes into a tree.
-struct Indexed {
+struct Indexed<'a> {
     tree: TreeWriter,
     index: IndexWriter,
     owners: Owners,
+    cancel: &'a Cancel,
 }
 
-impl ChangeSink for Indexed {
+impl ChangeSink for Indexed<'_> {
     type Error = snapshot::Error;
 
     fn entry(&mut self, path: &Path, entry: &Entry, content: &mut dyn BufRead) -> Result<(), snapshot::Error> {
@@ -104,7 +106,8 @@ impl ChangeSink for Indexed {
         }
         (ours.metadata.uid, ours.metadata.gid) =
             (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        self.tree.entry(path, &ours, content)
+        // For the holes of a sparse file nothing is read of the archive.
+        self.tree.entry(path, &ours, &mut UntilCancelled(content, self.cancel))
     }
 
     fn hard_link(&mut self, path: &Path, target: &Path) -> Result<(), snapshot::Error> {
@@ -112,11 +115,15 @@ impl ChangeSink for Indexed {
         self.tree.hard_link(path, target)
     }
 
+    // An archive removes nothing: to whoever made it these were names of files.
+
     fn whiteout(&mut self, path: &Path) -> Result<(), snapshot::Error> {
-        self.tree.whiteout(path)
+        let mut name = OsString::from(".wh.");
+        name.push(path.file_name().unwrap_or_default());
+        Err(snapshot::Error::ReservedName { path: path.with_file_name(name) })
     }
 
     fn opaque(&mut self, directory: &Path) -> Result<(), snapshot::Error> {
-        self.tree.opaque(directory)
+        Err(snapshot::Error::ReservedName { path: directory.join(".wh..wh..opq") })
     }
 }

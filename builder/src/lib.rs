@@ -28,6 +28,7 @@ pub mod grants;
 pub mod graph;
 pub mod image;
 pub mod layout;
+pub mod pair;
 mod parallel;
 pub mod paths;
 pub mod progress;

@@ -102,7 +102,8 @@ pub struct Pruned {
     pub freed: u64,
     /// The names of images that are no more.
     pub forgotten: Vec<String>,
-    /// How far the store is still above its limit: running builds hold what is left.
+    /// How far the store is still above its limit: running builds hold what is left, or it was used too lately, or it is
+    /// nothing that ever goes.
     pub above: u64,
 }
 

@@ -8,15 +8,16 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Stat, major, minor};
+use rustix::fs::{AtFlags, FileType, RawDir, Stat, major, minor};
 
 use crate::entry::{Content, Entry, Kind, Metadata, Mtime};
 use crate::index::{Found, View, implied_directory};
 use crate::owner::{self, Device};
 use crate::path::{Root, names, open_directory, open_regular, through_proc};
-use crate::{ChangeSink, Error, Flavour, buffered, xattr};
+use crate::{ChangeSink, Error, Flavour, buffered, layer, xattr};
 
 /// Walks the upper directory `upper`, which nobody may be writing, and passes what it changes in `below` to `sink`:
 /// depth-first, parents first, names sorted bytewise.
@@ -30,10 +31,8 @@ pub fn changes<S: ChangeSink>(upper: &Path, flavour: Flavour, below: &View, sink
 where
     S::Error: From<Error>,
 {
-    let root = Root::open(upper)?;
+    let top = Root::open(upper)?.into_fd();
     let mut walk = Walk { below, sink, flavour, links: HashMap::new(), pending: Vec::new() };
-    let top = rustix::fs::openat(&root, ".", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty());
-    let top = top.map_err(Error::io("open directory", upper))?;
     walk.root(&top)?;
     let mut levels = vec![Level::open(top, PathBuf::new())?];
     while let Some(level) = levels.last_mut() {
@@ -47,6 +46,49 @@ where
         }
     }
     Ok(())
+}
+
+/// Refuses an upper directory that has a name which layers reserve for whiteouts. It looks at nothing but names: this is
+/// for a step that would only fail when its layer is made.
+pub fn check_names(upper: &Path) -> Result<(), Error> {
+    let top = Root::open(upper)?.into_fd();
+    let mut levels = vec![(directories(top.as_fd(), Path::new(""))?, top, PathBuf::new())];
+    while let Some((names, above, path)) = levels.last_mut() {
+        let Some(name) = names.pop() else {
+            levels.pop();
+            continue;
+        };
+        let path = path.join(&name);
+        let fd = open_directory(above.as_fd(), &name).map_err(Error::io("open directory", &path))?;
+        levels.push((directories(fd.as_fd(), &path)?, fd, path));
+    }
+    Ok(())
+}
+
+/// Returns the names of the directories in a directory, after a look at all names.
+fn directories(fd: BorrowedFd<'_>, path: &Path) -> Result<Vec<OsString>, Error> {
+    let mut found = Vec::new();
+    let mut buffer = Vec::with_capacity(32 * 1024);
+    let mut entries = RawDir::new(fd, buffer.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
+        let entry = entry.map_err(Error::io("list directory", path))?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        let kind = match entry.file_type() {
+            FileType::Unknown => {
+                let status = rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW);
+                FileType::from_raw_mode(status.map_err(Error::io("read the status of", path))?.st_mode)
+            }
+            kind => kind,
+        };
+        // Sockets are no part of a layer.
+        if kind != FileType::Socket && layer::is_reserved(name) {
+            return Err(Error::ReservedName { path: path.join(name) });
+        }
+        if kind == FileType::Directory && name != "." && name != ".." {
+            found.push(name.to_owned());
+        }
+    }
+    Ok(found)
 }
 
 /// A directory of the upper tree whose names are being visited.

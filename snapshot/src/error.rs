@@ -90,11 +90,11 @@ pub enum Error {
         /// The limit, in the unit that `what` names.
         limit: u64,
     },
-    /// A layer's tar stream is malformed or hostile.
-    #[error("the layer's tar stream is refused")]
+    /// The tar stream of a layer or an archive is malformed or hostile.
+    #[error("the tar stream is refused")]
     Tar(#[from] TarError),
     /// A file name cannot be stored in a layer.
-    #[error("`{}` begins with `.wh.`, which a layer reserves for whiteouts", path.display())]
+    #[error("an image layer cannot hold `{}`: names that begin with `.wh.` say what a layer removes", path.display())]
     ReservedName {
         /// The path.
         path: PathBuf,

@@ -26,6 +26,7 @@ mod read;
 mod segment;
 mod segments;
 mod spare;
+mod sparse;
 mod tar_writer;
 mod zstd;
 
@@ -33,6 +34,7 @@ use bundle::Bundle;
 pub(crate) use bundles::verify as verify_bundle;
 use codec::Codec;
 pub use decompress::decompress;
+pub(crate) use header::is_reserved;
 use output::Output;
 pub use output::recompress;
 pub use read::{Limits, TarError, read, read_limited};

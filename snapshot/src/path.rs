@@ -37,6 +37,11 @@ impl Root {
         Ok(Self { fd, path: directory.to_owned() })
     }
 
+    /// Returns the directory itself.
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     /// Returns the path that the root was opened with.
     pub fn path(&self) -> &Path {
         &self.path

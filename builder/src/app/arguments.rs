@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::environment::Environment;
 use crate::dockerfile::{Command, Dockerfile};
+use crate::pair::Pair;
 
 /// The name of the one whose value is a secret.
 pub const BUILD_AUTH: &str = "BUILD_AUTH";
@@ -56,12 +57,11 @@ pub struct Given {
 }
 
 impl Given {
-    /// Reads `NAME=VALUE`, where the value may hold anything, or `NAME`, whose value `variable` looks up.
-    pub fn read(text: &str, variable: impl Fn(&str) -> Option<String>) -> Self {
-        match text.split_once('=') {
-            Some((name, value)) => Self { name: name.to_owned(), value: Some(value.to_owned()), bare: false },
-            None => Self { name: text.to_owned(), value: variable(text), bare: true },
-        }
+    /// Looks up with `variable` what a bare name has.
+    pub fn of(Pair { name, value }: &Pair, variable: impl Fn(&str) -> Option<String>) -> Self {
+        let bare = value.is_none();
+        let value = value.clone().or_else(|| variable(name));
+        Self { name: name.clone(), value, bare }
     }
 }
 
@@ -75,14 +75,11 @@ pub struct Resolved {
 }
 
 /// Puts the arguments of one build together: `--build-args` win over `build.args`, these over the app's environment.
-pub fn resolve(given: &[Given], form: &[String], environment: &Environment, managed: &Managed) -> Resolved {
+pub fn resolve(given: &[Given], form: &[Pair], environment: &Environment, managed: &Managed) -> Resolved {
     let mut resolved = Resolved { values: environment.clone(), secrets: BTreeSet::new() };
     resolved.values.remove(BUILD_AUTH);
-    for text in form {
-        let Given { name, value, .. } = Given::read(text, |name| environment.get(name).cloned());
-        resolved.set(&name, value, managed, !text.contains('='));
-    }
-    for Given { name, value, bare } in given {
+    let form: Vec<Given> = form.iter().map(|pair| Given::of(pair, |name| environment.get(name).cloned())).collect();
+    for Given { name, value, bare } in form.iter().chain(given) {
         resolved.set(name, value.clone(), managed, *bare);
     }
     resolved
@@ -133,7 +130,7 @@ mod tests {
     fn given(texts: &[&str]) -> Vec<Given> {
         texts
             .iter()
-            .map(|text| Given::read(text, |name| (name == "HOSTED").then(|| "from the caller".into())))
+            .map(|text| Given::of(&text.parse().unwrap(), |name| (name == "HOSTED").then(|| "from the caller".into())))
             .collect()
     }
 
@@ -145,7 +142,7 @@ mod tests {
     #[test]
     fn the_command_line_wins_over_the_manifest_and_that_over_the_app() {
         let environment = environment::parse("A=env\nB=env\nC=env\nBUILD_AUTH=env");
-        let form = ["B=form".to_owned(), "C=form".into(), "D".into(), "A".into()];
+        let form = ["B=form", "C=form", "D", "A"].map(|text| text.parse().unwrap());
         let resolved = resolve(&given(&["C=line with  spaces", "HOSTED", "NOBODY"]), &form, &environment, &managed());
         let values: Vec<String> = resolved.values.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(values, ["A=env", "B=form", "C=line with  spaces", "HOSTED=from the caller"]);

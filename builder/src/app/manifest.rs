@@ -5,6 +5,7 @@
 
 use super::id::is_name;
 use super::yaml::{self, Key, Node, Value, YamlError};
+use crate::pair::{NoName, Pair};
 
 /// Keys of the top level that say how an app runs.
 const TOP: [&str; 8] = ["appSettings", "balancers", "configs", "labels", "params", "resources", "timers", "volumes"];
@@ -100,8 +101,8 @@ pub struct BuildForm {
     pub path: String,
     /// The Dockerfile, relative to `path`.
     pub dockerfile: String,
-    /// `NAME=VALUE`, or `NAME` alone.
-    pub args: Vec<String>,
+    /// Build args.
+    pub args: Vec<Pair>,
     /// The stage.
     pub target: Option<String>,
 }
@@ -215,7 +216,7 @@ fn source(image: Option<String>, build: Option<Form>, beside: Option<(String, us
 struct Form {
     path: Option<String>,
     manifest: Option<String>,
-    args: Vec<String>,
+    args: Vec<Pair>,
     target: Option<String>,
 }
 
@@ -232,11 +233,16 @@ fn build(node: &Node, service: &str, unknown: &mut Unknown) -> Result<Form, Yaml
             "path" => form.path = Some(text(value, "`build.path`")?),
             "manifest" => form.manifest = Some(text(value, "`build.manifest`")?),
             "target" => form.target = Some(text(value, "`build.target`")?),
-            "args" => form.args = pairs(value, "`build.args`")?,
+            "args" => form.args = arguments(value)?,
             other => unknown.note(key, &format!("services.{service}.build.{other}")),
         }
     }
     Ok(form)
+}
+
+fn arguments(node: &Node) -> Result<Vec<Pair>, YamlError> {
+    let read = |text: String| text.parse().map_err(|wrong: NoName| error(node.line, format!("`build.args`: {wrong}")));
+    pairs(node, "`build.args`")?.into_iter().map(read).collect()
 }
 
 fn environment(node: &Node) -> Result<Vec<Variable>, YamlError> {
@@ -338,9 +344,10 @@ mod tests {
             assert_eq!(only(text).source, source, "{text}");
         }
         let Source::Build(full) = only("    build:\n      args: [A=1, B]\n      target: t\n").source else { panic!() };
-        assert_eq!((full.args, full.target), (vec!["A=1".to_owned(), "B".to_owned()], Some("t".to_owned())));
+        let pairs = ["A=1", "B"].map(|text| text.parse::<Pair>().unwrap());
+        assert_eq!((full.args, full.target), (pairs.to_vec(), Some("t".to_owned())));
         let Source::Build(full) = only("    build:\n      args: {A: 1, B:}\n").source else { panic!() };
-        assert_eq!(full.args, ["A=1", "B"]);
+        assert_eq!(full.args, pairs);
     }
 
     #[test]

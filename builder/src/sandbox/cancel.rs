@@ -1,6 +1,6 @@
-//! The one way to stop running steps from another thread or from a signal handler.
+//! The one way to stop running steps, and what is read for them, from another thread or from a signal handler.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,13 +51,24 @@ impl Cancel {
     }
 }
 
-/// Reads until the build is cancelled, and fails then.
+/// A reader that fails once cancelled, with whatever of a large file is left.
 #[derive(Debug)]
-pub(crate) struct UntilCancelled<R>(pub(crate) R, pub(crate) Cancel);
+pub struct UntilCancelled<'a, R>(pub R, pub &'a Cancel);
 
-impl<R: Read> Read for UntilCancelled<R> {
+impl<R: Read> Read for UntilCancelled<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.1.check()?;
         self.0.read(buffer)
+    }
+}
+
+impl<R: BufRead> BufRead for UntilCancelled<'_, R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.1.check()?;
+        self.0.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.0.consume(count);
     }
 }

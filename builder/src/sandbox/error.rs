@@ -64,6 +64,16 @@ pub enum SandboxError {
         /// Which rule it breaks.
         reason: String,
     },
+    /// An argument or a variable of the step is longer than the kernel takes.
+    #[error("{what} has {length} bytes, and the kernel gives a program at most {most} in one")]
+    TooLong {
+        /// Which one.
+        what: String,
+        /// Its bytes.
+        length: usize,
+        /// How many it may have.
+        most: usize,
+    },
     /// The kernel cannot stack that many layers.
     #[error("the root has {count} layers and overlayfs takes at most {limit}")]
     TooManyLayers {

@@ -74,8 +74,7 @@ mod target;
 mod userns;
 mod zygote;
 
-pub use cancel::Cancel;
-pub(crate) use cancel::UntilCancelled;
+pub use cancel::{Cancel, UntilCancelled};
 pub use describe::{Content, Executor, ExitStatus, Mount, Network, Process, Root, Stream, Writes};
 pub use doctor::{Diagnosis, Obstacle, Probe, doctor};
 pub use emulate::RootEmulation;

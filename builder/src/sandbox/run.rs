@@ -49,6 +49,7 @@ pub(super) fn check(root: &Root, process: &Process, mounts: &[Mount]) -> Result<
     if process.env.iter().any(|(name, _)| name.is_empty() || name.as_bytes().contains(&b'=')) {
         return invalid("a variable of its environment has no name, or a name with `=` in it");
     }
+    check_lengths(process)?;
     if process.hostname.len() > 64 || process.hostname.contains(|letter: char| letter.is_whitespace() || letter == '\0')
     {
         return invalid("its host name has more than 64 bytes, or white space in it");
@@ -66,6 +67,22 @@ pub(super) fn check(root: &Root, process: &Process, mounts: &[Mount]) -> Result<
         }
     }
     Ok(())
+}
+
+/// Refuses an argument or a variable that is longer than a program may get one, whatever they come to (execve(2),
+/// "Limits on size of arguments and environment").
+fn check_lengths(process: &Process) -> Result<(), SandboxError> {
+    const PAGES: usize = 32;
+    let most = PAGES * rustix::param::page_size() - 1;
+    let arguments = process.argv.iter().enumerate();
+    let arguments = arguments.map(|(number, argument)| (format!("its argument {number}"), argument.len()));
+    let variables = process.env.iter();
+    let variables = variables
+        .map(|(name, value)| (format!("its variable `{}`", name.display()), name.len() + "=".len() + value.len()));
+    match arguments.chain(variables).find(|(_, length)| *length > most) {
+        Some((what, length)) => Err(SandboxError::TooLong { what, length, most }),
+        None => Ok(()),
+    }
 }
 
 /// Runs one step.

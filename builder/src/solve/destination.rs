@@ -14,7 +14,7 @@ use snapshot::{
 };
 
 use crate::graph::chmod::Chmod;
-use crate::sandbox::Cancel;
+use crate::sandbox::{Cancel, UntilCancelled};
 use crate::secrets::{Found, Needles, Search, Watched};
 
 use super::error::Cause;
@@ -24,6 +24,10 @@ use super::{Needs, World};
 
 /// Mode of directories that a copy has to make.
 const PARENT_MODE: u32 = 0o755;
+
+/// A larger file, in bytes, is not copied to its end when the build is cancelled. The bytes of smaller ones may be read by
+/// a compressing thread, or not at all.
+const LARGE: u64 = 4 << 20;
 
 /// The destination of a COPY in the tree that it copies onto.
 #[derive(Debug)]
@@ -176,8 +180,8 @@ impl<'a> Placement<'a> {
         Entry { kind: Kind::Directory, metadata }
     }
 
-    /// Places one copied entry, unless the build is cancelled.
-    pub(super) fn place(&mut self, path: &Path, mut entry: Entry, content: Bytes<'_>) -> Result<(), Cause> {
+    /// Places one copied entry, unless the build is cancelled: before it, or in the middle of a large file.
+    pub(super) fn place(&mut self, path: &Path, mut entry: Entry, mut content: Bytes<'_>) -> Result<(), Cause> {
         if self.cancel.is_cancelled() {
             return Err(Cause::Cancelled);
         }
@@ -189,7 +193,13 @@ impl<'a> Placement<'a> {
             entry.metadata.mode = mode.apply(entry.metadata.mode, directory);
         }
         self.make_way(path, matches!(entry.kind, Kind::Directory))?;
-        self.write(path, &entry, content)
+        if !matches!(entry.kind, Kind::File { size } if size > LARGE) {
+            return self.write(path, &entry, content);
+        }
+        let (cancel, digest) = (self.cancel, content.digest());
+        let mut reader = UntilCancelled(content.reader(), cancel);
+        let written = self.write(path, &entry, Bytes::Now(&mut reader, digest));
+        written.map_err(|cause| if cancel.is_cancelled() { Cause::Cancelled } else { cause })
     }
 
     /// Places another name of the file at `first`, which was placed before.
@@ -255,6 +265,7 @@ impl<'a> Placement<'a> {
                 // Both want the bytes and a source gives them once: the layer reads them back, from the page cache.
                 if matches!(entry.kind, Kind::File { .. }) {
                     let reader = &mut path::Root::open(active.upper())?.open_file(path)?;
+                    let reader = &mut UntilCancelled(reader, self.cancel);
                     layer.put(path, entry, Bytes::Now(reader, content.digest()))?;
                 } else {
                     layer.entry(path, entry, &mut io::empty())?;

@@ -55,6 +55,14 @@ pub enum Cause {
         /// Its code.
         code: i32,
     },
+    /// The same, and the file system that the command wrote to is full, or nearly so.
+    #[error("`{command}` exited with status {code}, and hardly any room is left on the disk that it wrote to")]
+    DiskFull {
+        /// The command, as in the Dockerfile.
+        command: String,
+        /// Its code.
+        code: i32,
+    },
     /// The command took longer than `--timeout` allows.
     #[error("`{command}` took longer than {} seconds and was ended", after.as_secs_f64())]
     TimedOut {
@@ -67,6 +75,12 @@ pub enum Cause {
     #[error("cannot run the command: {reason}")]
     Step {
         /// What, in a sentence.
+        reason: String,
+    },
+    /// The command, or a variable that it would see, is too long.
+    #[error("cannot run the command: {reason}")]
+    TooLong {
+        /// How long, in a sentence.
         reason: String,
     },
     /// The command could not be run.

@@ -15,6 +15,7 @@ mod elsewhere;
 mod error;
 mod explain;
 mod flatten;
+mod interrupt;
 pub mod key;
 mod mkdir;
 mod mounts;

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 
 use snapshot::{Active, Whole, diff};
 
@@ -15,7 +16,7 @@ use super::error::Cause;
 use super::flatten;
 use super::mounts::Prepared;
 use super::tree::Tree;
-use super::{Options, World};
+use super::{Needs, Options, World};
 
 /// The trees around a step.
 pub(super) struct Trees<'a> {
@@ -25,6 +26,7 @@ pub(super) struct Trees<'a> {
     pub(super) all: &'a [Tree],
     /// What it makes.
     pub(super) own: &'a Tree,
+    pub(super) needs: Needs,
 }
 
 /// Runs the command and commits what it changed as the layer on top.
@@ -49,17 +51,26 @@ pub(super) fn run(
     let status = ended.map_err(|error| match error {
         SandboxError::Cancelled => Cause::Cancelled,
         SandboxError::InvalidStep { reason } => Cause::Step { reason },
+        error @ SandboxError::TooLong { .. } => Cause::TooLong { reason: error.to_string() },
         SandboxError::TimedOut { after } => Cause::TimedOut { command: shorten(instruction), after },
         other => Cause::Sandbox(other),
     })?;
     if status.code != 0 {
         let (command, code) = (shorten(instruction), status.code);
-        let failed =
-            if status.out_of_memory { Cause::OutOfMemory { command, code } } else { Cause::Exit { command, code } };
-        return Err(failed);
+        return Err(if status.out_of_memory {
+            Cause::OutOfMemory { command, code }
+        } else if is_full(active.upper()) {
+            // What it wrote is still there, and will be gone when anybody else could look.
+            Cause::DiskFull { command, code }
+        } else {
+            Cause::Exit { command, code }
+        });
     }
     if let Some(whole) = whole {
         world.wholes.settle(whole, trees.own, active.upper())?;
+    }
+    if trees.needs.layer {
+        diff::check_names(active.upper())?;
     }
     if let Some(needles) = world.needles {
         let flavour = world.store.snapshots().flavour();
@@ -68,6 +79,16 @@ pub(super) fn run(
     let top = trees.own.top();
     top.keep_snapshot(active.commit(top.id())?);
     Ok(())
+}
+
+/// Whether next to nothing can be written where a path lies: less than a hundredth of the disk and than 16 MiB, or no file.
+fn is_full(path: &Path) -> bool {
+    const LITTLE: u64 = 16 << 20;
+    let Ok(status) = rustix::fs::statvfs(path) else { return false };
+    let (size, left) =
+        (status.f_blocks.saturating_mul(status.f_frsize), status.f_bavail.saturating_mul(status.f_frsize));
+    // Some file systems count no files.
+    left < LITTLE.min(size / 100) || status.f_files > 0 && status.f_favail == 0
 }
 
 /// Runs a process on a tree and throws away what it changes; returns its exit code.

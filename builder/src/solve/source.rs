@@ -216,8 +216,7 @@ pub(crate) fn fetch(world: &World<'_>, image: &PinnedImage, layer: &Layer) -> Re
 
 /// Fetches the blob into `writer`.
 fn fetch_blob(world: &World<'_>, image: &PinnedImage, layer: &Layer, writer: &mut Tee<'_>) -> Result<(), Cause> {
-    let copied = copy_blob(world, image, layer, writer);
-    copied.map_err(|cause| if world.cancel.is_cancelled() { Cause::Cancelled } else { cause })
+    world.or_cancelled(copy_blob(world, image, layer, writer))
 }
 
 fn copy_blob(world: &World<'_>, image: &PinnedImage, layer: &Layer, writer: &mut Tee<'_>) -> Result<(), Cause> {

@@ -269,7 +269,7 @@ impl<'a> Solver<'a> {
             Op::Source(_) if needs.directory => tree.dirs(self.world).map(drop),
             Op::Source(_) => tree.view(self.world).map(drop),
             Op::Run(op) => {
-                let trees = Trees { base: base(), all: self.trees, own: tree };
+                let trees = Trees { base: base(), all: self.trees, own: tree, needs };
                 run::run(self.world, op, &trees, (vertex.instruction(), step))
             }
             Op::Copy(op) => {

@@ -17,6 +17,7 @@ use crate::parallel;
 
 use super::World;
 use super::error::Cause;
+use super::interrupt::Interruptible;
 use super::key::CacheKey;
 use super::source::{self, Wanted};
 
@@ -250,7 +251,8 @@ impl Tree {
                     return Ok(index);
                 }
                 let mut writer = IndexWriter::default();
-                diff::changes(&snapshot.dir, world.store.snapshots().flavour(), &below, &mut writer)?;
+                let sink = &mut Interruptible(&mut writer, world.cancel);
+                world.or_cancelled(diff::changes(&snapshot.dir, world.store.snapshots().flavour(), &below, sink))?;
                 layer.keep_index(world, Arc::new(writer.finish()))?;
             }
             (Origin::Step(_), None) => self.unpack(position, world)?,
@@ -335,7 +337,9 @@ impl Tree {
         } else {
             let snapshot = top.snapshot(world).expect("a step that is neither a directory nor a blob is run again");
             let mut writer = world.layer_writer()?;
-            diff::changes(&snapshot.dir, world.store.snapshots().flavour(), &below.view(world)?, &mut writer)?;
+            let (flavour, view) = (world.store.snapshots().flavour(), below.view(world)?);
+            let sink = &mut Interruptible(&mut writer, world.cancel);
+            world.or_cancelled(diff::changes(&snapshot.dir, flavour, &view, sink))?;
             let (layer, index) = writer.finish()?;
             top.keep_index(world, Arc::new(index))?;
             layer

@@ -469,3 +469,19 @@ fn owners_and_devices_of_a_single_id_are_kept_in_attributes() {
     changes(stack.top(), Flavour::UserXattr, &stack.view, &mut lines).unwrap();
     assert_eq!(lines.0.len(), 6);
 }
+
+#[test]
+fn names_that_layers_reserve_are_found_anywhere() {
+    let directory = tempfile::tempdir().unwrap();
+    fs_err::create_dir_all(directory.path().join("a/b/c")).unwrap();
+    fs_err::write(directory.path().join("a/b/x.wh.y"), "x").unwrap();
+    let _socket = UnixListener::bind(directory.path().join("a/.wh.socket")).unwrap();
+    check_names(directory.path()).unwrap();
+    for name in [".wh.x", "a/b/c/.wh..wh..opq", "a/.wh.directory/", "a/b/.wh."] {
+        let path = directory.path().join(name);
+        if name.ends_with('/') { fs_err::create_dir(&path) } else { fs_err::write(&path, "") }.unwrap();
+        let Err(Error::ReservedName { path: said }) = check_names(directory.path()) else { panic!("{name}") };
+        assert_eq!(said, Path::new(name));
+        if name.ends_with('/') { fs_err::remove_dir(&path) } else { fs_err::remove_file(&path) }.unwrap();
+    }
+}

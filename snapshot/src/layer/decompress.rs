@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
@@ -16,7 +16,8 @@ const WINDOW_MAX: u64 = 128 * 1024 * 1024;
 
 const BUFFER: usize = 128 * 1024;
 
-/// Returns the decompressed bytes of `blob`: gzip (any number of members), zstd (any number of frames), or, when it
+/// Returns the decompressed bytes of `blob`: gzip (any number of members, and zeros that fill up a block of a tape, which
+/// `gzip` and GNU tar skip, too), zstd (any number of frames), or, when it
 /// is neither, the bytes themselves. Reading fails once more than `limit` bytes have come out, so that a small blob
 /// cannot fill the disk.
 pub fn decompress<'a>(blob: impl Read + Send + 'a, limit: u64) -> Result<Box<dyn Read + Send + 'a>, Error> {
@@ -25,7 +26,7 @@ pub fn decompress<'a>(blob: impl Read + Send + 'a, limit: u64) -> Result<Box<dyn
     (&mut blob).take(ZSTD.len() as u64).read_to_end(&mut magic).map_err(Error::Incoming)?;
     let whole = io::Cursor::new(magic.clone()).chain(blob);
     if magic.starts_with(GZIP) {
-        return Ok(Box::new(Limited { inner: MultiGzDecoder::new(whole), left: limit, limit }));
+        return Ok(Box::new(Limited { inner: Gzip::new(whole), left: limit, limit }));
     }
     let is_skippable = |magic: &[u8]| magic.len() == 4 && magic[0] & 0xf0 == 0x50 && magic[1..] == [0x2a, 0x4d, 0x18];
     if magic.starts_with(ZSTD) || is_skippable(&magic) {
@@ -49,6 +50,56 @@ impl<R: Read> Read for Limited<R> {
             io::Error::new(io::ErrorKind::FileTooLarge, limit)
         })?;
         Ok(read)
+    }
+}
+
+/// Reads all members of a gzip stream (RFC 1952, 2.2), verifying each one.
+struct Gzip<R> {
+    /// The member that is read; none at the end of the stream, and after an error.
+    member: Option<GzDecoder<R>>,
+}
+
+impl<R: BufRead> Gzip<R> {
+    fn new(source: R) -> Self {
+        Self { member: Some(GzDecoder::new(source)) }
+    }
+
+    /// Begins the next member, if there is one.
+    fn next_member(&mut self, mut source: R) -> io::Result<()> {
+        let padded = source.fill_buf()?.first() == Some(&0);
+        loop {
+            let next = source.fill_buf()?;
+            let zeros = next.iter().take_while(|byte| **byte == 0).count();
+            match next.get(zeros) {
+                None if next.is_empty() => return Ok(()),
+                None => source.consume(zeros),
+                Some(first) if !padded && *first == GZIP[0] => {
+                    self.member = Some(GzDecoder::new(source));
+                    return Ok(());
+                }
+                Some(_) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "the gzip stream is followed by something else",
+                    ));
+                }
+            }
+        }
+    }
+}
+
+impl<R: BufRead> Read for Gzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let read = member.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            if let Some(ended) = self.member.take() {
+                self.next_member(ended.into_inner())?;
+            }
+        }
+        Ok(0)
     }
 }
 

@@ -107,9 +107,13 @@ fn marker(out: &mut Vec<u8>, path: &Path) {
     finish(out, &mut header, Pax::default(), &Fields { name, target: &[], size: 0, metadata: &metadata });
 }
 
+/// Whether layers give a file's name another meaning.
+pub(crate) fn is_reserved(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(WHITEOUT.as_bytes())
+}
+
 fn refuse_reserved(path: &Path) -> Result<(), Error> {
-    let mut names = path.as_os_str().as_bytes().split(|byte| *byte == b'/');
-    if names.any(|name| name.starts_with(WHITEOUT.as_bytes())) {
+    if path.iter().any(is_reserved) {
         return Err(Error::ReservedName { path: path.to_owned() });
     }
     Ok(())

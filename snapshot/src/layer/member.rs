@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::header::{BLOCK, OPAQUE, WHITEOUT};
 use super::pax::Extended;
 use super::read::TarError;
+use super::sparse::{Part, Sparse};
 use crate::entry::{Entry, Kind, Metadata, Mtime};
 use crate::path::split;
 use crate::xattr;
@@ -24,6 +25,8 @@ pub(super) struct Member {
 
 pub(super) enum Change {
     Entry(Entry),
+    /// A regular file of which not everything is stored.
+    Sparse(Entry, Sparse),
     HardLink(PathBuf),
     Whiteout(PathBuf),
     Opaque(PathBuf),
@@ -45,6 +48,14 @@ const MAGIC: Range = 257..265;
 const MAJOR: Range = 329..337;
 const MINOR: Range = 337..345;
 const PREFIX: Range = 345..500;
+const REAL_SIZE: Range = 483..495;
+
+/// Where a header of type `S` has the parts of its file.
+pub(super) const HEADER_PARTS: Range = 386..482;
+/// Where the blocks that follow it have them.
+pub(super) const MORE_PARTS: Range = 0..504;
+/// The bytes of an offset or a length among them.
+const PART_NUMBER: usize = 12;
 
 /// One block that describes an entry.
 pub(super) struct Header(pub(super) [u8; BLOCK]);
@@ -95,6 +106,26 @@ impl Header {
         Some(digits.iter().fold(0, |value, digit| value * 8 + i64::from(digit - b'0')))
     }
 
+    /// Reads the size of a sparse file, which only a header of GNU's has.
+    pub(super) fn real_size(&self) -> Option<u64> {
+        self.number(REAL_SIZE).filter(|_| &self.0[MAGIC] == b"ustar  \0")
+    }
+
+    /// Appends the parts of a sparse file that this block names, and says whether there is a block of more; none
+    /// where readers differ about them.
+    pub(super) fn parts(&self, fields: Range, parts: &mut Vec<Part>) -> Option<bool> {
+        let goes_on = self.0[fields.end] != 0;
+        for at in fields.step_by(2 * PART_NUMBER) {
+            let (offset, length) = (at..at + PART_NUMBER, at + PART_NUMBER..at + 2 * PART_NUMBER);
+            match (self.0[offset.start], self.0[length.start]) {
+                (0, 0) => return (!goes_on).then_some(false),
+                (0, _) | (_, 0) => return None,
+                _ => parts.push(Part { offset: self.number(offset)?, length: self.number(length)? }),
+            }
+        }
+        Some(goes_on)
+    }
+
     /// Returns a text field up to its first NUL.
     fn text(&self, field: Range) -> &[u8] {
         let field = &self.0[field];
@@ -109,17 +140,21 @@ impl Header {
     }
 
     /// Understands the header together with what extended it.
-    pub(super) fn member(&self, extended: Extended) -> Result<Member, TarError> {
+    pub(super) fn member(&self, mut extended: Extended) -> Result<Member, TarError> {
         let name = extended.path.clone().unwrap_or_else(|| self.name());
         let link = extended.linkpath.clone().unwrap_or_else(|| self.text(LINK).to_vec());
         let wrong = |field| TarError::Field { entry: lossy(&name), field };
-        let is_file = matches!(self.kind(), b'0' | b'7' | 0) && !name.ends_with(b"/");
+        let is_file = matches!(self.kind(), b'0' | b'7' | b'S' | 0) && !name.ends_with(b"/");
         let size = match extended.size {
             Some(size) => size,
             None => self.number(SIZE).ok_or_else(|| wrong("size"))?,
         };
         // Only regular files have data, whatever the field says (GNU tar, Go and Python agree).
         let size = if is_file { size } else { 0 };
+        let sparse = extended.sparse.take();
+        if sparse.is_some() && !is_file {
+            return Err(wrong("type for a sparse file"));
+        }
         let path = clean(&name)?;
         if let Some(change) = whiteout(&path, &name)? {
             return Ok(Member { path, change, size });
@@ -129,7 +164,7 @@ impl Header {
             part(MAJOR).zip(part(MINOR)).ok_or_else(|| wrong("device number"))
         };
         let kind = match self.kind() {
-            _ if is_file => Kind::File { size },
+            _ if is_file => Kind::File { size: sparse.as_ref().map_or(size, |sparse| sparse.size) },
             b'0' | b'7' | 0 | b'5' => Kind::Directory,
             b'1' => {
                 let change = Change::HardLink(clean(&link)?);
@@ -147,7 +182,12 @@ impl Header {
             return Err(TarError::Name { entry: lossy(&name), reason: "the root is a directory" });
         }
         let metadata = self.metadata(extended, &kind).map_err(wrong)?;
-        Ok(Member { path, change: Change::Entry(Entry { kind, metadata }), size })
+        let entry = Entry { kind, metadata };
+        let change = match sparse {
+            Some(sparse) => Change::Sparse(entry, sparse),
+            None => Change::Entry(entry),
+        };
+        Ok(Member { path, change, size })
     }
 
     /// Reads mode, owner, time and attributes; the error is the field that is wrong.

@@ -1,6 +1,7 @@
 //! PAX extended headers (POSIX.1-2017, pax, "pax Extended Header"), read strictly: what two readers could take for two
 //! different archives is refused.
 
+use super::sparse::{Part, Sparse};
 use crate::entry::{Mtime, Xattrs};
 
 /// What a PAX header says about the next entry.
@@ -14,12 +15,15 @@ pub(super) struct Extended {
     pub(super) mtime: Option<Mtime>,
     /// Raw: which of them belong in a layer is decided later.
     pub(super) xattrs: Xattrs,
+    /// What `S` or the `GNU.sparse` records say.
+    pub(super) sparse: Option<Sparse>,
 }
 
 /// Reads the records of a header for one entry. Keywords that say nothing about a layer (atime, uname, comment, those
 /// of other vendors) are skipped, as POSIX has it.
 pub(super) fn parse(records: &[u8]) -> Result<Extended, &'static str> {
     let mut extended = Extended::default();
+    let mut sparse = SparseRecords::default();
     for record in Records(records) {
         let (key, value) = record?;
         match key {
@@ -29,7 +33,7 @@ pub(super) fn parse(records: &[u8]) -> Result<Extended, &'static str> {
             b"uid" => extended.uid = Some(id(value)?),
             b"gid" => extended.gid = Some(id(value)?),
             b"mtime" => extended.mtime = Some(time(value)?),
-            _ if is_sparse(key) => return Err("a sparse file, which layers cannot hold"),
+            _ if is_sparse(key) => sparse.take(key, value)?,
             _ => {
                 if let Some(attribute) = key.strip_prefix(b"SCHILY.xattr.") {
                     if attribute.is_empty() || attribute.contains(&0) {
@@ -39,6 +43,11 @@ pub(super) fn parse(records: &[u8]) -> Result<Extended, &'static str> {
                 }
             }
         }
+    }
+    if sparse != SparseRecords::default() {
+        // The name of the entry itself is for readers that know of no sparse files.
+        extended.path = sparse.name.take().or(extended.path);
+        extended.sparse = Some(sparse.finish()?);
     }
     Ok(extended)
 }
@@ -57,6 +66,55 @@ pub(super) fn check_global(records: &[u8]) -> Result<(), &'static str> {
 
 fn is_sparse(key: &[u8]) -> bool {
     key.starts_with(b"GNU.sparse.") || key == b"SCHILY.realsize"
+}
+
+/// What the records say of a sparse file, in any of GNU tar's three forms (its manual, "PAX Format, Versions 0.0, 0.1
+/// and 1.0").
+#[derive(Debug, Default, PartialEq, Eq)]
+struct SparseRecords {
+    major: Option<u64>,
+    minor: Option<u64>,
+    name: Option<Vec<u8>>,
+    size: Option<u64>,
+    count: Option<u64>,
+    /// Offsets and lengths in turn.
+    map: Vec<u64>,
+}
+
+impl SparseRecords {
+    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
+        match key {
+            b"GNU.sparse.major" => self.major = Some(decimal(value)?),
+            b"GNU.sparse.minor" => self.minor = Some(decimal(value)?),
+            b"GNU.sparse.name" => self.name = Some(name(value)?),
+            b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.size = Some(decimal(value)?),
+            b"GNU.sparse.numblocks" => self.count = Some(decimal(value)?),
+            b"GNU.sparse.offset" if self.map.len().is_multiple_of(2) => self.map.push(decimal(value)?),
+            b"GNU.sparse.numbytes" if !self.map.len().is_multiple_of(2) => self.map.push(decimal(value)?),
+            b"GNU.sparse.map" if self.map.is_empty() => {
+                let numbers = value.split(|byte| *byte == b',').filter(|_| !value.is_empty());
+                self.map = numbers.map(decimal).collect::<Result<_, _>>()?;
+            }
+            _ => return Err("a sparse file of an unknown form"),
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Sparse, &'static str> {
+        let has_map = match (self.major, self.minor) {
+            (Some(1), Some(0)) => false,
+            (None, None) | (Some(0), Some(0 | 1)) => true,
+            _ => return Err("a sparse file of an unknown form"),
+        };
+        let size = self.size.ok_or("a sparse file without its size")?;
+        let pairs = self.map.chunks_exact(2);
+        let is_whole = pairs.remainder().is_empty() && self.count.unwrap_or(0) == pairs.len() as u64;
+        if !is_whole || has_map != self.count.is_some() {
+            return Err("a sparse file without its whole map");
+        }
+        let parts = pairs.map(|pair| Part { offset: pair[0], length: pair[1] }).collect();
+        Ok(Sparse { size, parts: has_map.then_some(parts) })
+    }
 }
 
 /// The `LENGTH KEY=VALUE\n` records of a header.
@@ -97,7 +155,7 @@ fn id(value: &[u8]) -> Result<u32, &'static str> {
     decimal(value)?.try_into().map_err(|_| "an owner above 4294967295")
 }
 
-fn decimal(value: &[u8]) -> Result<u64, &'static str> {
+pub(super) fn decimal(value: &[u8]) -> Result<u64, &'static str> {
     let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
     let text = if digits { std::str::from_utf8(value).ok() } else { None };
     text.and_then(|text| text.parse().ok()).ok_or("a number that is none")

@@ -6,8 +6,9 @@
 use std::io::{self, BufRead, BufReader, Read};
 
 use super::header::{BLOCK, padding};
-use super::member::{Change, Header, Member, SIZE};
+use super::member::{Change, HEADER_PARTS, Header, MORE_PARTS, Member, SIZE};
 use super::pax::{self, Extended};
+use super::sparse::{MAP_MAX, Sparse};
 use crate::{ChangeSink, Error};
 
 /// The largest PAX or long-name header in bytes: sixteen attributes of the largest size that the VFS has.
@@ -73,6 +74,14 @@ pub enum TarError {
         /// The type, as the header has it.
         kind: char,
     },
+    /// The map of a sparse file is malformed or hostile.
+    #[error("the map of the sparse file `{entry}` {reason}")]
+    Sparse {
+        /// The entry.
+        entry: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// The path leads out of the root.
     #[error("`{entry}` leads out of the root")]
     Escapes {
@@ -98,8 +107,9 @@ pub enum TarError {
 /// Reads an uncompressed tar stream to its end and passes its changes to `sink`, in the stream's order, with the
 /// default [`Limits`].
 ///
-/// Whiteouts, hard links, GNU long names and PAX headers are understood; attributes that belong to the host (see the
-/// crate's `xattr` rules) and character devices 0:0, which are overlay's whiteouts, are dropped.
+/// Whiteouts, hard links, GNU long names, PAX headers and sparse files, whose holes become zeros, are understood;
+/// attributes that belong to the host (see the crate's `xattr` rules) and character devices 0:0, which are overlay's
+/// whiteouts, are dropped.
 pub fn read<S: ChangeSink>(tar: &mut dyn Read, sink: &mut S) -> Result<(), S::Error>
 where
     S::Error: From<Error>,
@@ -112,7 +122,7 @@ pub fn read_limited<S: ChangeSink>(tar: &mut dyn Read, limits: Limits, sink: &mu
 where
     S::Error: From<Error>,
 {
-    let mut stream = Stream { inner: BufReader::with_capacity(BUFFER, tar), offset: 0, limits };
+    let mut stream = Stream { inner: BufReader::with_capacity(BUFFER, tar), offset: 0, filled: 0, limits };
     let mut entries = 0;
     while let Some((header, extended)) = stream.next_entry()? {
         entries += 1;
@@ -121,6 +131,9 @@ where
         }
         let member = header.member(extended).map_err(Error::Tar)?;
         let size = member.size;
+        if let Change::Sparse(_, sparse) = &member.change {
+            stream.filled = stream.filled.saturating_add(sparse.size);
+        }
         stream.announce(size)?;
         let mut content = (&mut stream.inner).take(size);
         pass(member, &mut content, sink)?;
@@ -132,8 +145,15 @@ where
     Ok(())
 }
 
-fn pass<S: ChangeSink>(member: Member, content: &mut dyn BufRead, sink: &mut S) -> Result<(), S::Error> {
+fn pass<S: ChangeSink>(member: Member, content: &mut io::Take<impl BufRead>, sink: &mut S) -> Result<(), S::Error>
+where
+    S::Error: From<Error>,
+{
     match member.change {
+        Change::Sparse(entry, sparse) => {
+            let mut whole = sparse.expand(&member.path, content).map_err(Error::Tar)?;
+            sink.entry(&member.path, &entry, &mut whole)
+        }
         Change::Entry(entry) => sink.entry(&member.path, &entry, content),
         Change::HardLink(target) => sink.hard_link(&member.path, &target),
         Change::Whiteout(path) => sink.whiteout(&path),
@@ -145,6 +165,8 @@ fn pass<S: ChangeSink>(member: Member, content: &mut dyn BufRead, sink: &mut S) 
 struct Stream<'a> {
     inner: BufReader<&'a mut dyn Read>,
     offset: u64,
+    /// The sizes of the sparse files so far, of which few bytes may be stored.
+    filled: u64,
     limits: Limits,
 }
 
@@ -176,6 +198,9 @@ impl Stream<'_> {
                     }
                     extended.path = extended.path.or(long_name);
                     extended.linkpath = extended.linkpath.or(long_link);
+                    if header.kind() == b'S' && extended.sparse.replace(self.gnu_sparse(&header)?).is_some() {
+                        return Err(TarError::Extended { reason: "a second map of a sparse file" }.into());
+                    }
                     return Ok(Some((header, extended)));
                 }
             }
@@ -244,9 +269,26 @@ impl Stream<'_> {
         Ok(name)
     }
 
+    /// Reads the map of a sparse file of GNU's old form: the header holds its beginning, further blocks the rest.
+    fn gnu_sparse(&mut self, header: &Header) -> Result<Sparse, Error> {
+        let malformed = || TarError::Extended { reason: "a malformed map of a sparse file" };
+        let size = header.real_size().ok_or_else(malformed)?;
+        let mut parts = Vec::new();
+        let mut goes_on = header.parts(HEADER_PARTS, &mut parts).ok_or_else(malformed)?;
+        let mut left = MAP_MAX;
+        while goes_on {
+            left = left
+                .checked_sub(BLOCK as u64)
+                .ok_or(Error::Limit { what: "the size in bytes of a sparse map", limit: MAP_MAX })?;
+            let block = self.block()?.ok_or(TarError::Truncated)?;
+            goes_on = Header(block).parts(MORE_PARTS, &mut parts).ok_or_else(malformed)?;
+        }
+        Ok(Sparse { size, parts: Some(parts) })
+    }
+
     /// Refuses what would exceed the limit before it is read.
     fn announce(&self, bytes: u64) -> Result<(), Error> {
-        if self.offset.saturating_add(bytes) > self.limits.bytes {
+        if self.offset.saturating_add(self.filled).saturating_add(bytes) > self.limits.bytes {
             return Err(Error::Limit { what: "the size in bytes of the uncompressed layer", limit: self.limits.bytes });
         }
         Ok(())

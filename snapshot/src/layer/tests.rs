@@ -316,6 +316,19 @@ fn decompression_knows_its_formats() {
             assert_eq!(over.unwrap_err().kind(), std::io::ErrorKind::FileTooLarge);
         }
     }
+    // What a tape's blocks are filled up with; of anything else nobody knows what it was.
+    for (after, accepted) in [(&[0][..], true), (&vec![0; 70_000], true), (b"x", false), (&[0, 0x1f], false)] {
+        let padded = [&gzip, after].concat();
+        let mut out = Vec::new();
+        let result = decompress(padded.as_slice(), u64::MAX).unwrap().read_to_end(&mut out);
+        assert!(out == tar && result.is_ok() == accepted, "{result:?}");
+    }
+    assert!(
+        decompress([&gzip, &[0; 9][..], &gzip].concat().as_slice(), u64::MAX)
+            .unwrap()
+            .read_to_end(&mut Vec::new())
+            .is_err()
+    );
     // A byte of the checksum: the blob is another one, though its content is the same.
     let mut checksum = gzip.clone();
     checksum[gzip.len() - 5] ^= 1;

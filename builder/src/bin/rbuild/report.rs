@@ -26,6 +26,8 @@ pub(crate) enum Failure {
         error: Box<BuildError>,
         /// What the excerpt is taken from.
         dockerfile: Dockerfile,
+        /// Whether all that its steps wrote was shown.
+        logged: bool,
     },
     /// The build was cancelled before it began.
     Cancelled,
@@ -85,7 +87,7 @@ pub(crate) fn failure(failure: &Failure) -> ExitCode {
         Failure::Registry(error) => (chain(error.as_ref()), code::REGISTRY),
         Failure::Other(error) => (chain(error.as_ref()), code::BUILD),
         Failure::App(error) => (format!("ERROR: {error:#}\n"), code::BUILD),
-        Failure::Build { error, dockerfile } => build(error, dockerfile),
+        Failure::Build { error, dockerfile, logged } => build(error, dockerfile, *logged),
     };
     print(&(text.clone() + &want(&text)));
     ExitCode::from(code)
@@ -97,11 +99,7 @@ fn want(text: &str) -> String {
     let home = builder::paths::home().unwrap_or_default();
     let has = |number: u32| text.contains(&format!("(os error {number})"));
     if has(28) || has(122) {
-        let state = home.display();
-        return format!(
-            "  hint: the disk of the state directory `{state}` (or of the output) has no room or no inodes left; \
-             `rbuild cache prune` removes what is not in use, and RBUILD_HOME names another place\n"
-        );
+        return format!("  hint: {}\n", no_room(" (or of the output)"));
     }
     // What the kernel cannot write any more it makes read-only.
     if has(5) || has(30) {
@@ -117,6 +115,16 @@ fn want(text: &str) -> String {
     String::new()
 }
 
+/// What to do about a full disk; `other` says where it may be, if not below the state directory.
+fn no_room(other: &str) -> String {
+    let home = builder::paths::home().unwrap_or_default();
+    format!(
+        "the disk of the state directory `{}`{other} has no room or no inodes left; \
+         `rbuild cache prune` removes what is not in use, and RBUILD_HOME names another place",
+        home.display()
+    )
+}
+
 /// Says that rbuild itself is at fault; the panic's own message is already on standard error.
 pub(crate) fn bug() -> ExitCode {
     print("error: this is a bug in rbuild; please report the lines above and what you built\n");
@@ -128,16 +136,16 @@ fn print(text: &str) {
     eprint!("{text}");
 }
 
-/// A failed build as it is told: with its lines and what to do.
+/// A failed build whose log is kept, as it is told: with its lines and what to do.
 pub(crate) fn of_build(error: &BuildError, dockerfile: &Dockerfile) -> String {
-    build(error, dockerfile).0
+    build(error, dockerfile, true).0
 }
 
 fn cancelled() -> (String, u8) {
     ("error: the build was cancelled\n".to_owned(), code::CANCELLED)
 }
 
-fn build(error: &BuildError, dockerfile: &Dockerfile) -> (String, u8) {
+fn build(error: &BuildError, dockerfile: &Dockerfile, logged: bool) -> (String, u8) {
     match error {
         BuildError::Parse(errors) => {
             let mut text = String::new();
@@ -169,8 +177,9 @@ fn build(error: &BuildError, dockerfile: &Dockerfile) -> (String, u8) {
         }
         error if error.is_cancelled() => cancelled(),
         BuildError::Solve(error) => {
-            let (hint, code) = step_hint(&error.cause);
-            (located(error.cause.as_ref(), dockerfile, error.span, hint), code)
+            let full = matches!(*error.cause, Cause::DiskFull { .. }).then(|| no_room(""));
+            let (hint, code) = step_hint(&error.cause, logged);
+            (located(error.cause.as_ref(), dockerfile, error.span, full.as_deref().or(hint)), code)
         }
         BuildError::Export(error @ ExportError::Push { .. }) => (chain(error), code::REGISTRY),
         other => (chain(other), code::BUILD),
@@ -220,16 +229,21 @@ fn base_hint(error: &BaseError) -> Option<&'static str> {
     }
 }
 
-fn step_hint(cause: &Cause) -> (Option<&'static str>, u8) {
+fn step_hint(cause: &Cause, logged: bool) -> (Option<&'static str>, u8) {
     match cause {
-        Cause::Exit { code: 126, .. } => (Some("126 means: found, but not executable"), code::BUILD),
+        Cause::Exit { code: 126, .. } => (Some("126 means: found, but could not be executed"), code::BUILD),
         Cause::Exit { code: 127, .. } => (Some("127 means: the command was not found in the image"), code::BUILD),
         Cause::Exit { code: 137, .. } => (Some("137 means: killed by SIGKILL"), code::BUILD),
         Cause::OutOfMemory { .. } => {
             (Some("give the machine or the container more memory, or build with fewer `--jobs`"), code::BUILD)
         }
+        Cause::TooLong { .. } => {
+            (Some("a heredoc that begins with `#!/bin/sh` becomes a file, which may be of any length"), code::BUILD)
+        }
         Cause::TimedOut { .. } => (Some("`--timeout` says how long a step may take"), code::BUILD),
-        Cause::Exit { .. } => (Some("re-run with `--progress=plain` to see the whole log of this step"), code::BUILD),
+        Cause::Exit { .. } if !logged => {
+            (Some("re-run with `--progress=plain` to see the whole log of this step"), code::BUILD)
+        }
         Cause::Context(ContextError::Missing { .. }) => {
             (Some("paths are relative to the build context, not to the Dockerfile"), code::BUILD)
         }

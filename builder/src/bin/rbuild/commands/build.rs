@@ -16,6 +16,7 @@ use builder::graph::named::{NamedContext, canonical, for_platform};
 use builder::graph::platform::{Platform, PlatformError};
 use builder::graph::references::Request;
 use builder::image::Image;
+use builder::pair::Pair;
 use builder::paths;
 use builder::prune::Limit;
 use builder::remote::Remotes;
@@ -62,14 +63,14 @@ pub(crate) struct BuildArgs {
     pub(crate) target: Option<String>,
     /// Set an ARG, `NAME=VALUE`; `NAME` alone takes the value from the environment
     #[arg(id = "build_arg", long = "build-arg", value_name = "NAME[=VALUE]")]
-    pub(crate) arguments: Vec<String>,
+    pub(crate) arguments: Vec<Pair>,
     /// A context with a name, `NAME=VALUE`, for `COPY --from=NAME` and instead of an image or a stage `NAME`: a directory,
     /// a git or https URL, `docker-image://REF` or `oci-layout://PATH[:TAG|@DIGEST]`
     #[arg(long = "build-context", value_name = "NAME=VALUE")]
-    pub(crate) contexts: Vec<String>,
+    pub(crate) contexts: Vec<Pair>,
     /// Set a label of the image, `NAME=VALUE`
     #[arg(long = "label", value_name = "NAME=VALUE")]
-    pub(crate) labels: Vec<String>,
+    pub(crate) labels: Vec<Pair>,
     /// Let steps mount a secret, `id=NAME[,src=PATH|,env=VARIABLE]`; may be given several times
     #[arg(long = "secret", value_name = "SPEC", value_parser = |text: &str| SecretSpec::parse(text))]
     pub(crate) secrets: Vec<SecretSpec>,
@@ -175,7 +176,8 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
     let machine = Machine { home: &home, sandbox: &sandbox, registry: &registry, cancel: &cancel, keep_storage };
     let result = build::build(&build, &machine, display.as_ref());
     display.finish(result.is_ok());
-    let image = result.map_err(|error| Failure::Build { error: Box::new(error), dockerfile })?;
+    let logged = mode.shows_logs();
+    let image = result.map_err(|error| Failure::Build { error: Box::new(error), dockerfile, logged })?;
     write_results(args, &build, &image)?;
     if !build.outputs.iter().any(Output::is_stdout) {
         ui::built(mode, &image, &build.tags);
@@ -220,11 +222,8 @@ pub(crate) fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
         return Err(Failure::Usage("pushing needs a name: add `-t registry/name:tag`".into()));
     }
     let mut build_args = BTreeMap::new();
-    for text in &args.arguments {
-        match text.split_once('=') {
-            Some((name, value)) => _ = build_args.insert(name.to_owned(), value.to_owned()),
-            None => build_args.extend(paths::variable(text).map(|value| (text.clone(), value))),
-        }
+    for Pair { name, value } in args.arguments.iter().cloned() {
+        build_args.extend(value.or_else(|| paths::variable(&name)).map(|value| (name, value)));
     }
     // As buildx does: an ARG of this name sees the caller's variable, too.
     if let (false, Some(seconds)) = (build_args.contains_key(EPOCH), paths::variable(EPOCH)) {
@@ -244,7 +243,7 @@ pub(crate) fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
             build_args,
             target: args.target.clone(),
             platform: args.platform.clone().unwrap_or_else(Platform::host),
-            labels: labels(&args.labels)?,
+            labels: labels(&args.labels),
             network: args.network.into(),
             context_time: None,
             contexts: named_contexts(&args.contexts)?,
@@ -263,11 +262,11 @@ pub(crate) fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
     Ok(build)
 }
 
-fn named_contexts(contexts: &[String]) -> Result<BTreeMap<String, NamedContext>, Failure> {
+fn named_contexts(contexts: &[Pair]) -> Result<BTreeMap<String, NamedContext>, Failure> {
     contexts
         .iter()
-        .map(|text| match text.split_once('=') {
-            Some((name, value)) if !name.is_empty() => {
+        .map(|Pair { name, value }| match value {
+            Some(value) => {
                 let context = NamedContext::parse(value).map_err(|error| Failure::Usage(error.to_string()))?;
                 let key = match name.split_once("::") {
                     None => canonical(name),
@@ -279,22 +278,13 @@ fn named_contexts(contexts: &[String]) -> Result<BTreeMap<String, NamedContext>,
                 };
                 Ok((key, context))
             }
-            _ => Err(Failure::Usage(format!("`--build-context {text}`: write `--build-context NAME=VALUE`"))),
+            None => Err(Failure::Usage(format!("`--build-context {name}`: write `--build-context NAME=VALUE`"))),
         })
         .collect()
 }
 
-fn labels(labels: &[String]) -> Result<BTreeMap<String, String>, Failure> {
-    labels
-        .iter()
-        .map(|text| {
-            let (name, value) = text.split_once('=').unwrap_or((text, ""));
-            if name.is_empty() {
-                return Err(Failure::Usage(format!("`--label {text}` has no name: write `--label NAME=VALUE`")));
-            }
-            Ok((name.to_owned(), value.to_owned()))
-        })
-        .collect()
+fn labels(labels: &[Pair]) -> BTreeMap<String, String> {
+    labels.iter().cloned().map(|Pair { name, value }| (name, value.unwrap_or_default())).collect()
 }
 
 /// `SOURCE_DATE_EPOCH` (reproducible-builds.org) as RFC 3339.

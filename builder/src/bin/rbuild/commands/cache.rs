@@ -114,8 +114,9 @@ pub(crate) fn run_prune(args: &PruneArgs) -> Result<(), Failure> {
     }
     if pruned.above > 0 {
         let above = ui::bytes(pruned.above);
+        let young = if args.filter.is_some() { "it was used too lately for the `--filter`, " } else { "" };
         ui::note(&format!(
-            "the store is still {above} above its limit: running builds use it, or it is none of what may go (`other` in \
+            "the store is still {above} above its limit: {young}running builds use it, or it is none of what may go (`other` in \
              `rbuild cache du`)"
         ));
     }

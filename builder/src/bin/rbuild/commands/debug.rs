@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use builder::build::BuildError;
+use builder::pair::Pair;
 use builder::sandbox::{Cancel, Executor, Mount, Network, Process, Root, Settings, Stream, doctor, enter};
 
 use crate::report::{Dockerfile, Failure};
@@ -44,7 +45,7 @@ pub(crate) struct Run {
     work: PathBuf,
     /// NAME=VALUE.
     #[arg(long)]
-    env: Vec<String>,
+    env: Vec<Pair>,
     #[arg(long, default_value = "/")]
     cwd: PathBuf,
     #[arg(long, default_value = "")]
@@ -95,7 +96,8 @@ fn ast(file: &Path) -> Result<(), Failure> {
     let bytes = fs_err::read(file).context("cannot read the Dockerfile")?;
     let tree = builder::dockerfile::parse_tree(&bytes).map_err(|errors| {
         let (name, text) = (file.display().to_string(), String::from_utf8_lossy(&bytes).into_owned());
-        Failure::Build { error: Box::new(BuildError::Parse(errors)), dockerfile: Dockerfile { name, text } }
+        let error = Box::new(BuildError::Parse(errors));
+        Failure::Build { error, dockerfile: Dockerfile { name, text }, logged: true }
     })?;
     ui::print(&tree.to_sexpr());
     Ok(())
@@ -152,10 +154,13 @@ impl Run {
     }
 
     fn process(&self) -> anyhow::Result<Process> {
-        let env = self.env.iter().map(|pair| pair.split_once('=').context("--env needs NAME=VALUE"));
+        let env = self.env.iter().cloned().map(|Pair { name, value }| {
+            let value = value.context("--env needs NAME=VALUE")?;
+            anyhow::Ok((name.into(), value.into()))
+        });
         Ok(Process {
             argv: self.argv.clone(),
-            env: env.map(|pair| pair.map(|(name, value)| (name.into(), value.into()))).collect::<Result<_, _>>()?,
+            env: env.collect::<Result<_, _>>()?,
             cwd: self.cwd.clone(),
             user: self.user.clone(),
             hostname: self.hostname.clone(),

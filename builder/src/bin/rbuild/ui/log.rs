@@ -1,6 +1,6 @@
 //! A build that is shown and written down at once.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 
 use builder::progress::{Event, Progress};
@@ -18,15 +18,10 @@ struct Both<'a> {
 /// The display of a mode, with the plain log going to a file too. Lines go to standard output, to standard error when
 /// that is `aside`.
 pub(crate) fn with_log(mode: Mode, aside: bool, log: &Mutex<fs_err::File>) -> Box<dyn Display + '_> {
-    let lines = match mode {
-        Mode::Auto => !std::io::stderr().is_terminal(),
-        Mode::Plain => true,
-        Mode::Tty | Mode::Quiet | Mode::Json => false,
-    };
-    let shown: Box<dyn Display> = match lines {
-        true if aside => Box::new(Plain::new(note)),
-        true => Box::new(Plain::new(|line: &str| print(&format!("{}\n", line.trim_end())))),
-        false => display(mode),
+    let shown: Box<dyn Display> = match mode.here() {
+        Mode::Plain if aside => Box::new(Plain::new(note)),
+        Mode::Plain => Box::new(Plain::new(|line: &str| print(&format!("{}\n", line.trim_end())))),
+        mode => display(mode),
     };
     let write = |line: &str| {
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);

@@ -31,6 +31,22 @@ pub(crate) enum Mode {
     Json,
 }
 
+impl Mode {
+    /// What it is here: standard error may be a terminal, or not.
+    fn here(self) -> Self {
+        match self {
+            Self::Auto if std::io::stderr().is_terminal() => Self::Tty,
+            Self::Auto => Self::Plain,
+            mode => mode,
+        }
+    }
+
+    /// Whether everything that steps write is shown.
+    pub(crate) fn shows_logs(self) -> bool {
+        matches!(self.here(), Self::Plain | Self::Json)
+    }
+}
+
 /// A reader of a build's events.
 pub(crate) trait Display: Progress {
     /// The build has ended: takes the live part away and leaves what matters.
@@ -39,8 +55,7 @@ pub(crate) trait Display: Progress {
 
 /// The display of a mode.
 pub(crate) fn display(mode: Mode) -> Box<dyn Display> {
-    match mode {
-        Mode::Auto if std::io::stderr().is_terminal() => Box::new(tty::Tty::new()),
+    match mode.here() {
         Mode::Tty => Box::new(tty::Tty::new()),
         Mode::Auto | Mode::Plain => Box::new(plain::Plain::new(note)),
         Mode::Json => Box::new(json::Json),

@@ -17,6 +17,7 @@ use builder::app::records::{Records, Running};
 use builder::app::steps::Noted;
 use builder::build::{Caching, Machine};
 use builder::graph::platform::Platform;
+use builder::pair::Pair;
 use builder::paths;
 use builder::progress::{Event, Progress};
 use builder::sandbox::{Cancel, Settings};
@@ -51,7 +52,7 @@ pub(crate) struct AppFlags {
     /// `BUILD_DEVELOPMENT`, `BUILD_GENERATION`, `BUILD_GIT_SHA`, `BUILD_ID`, `BUILD_MANIFEST`, `BUILD_RACK`), else taken
     /// from the environment
     #[arg(long = "build-args", value_name = "NAME[=VALUE]")]
-    build_args: Vec<String>,
+    build_args: Vec<Pair>,
     /// What the build is [default: the commit, of a tree without changes]
     #[arg(short, long, value_name = "TEXT")]
     description: Option<String>,
@@ -195,7 +196,7 @@ fn build(args: &BuildArgs, voice: Voice) -> Result<(Rack, Records, String), Fail
     let (mut granted, _agents) = grants::read(&args.secrets, &args.agents)?;
     granted.secrets_in_layers = args.allow_secret_in_layer;
     grant_auth(&mut granted, rack.build_auth(&repository).map_err(app_failure)?);
-    let given: Vec<Given> = args.app.build_args.iter().map(|text| Given::read(text, paths::variable)).collect();
+    let given: Vec<Given> = args.app.build_args.iter().map(|pair| Given::of(pair, paths::variable)).collect();
     let app_build = AppBuild {
         directory,
         manifest: &source.manifest,

@@ -6,7 +6,7 @@ use builder::app::records::Records;
 use builder::paths;
 use clap::{Args, Subcommand};
 
-use super::{ALOUD, Outcome, Place, app_failure, latest, print_json, refuse};
+use super::{ALOUD, Outcome, Place, app_failure, latest, pair, print_json, refuse};
 use crate::report::Failure;
 use crate::ui;
 
@@ -60,15 +60,13 @@ pub(crate) fn run(args: &EnvArgs) -> Outcome {
         Some(EnvCommand::Set { pairs }) => {
             let mut changed = environment;
             let mut names = Vec::new();
-            for pair in pairs {
-                let (name, value) =
-                    pair.split_once('=').ok_or_else(|| refuse(format!("`{pair}` is not NAME=VALUE")))?;
-                let value = if value == "-" { super::password_from_stdin()? } else { value.to_owned() };
-                if name.is_empty() || value.contains('\n') {
-                    return Err(refuse(format!("`{name}`: a variable has a name and a value of one line")));
+            for text in pairs {
+                let (name, value) = pair(text)?;
+                if value.contains('\n') {
+                    return Err(refuse(format!("`{name}`: a variable has a value of one line")));
                 }
-                names.push(name.to_owned());
-                changed.insert(name.to_owned(), value);
+                names.push(name.clone());
+                changed.insert(name, value);
             }
             change(&records, &release, &changed, &format!("Setting {}", names.join(", ")))?;
         }

@@ -17,6 +17,7 @@ use anyhow::{Context, anyhow};
 use builder::app::rack::Rack;
 use builder::app::record::{Release, go_json};
 use builder::app::records::Records;
+use builder::pair::{NoName, Pair};
 use builder::paths;
 use clap::Args;
 use serde::Serialize;
@@ -115,6 +116,13 @@ fn directory_name() -> Result<String, Failure> {
 /// An error as these commands end with: `ERROR: …`, exit code 1.
 pub(crate) fn app_failure(error: impl Into<anyhow::Error>) -> Failure {
     Failure::App(error.into())
+}
+
+/// Reads `NAME=VALUE`; `-` is the first line of standard input.
+fn pair(text: &str) -> Result<(String, String), Failure> {
+    let Pair { name, value } = text.parse().map_err(|wrong: NoName| refuse(wrong.to_string()))?;
+    let value = value.ok_or_else(|| refuse(format!("`{text}` is not NAME=VALUE")))?;
+    Ok((name, if value == "-" { password_from_stdin()? } else { value }))
 }
 
 /// A refusal in a sentence.

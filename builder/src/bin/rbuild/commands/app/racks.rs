@@ -7,7 +7,7 @@ use builder::app::records::AppSettings;
 use builder::graph::platform::Platform;
 use clap::{Args, Subcommand};
 
-use super::{ALOUD, Outcome, Place, RackName, app_failure, password_from_stdin, print_json, refuse};
+use super::{ALOUD, Outcome, Place, RackName, app_failure, pair, password_from_stdin, print_json, refuse};
 use crate::report::Failure;
 use crate::ui;
 
@@ -135,14 +135,7 @@ impl ParamsCommand {
     fn changes(&self) -> Result<Vec<(String, String)>, Failure> {
         match self {
             Self::Unset { names } => Ok(names.iter().map(|name| (name.clone(), String::new())).collect()),
-            Self::Set { pairs } => pairs
-                .iter()
-                .map(|pair| {
-                    let pair = pair.split_once('=').ok_or_else(|| refuse(format!("`{pair}` is not NAME=VALUE")))?;
-                    let value = if pair.1 == "-" { password_from_stdin()? } else { pair.1.to_owned() };
-                    Ok((pair.0.to_owned(), value))
-                })
-                .collect(),
+            Self::Set { pairs } => pairs.iter().map(|text| pair(text)).collect(),
         }
     }
 }
