@@ -156,7 +156,7 @@ fn triggers(dockerfile: &Dockerfile, base: &Base, pinned: &Pinned, span: Span) -
 }
 
 /// The words of an instruction that name another tree: `COPY --from=` and the `from=` of a `RUN --mount`.
-fn read_by(instruction: &Instruction) -> Vec<(&str, Span)> {
+pub(super) fn read_by(instruction: &Instruction) -> Vec<(&str, Span)> {
     let words: Vec<&str> = match &instruction.command {
         Command::Copy(copy) => copy.from.iter().map(|word| word.0.as_str()).collect(),
         Command::Run(run) => run.mounts.iter().filter_map(MountOptions::from).collect(),

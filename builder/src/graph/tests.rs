@@ -372,3 +372,45 @@ fn messages_and_names_of_steps_stay_short() {
     let name = &graph.vertices.last().unwrap().name;
     assert!(name.ends_with("\u{e9}…") && name.chars().count() < 1100, "{name}");
 }
+
+#[test]
+fn what_nothing_in_the_file_is_about_is_told_of() {
+    let told = |text: &str, request: &Request, filters: &[&str]| {
+        let parsed = parse(text.as_bytes()).unwrap();
+        let selection = select(&parsed.dockerfile, request, &Pinned::new()).unwrap();
+        let mut base = image("debian");
+        base.config.config.on_build = vec!["ARG ONLY_OF_BASE".into()];
+        let pinned = selection.images.keys().map(|name| (name.clone(), Arc::new(base.clone()))).collect();
+        let filters: Vec<String> = filters.iter().map(|&name| name.to_owned()).collect();
+        unused::unused(&selection, &pinned, &filters)
+    };
+    let file = "ARG GLOBAL\nFROM debian AS One\nARG VERSION\nONBUILD ARG LATER\nFROM One\nCOPY --from=files a /\n";
+    let used = ["GLOBAL", "VERSION", "LATER", "ONLY_OF_BASE", "http_proxy", "TARGETARCH", "SOURCE_DATE_EPOCH"];
+    let contexts = |names: &[&str]| {
+        let tree = || NamedContext::parse(".").unwrap();
+        names.iter().map(|name| (canonical(name), tree())).collect::<BTreeMap<_, _>>()
+    };
+    let args: Vec<(&str, &str)> = used.iter().map(|name| (*name, "x")).collect();
+    for names in [&["files"][..], &["files", "debian"], &["files", "ONE"]] {
+        let args = if names.len() == 1 { &args[..] } else { &[] };
+        let all = Request { contexts: contexts(names), ..request(args) };
+        assert_eq!(told(file, &all, &["one", "stage-1"]), Vec::<String>::new());
+    }
+    let mut none = Request { contexts: contexts(&["flies"]), ..request(&[("VERISON", "1")]) };
+    none.contexts.insert(
+        for_platform(&canonical("example.com/x"), &Platform::host()),
+        none.contexts[&canonical("flies")].clone(),
+    );
+    assert_eq!(
+        told(file, &none, &["two"]),
+        [
+            "the build arg `VERISON` is used by nothing: no ARG declares it; did you mean `VERSION`?",
+            "the build context `flies` is used by nothing: no stage, image or `--from=` has its name",
+            &format!(
+                "the build context `example.com/x:latest::{}` is used by nothing: no stage, image or `--from=` has its name",
+                Platform::host()
+            ),
+            "`--no-cache-filter two` has no effect: no stage is called so",
+        ]
+    );
+}

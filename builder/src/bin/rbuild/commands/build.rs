@@ -258,6 +258,7 @@ pub(crate) fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
         settings: args.settings.read(args.network)?,
         grants: Grants::default(),
         epoch: None,
+        tell_unused: true,
     };
     build.epoch = epoch(&build.request)?;
     Ok(build)
