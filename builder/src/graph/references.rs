@@ -14,6 +14,9 @@ use crate::graph::{GraphError, PinnedImage, Problem};
 /// The most stages that an error lists.
 const MOST_LISTED: usize = 50;
 
+/// What buildah's `FROM` takes before a `:` and a path (containers-transports(5)).
+const TRANSPORTS: [&str; 6] = ["containers-storage", "dir", "docker-archive", "docker-daemon", "oci", "oci-archive"];
+
 /// What the caller of a build decides about its graph.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -296,7 +299,10 @@ fn names(stages: &[Stage]) -> HashMap<&str, Vec<usize>> {
 }
 
 fn image(name: &str, platform: &Platform) -> Result<ImageName, Problem> {
-    let reference = registry::reference::parse(name).map_err(|error| Problem::BadReference(error.to_string()))?;
+    let reference = registry::reference::parse(name).map_err(|error| {
+        let transport = name.split_once(':').map(|(word, _)| word).filter(|word| TRANSPORTS.contains(word));
+        transport.map_or_else(|| Problem::BadReference(error.to_string()), |_| Problem::Transport(name.to_owned()))
+    })?;
     Ok(ImageName { reference: reference.whole(), layout: None, platform: platform.to_string() })
 }
 

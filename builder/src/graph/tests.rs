@@ -181,6 +181,12 @@ fn what_cannot_be_is_refused_with_its_line() {
             "FROM --platform=windows/amd64 a\n",
             "1: `windows/amd64` is not a platform that rbuild builds for: write `linux/<architecture>[/<variant>]`",
         ),
+        (
+            "FROM oci-archive:/x.tar\n",
+            "1: `oci-archive:/x.tar` is an image of no registry: make an OCI layout of it, write a name in its place, \
+             and build with `--build-context NAME=oci-layout://PATH`",
+        ),
+        ("FROM a\nADD ftp://h/x /\n", "2: cannot add `ftp://h/x`"),
     ] {
         assert_eq!(error(text), expected);
     }

@@ -242,7 +242,8 @@ pub(crate) fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
         request: Request {
             secret_args: BTreeSet::new(),
             build_args,
-            target: args.target.clone(),
+            // `--target "$TARGET"` of a script whose variable is empty: the last stage, as everywhere else.
+            target: args.target.clone().filter(|target| !target.is_empty()),
             platform: args.platform.clone().unwrap_or_else(Platform::host),
             labels: labels(&args.labels)?,
             network: args.network.into(),
