@@ -105,6 +105,12 @@ pub(crate) struct BuildArgs {
     pub(crate) settings: SettingsArgs,
     #[command(flatten)]
     pub(crate) isolation: super::isolation::IsolationArgs,
+    /// Scripts say `--provenance=false` and `--sbom=false` to a builder that would make attestations
+    #[arg(long, hide = true, value_parser = attestation)]
+    pub(crate) provenance: Option<bool>,
+    /// As `provenance`
+    #[arg(long, hide = true, value_parser = attestation)]
+    pub(crate) sbom: Option<bool>,
     /// Write the digest of the image's config to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
@@ -121,6 +127,10 @@ pub(crate) struct BuildArgs {
     pub(crate) quiet: bool,
     #[command(flatten)]
     pub(crate) app: app::build::AppFlags,
+}
+
+fn attestation(value: &str) -> Result<bool, &'static str> {
+    if matches!(value, "false" | "0") { Ok(false) } else { Err("rbuild makes no attestations: leave it out") }
 }
 
 impl BuildArgs {
