@@ -38,7 +38,8 @@ pub(crate) struct BuildArgs {
     /// The build context: a directory, a git or https URL, or `-` for a tar archive or a Dockerfile on standard input
     #[arg(value_name = "CONTEXT", default_value = ".")]
     pub(crate) context: String,
-    /// The Dockerfile; `-` reads it from standard input; of a fetched context, a file in it [default: Dockerfile]
+    /// The Dockerfile, where rbuild runs or else in the context; `-` reads it from standard input [default: Dockerfile, or
+    /// else Containerfile, in the context]
     #[arg(short, long, value_name = "PATH")]
     pub(crate) file: Option<PathBuf>,
     /// A name for the image, `name[:tag]`; may be given several times
@@ -196,7 +197,8 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
 /// Opens a build context that is a directory.
 fn local_context(args: &BuildArgs, location: &Location) -> Result<Option<MainContext>, Failure> {
     let Location::Directory(directory) = location else { return Ok(None) };
-    let opened = contexts::open_local(directory, args.file.as_deref(), &mut std::io::stdin());
+    let file = args.file.as_ref().map(|file| contexts::given_dockerfile(directory, file));
+    let opened = contexts::open_local(directory, file.as_deref(), &mut std::io::stdin());
     opened.map(Some).map_err(|error| Failure::Other(error.into()))
 }
 
