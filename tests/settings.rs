@@ -106,3 +106,21 @@ fn a_step_that_the_kernel_kills_for_want_of_memory_says_so() {
     let told = "`RUN tail /dev/zero` exited with status 137, and the kernel killed a process for want of memory";
     assert!(run.stderr.contains(told), "{}", run.stderr);
 }
+
+#[test]
+fn the_proxies_of_docker_s_configuration_reach_the_steps_and_no_key() {
+    let bench = Bench::with("FROM {busybox}\nRUN env | grep -i http_proxy | sort\n");
+    let directory = bench.path("docker");
+    fs_err::create_dir(&directory).unwrap();
+    let file = directory.join("config.json");
+    fs_err::write(&file, r#"{"proxies": {"default": {"httpProxy": "http://proxy.invalid:1"}}}"#).unwrap();
+    let build = || {
+        let mut command = bench.rbuild();
+        Run::of(command.env("DOCKER_CONFIG", &directory).args(["--progress", "plain", "."]))
+    };
+    let run = build();
+    assert!(run.stderr.contains(" http_proxy=http://proxy.invalid:1\n"), "{}", run.stderr);
+    assert!(run.stderr.contains(" HTTP_PROXY=http://proxy.invalid:1\n"), "{}", run.stderr);
+    fs_err::write(&file, r#"{"proxies": {"default": {"httpProxy": "http://other.invalid:1"}}}"#).unwrap();
+    assert_eq!(build().cached(), 1);
+}

@@ -27,7 +27,7 @@ use serde_json::json;
 use crate::commands::caching::CachingArgs;
 use crate::commands::registries::RegistryArgs;
 use crate::commands::settings::{NetworkMode, SettingsArgs};
-use crate::commands::{app, call, grants, registries};
+use crate::commands::{app, call, grants, proxies, registries};
 use crate::report::{Dockerfile, Failure};
 use crate::signals;
 use crate::ui::{self, Mode};
@@ -157,6 +157,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
         git.keep_git_dir |= build.request.build_args.get(frontend_args::KEEP_GIT_DIR).is_some_and(|value| value == "1");
     }
     let registry = registries::options(&args.registries)?;
+    proxies::add(&mut build.request.build_args)?;
     let local = local_context(args, &location)?;
     let asked = args.call.asked();
     let sandbox = if asked.is_some() && local.is_some() { None } else { Some(args.isolation.enter()?) };
