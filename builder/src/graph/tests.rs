@@ -206,6 +206,17 @@ fn a_stage_may_have_been_meant() {
 }
 
 #[test]
+fn signals_are_those_of_linux() {
+    let lowered = |signal: &str| lowered(&format!("FROM a\nSTOPSIGNAL {signal}\n"), &request(&[]));
+    for signal in ["SIGTERM", "term", "SIGRTMIN+3", "RTMAX-14", "9", "64", "SIGUSR1"] {
+        assert_eq!(lowered(signal).unwrap().config.config.stop_signal, signal);
+    }
+    for signal in ["SIGFOO", "SIG", "TERMINATE", "RTMIN+16", "RTMAX-0", "0", "65", "-1"] {
+        assert!(lowered(signal).is_err(), "{signal}");
+    }
+}
+
+#[test]
 fn texts_are_quoted_in_part() {
     let long = "x".repeat(1000);
     for text in [
