@@ -322,14 +322,15 @@ fn target(dockerfile: &Dockerfile, request: &Request) -> Result<usize, GraphErro
     )
 }
 
-/// The global scope: platform arguments first, then the `ARG`s before the first `FROM`, each as `--build-arg` says or
+/// The global scope: platform arguments first, which need no `ARG` here and can be given all the same, then the `ARG`s before the first `FROM`, each as `--build-arg` says or
 /// by its default.
 fn globals(dockerfile: &Dockerfile, request: &Request) -> Result<Scope, GraphError> {
     let mut scope = Scope::new(dockerfile.escape, Budget::default());
-    for (name, value) in platform_args(&request.platform, &Platform::host()) {
-        scope.set(&name, &value);
+    let stage = request.target.as_deref().unwrap_or("default").to_owned();
+    let automatic = platform_args(&request.platform, &Platform::host());
+    for (name, value) in automatic.into_iter().chain([("TARGETSTAGE".to_owned(), stage)]) {
+        scope.set(&name, request.build_args.get(&name).unwrap_or(&value));
     }
-    scope.set("TARGETSTAGE", request.target.as_deref().unwrap_or("default"));
     for instruction in &dockerfile.global_args {
         let Command::Arg(declarations) = &instruction.command else { continue };
         for declaration in declarations {

@@ -242,6 +242,8 @@ fn the_platform_arguments_are_there_for_from_and_on_demand() {
     let environment = environment(&text, &[]);
     assert!(environment.contains(&format!("TARGETPLATFORM={host}")), "{environment:?}");
     assert!(environment.contains(&format!("TARGETARCH={}", host.architecture)), "{environment:?}");
+    let given = lowered("FROM a:$TARGETARCH-$TARGETSTAGE\n", &request(&[("TARGETARCH", "x"), ("TARGETSTAGE", "y")]));
+    assert!(dump(&given.unwrap()).contains("a:x-y"));
 }
 
 #[test]

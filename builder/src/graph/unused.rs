@@ -42,7 +42,7 @@ fn args(selection: &Selection<'_>, instructions: &[&Instruction]) -> Vec<String>
     let automatic = platform_args(platform, platform);
     let predefined = |name: &str| {
         name.starts_with("BUILDKIT_")
-            || name == EPOCH
+            || matches!(name, EPOCH | "TARGETSTAGE")
             || PROXY_ARGS.as_flattened().contains(&name)
             || automatic.iter().any(|(known, _)| known == name)
     };
