@@ -28,8 +28,7 @@ const INSTEAD: &[(&[&str], &str)] = &[
     (&["--security-opt"], "what confines a step is fixed: `rbuild doctor` says what it is"),
     (
         &["--squash", "--squash-all", "--single-snapshot"],
-        "layers are not merged: a last stage `FROM scratch` with \
-        `COPY --from=… / /` has one",
+        "layers are not merged: a last stage `FROM scratch` with `COPY --from=… / /` has one",
     ),
     // buildah build
     (&["--layers"], "steps are always cached; `--no-cache` runs them again"),
@@ -38,24 +37,21 @@ const INSTEAD: &[(&[&str], &str)] = &[
     (&["--creds"], "use `rbuild login`"),
     (
         &["--cert-dir", "--registry-certificate", "--registry-client-cert"],
-        "certificates lie in \
-        `/etc/docker/certs.d/HOST/`, or give `--registry-ca FILE`",
+        "certificates lie in `/etc/docker/certs.d/HOST/`, or give `--registry-ca FILE`",
     ),
     (
         &["--tls-verify", "--skip-tls-verify", "--skip-tls-verify-pull", "--skip-tls-verify-registry"],
-        "certificates are \
-        always verified: `--registry-ca FILE` trusts the registry's authority, `--insecure-registry HOST` speaks plain \
-        http",
+        "certificates are always verified: `--registry-ca FILE` trusts the registry's authority, \
+         `--insecure-registry HOST` speaks plain http",
     ),
     (
         &["--cap-add", "--cap-drop", "--device", "--userns", "--ipc", "--pid", "--uts"],
-        "what a step may do is fixed: \
-        Docker's default capabilities, in namespaces of its own",
+        "what a step may do is fixed: Docker's default capabilities, in namespaces of its own",
     ),
     (
         &["--volume", "-v"],
-        "mount with `RUN --mount=type=bind,from=NAME` and `--build-context NAME=DIRECTORY`, or \
-        `RUN --mount=type=cache`",
+        "mount with `RUN --mount=type=bind,from=NAME` and `--build-context NAME=DIRECTORY`, or `RUN \
+         --mount=type=cache`",
     ),
     (&["--dns", "--dns-search", "--dns-option"], "steps see the resolv.conf of the machine; `--add-host` adds names"),
     (&["--build-arg-file"], "give each with `--build-arg NAME=VALUE`"),
@@ -64,8 +60,7 @@ const INSTEAD: &[(&[&str], &str)] = &[
     (&["--all-platforms"], "several platforms at once are not implemented: build each with `--platform`"),
     (
         &["--retry", "--retry-delay", "--push-retry", "--image-download-retry", "--image-fs-extract-retry"],
-        "what a \
-        registry does not answer is asked again anyway: leave it out",
+        "what a registry does not answer is asked again anyway: leave it out",
     ),
     // kaniko
     (&["--context", "-c"], "write the context without a flag, as the last argument"),
@@ -76,9 +71,8 @@ const INSTEAD: &[(&[&str], &str)] = &[
     (&["--no-push-cache"], "nothing is kept elsewhere without `--cache-to`"),
     (
         &["--cache", "--cache-repo", "--cache-copy-layers", "--cache-run-layers", "--compressed-caching"],
-        "steps are \
-        always cached in the store; for another machine write `--cache-from type=registry,ref=NAME` and `--cache-to \
-        type=registry,ref=NAME,mode=max`",
+        "steps are always cached in the store; for another machine write `--cache-from type=registry,ref=NAME` \
+         and `--cache-to type=registry,ref=NAME,mode=max`",
     ),
     (&["--cache-dir"], "the store, below RBUILD_HOME, keeps base images"),
     (&["--cache-ttl"], "write `rbuild cache prune --filter until=…`, or use the registry's own rules"),
@@ -86,15 +80,13 @@ const INSTEAD: &[(&[&str], &str)] = &[
     (&["--oci-layout-path"], "write `-o type=oci,tar=false,dest=DIRECTORY`"),
     (
         &["--digest-file", "--image-name-with-digest-file", "--image-name-tag-with-digest-file"],
-        "`--metadata-file FILE` \
-        has the digest and the names, and `-q` prints the digest",
+        "`--metadata-file FILE` has the digest and the names, and `-q` prints the digest",
     ),
     (&["--custom-platform", "--customPlatform"], "write `--platform`"),
     (&["--insecure", "--insecure-pull"], "name the registry: `--insecure-registry HOST`"),
     (
         &["--registry-mirror", "--registry-map", "--skip-default-registry-fallback"],
-        "mirrors are rules of \
-        containers-registries.conf(5), in `/etc/containers/registries.conf`",
+        "mirrors are rules of containers-registries.conf(5), in `/etc/containers/registries.conf`",
     ),
     (
         &[
@@ -104,14 +96,19 @@ const INSTEAD: &[(&[&str], &str)] = &[
             "--ignore-var-run",
             "--kaniko-dir",
             "--skip-unused-stages",
-            "--skip-push-permission-check",
+            "--materialize",
+            "--preserve-context",
+            "--force-build-metadata",
             "--snapshot-mode",
             "--snapshotMode",
             "--use-new-run",
         ],
-        "there is no need for it: \
-        leave it out",
+        "there is no need for it: leave it out",
     ),
+    (&["--skip-push-permission-check"], "what may not be pushed is known before the first step: leave it out"),
+    (&["--push-ignore-immutable-tag-errors"], "a tag that cannot be moved ends the build with code 4"),
+    (&["--credential-helpers"], "helpers are those of `credHelpers` in docker's `config.json`"),
+    (&["--bucket", "-b"], "fetch the context and pipe it into `rbuild -`"),
     (&["--git"], "say it in the URL of the context: `https://HOST/REPO.git#REF:SUBDIRECTORY`"),
     (&["--verbosity", "--log-format", "--log-timestamp"], "write `--progress plain` or `--progress json`"),
 ];
@@ -191,6 +188,21 @@ mod tests {
             let of = |text: &str| words(text).into_iter().map(OsString::from).collect::<Vec<_>>();
             assert_eq!(plain(of(given)), of(meant), "{given}");
         }
+    }
+
+    /// What the guide for those who come from kaniko says a flag does is what its error says.
+    #[test]
+    fn every_flag_of_the_guide_is_known() {
+        let guide = include_str!("../../../../docs/from-kaniko.md");
+        let build = BuildArgs::augment_args(Command::new("build"));
+        let known = |flag: &str| {
+            build.get_arguments().any(|arg| arg.get_long().is_some_and(|long| flag[2..] == *long))
+                || INSTEAD.iter().any(|(flags, _)| flags.contains(&flag))
+        };
+        let rows = guide.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+        let flags = rows.flat_map(|cell| cell.split(['`', ' '])).filter(|word| word.starts_with("--"));
+        let (known, unknown): (Vec<&str>, Vec<&str>) = flags.partition(|flag| known(flag));
+        assert!(known.len() > 50 && unknown.is_empty(), "{unknown:?}");
     }
 
     #[test]
