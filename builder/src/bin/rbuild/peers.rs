@@ -13,10 +13,7 @@ use crate::report::Failure;
 /// Flags of others, and what there is for them.
 const INSTEAD: &[(&[&str], &str)] = &[
     // docker buildx build
-    (
-        &["--load"],
-        "pipe the image into the daemon: `rbuild -q -o type=docker,dest=- … | docker load` gives it the image",
-    ),
+    (&["--load"], "pipe the image into the daemon: `rbuild -q -o type=docker,dest=- … | docker load`"),
     (&["--annotation"], "annotations are not implemented; `--label NAME=VALUE` sets labels"),
     (&["--attest"], "rbuild makes no attestations: leave it out"),
     (&["--allow", "--builder", "--rm", "--force-rm", "--debug", "-D"], "it has no meaning here: leave it out"),

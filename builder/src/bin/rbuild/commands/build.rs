@@ -32,6 +32,9 @@ use crate::report::{Dockerfile, Failure};
 use crate::signals;
 use crate::ui::{self, Mode};
 
+/// The variable of docker with the platform to build for.
+const PLATFORM: &str = "DOCKER_DEFAULT_PLATFORM";
+
 /// Build an image from a Dockerfile
 #[derive(Debug, Clone, Args)]
 pub(crate) struct BuildArgs {
@@ -151,6 +154,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
     }
     let mut location = Location::parse(&args.context).map_err(|error| Failure::Usage(error.to_string()))?;
     let mut build = build_of(args)?;
+    let mode = if args.quiet { Mode::Quiet } else { args.progress.or_usual()? };
     let (grants, _agents) = grants::read(&args.secrets, &args.agents)?;
     build.grants = Grants { secrets_in_layers: args.allow_secret_in_layer, ..grants };
     if let Location::Git(git) = &mut location {
@@ -181,7 +185,6 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
     let sandbox = sandbox.expect("only to answer a call there is none");
     let home = super::home()?;
 
-    let mode = if args.quiet { Mode::Quiet } else { args.progress };
     let display = ui::display(mode);
     let keep_storage = args.keep_storage;
     let machine = Machine { home: &home, sandbox: &sandbox, registry: &registry, cancel: &cancel, keep_storage };
@@ -257,7 +260,7 @@ pub(crate) fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
             build_args,
             // `--target "$TARGET"` of a script whose variable is empty: the last stage, as everywhere else.
             target: args.target.clone().filter(|target| !target.is_empty()),
-            platform: args.platform.clone().unwrap_or_else(Platform::host),
+            platform: args.platform.clone().map_or_else(usual_platform, Ok)?,
             labels: labels(&args.labels)?,
             network: args.network.into(),
             context_time: None,
@@ -276,6 +279,12 @@ pub(crate) fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
     };
     build.epoch = epoch(&build.request)?;
     Ok(build)
+}
+
+/// The platform to build for where none is given: that of `$DOCKER_DEFAULT_PLATFORM`, as for docker, else this machine's.
+fn usual_platform() -> Result<Platform, Failure> {
+    let Some(name) = paths::variable(PLATFORM).filter(|name| !name.is_empty()) else { return Ok(Platform::host()) };
+    name.parse().map_err(|error: PlatformError| Failure::Usage(format!("{PLATFORM}: {error}")))
 }
 
 fn named_contexts(contexts: &[String]) -> Result<BTreeMap<String, NamedContext>, Failure> {
