@@ -294,6 +294,7 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
     let notes = notes.into_iter().chain(frontend_args::without_effect(&build.request));
     notes.chain(build.grants.unset(&secrets)).for_each(|note| reporter.warn(&note));
     uploads.check()?;
+    export::check(&build.outputs)?;
 
     let lease = store.lease(&format!("building `{name}`"))?;
     let context = LocalContext::open(&build.context, build.ignore.clone())?.with_modes(build.caching.modes);

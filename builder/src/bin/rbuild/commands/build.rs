@@ -9,7 +9,7 @@ use builder::build::{self, Build, Machine};
 use builder::cache::CacheTo;
 use builder::context::Ignore;
 use builder::contexts::{self, MainContext};
-use builder::export::{Output, OutputSpec, compression};
+use builder::export::{self, Output, OutputSpec, compression};
 use builder::grants::{AgentSpec, Grants, SecretSpec};
 use builder::graph::frontend_args::{self, EPOCH, INLINE_CACHE};
 use builder::graph::named::{NamedContext, canonical, for_platform};
@@ -161,6 +161,7 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
         git.keep_git_dir |= build.request.build_args.get(frontend_args::KEEP_GIT_DIR).is_some_and(|value| value == "1");
     }
     let registry = registries::options(&args.registries)?;
+    check_results(args)?;
     proxies::add(&mut build.request.build_args)?;
     let local = local_context(args, &location)?;
     let asked = args.call.asked();
@@ -327,6 +328,15 @@ fn epoch(request: &Request) -> Result<Option<String>, Failure> {
     let wrong =
         || Failure::Usage(format!("SOURCE_DATE_EPOCH=`{seconds}` is neither a number of seconds nor `context`"));
     frontend_args::epoch_time(&seconds).map(Some).ok_or_else(wrong)
+}
+
+/// Makes sure that there will be a place for what `write_results` writes.
+fn check_results(args: &BuildArgs) -> Result<(), Failure> {
+    for (file, flag) in [(&args.iidfile, "--iidfile"), (&args.metadata_file, "--metadata-file")] {
+        let checked = file.as_deref().map_or(Ok(()), export::check_file);
+        checked.with_context(|| format!("cannot write the {flag}"))?;
+    }
+    Ok(())
 }
 
 /// `--iidfile` and `--metadata-file`, with the keys that buildx writes.
