@@ -140,6 +140,24 @@ fn a_step_that_makes_something_else_each_time_is_found_out() {
     assert!(run.code == 1 && run.stderr.contains("`/x` changed"), "{}", run.stderr);
 }
 
+/// What stands behind a hit is not looked up, unless the hit is run again.
+#[test]
+fn a_step_that_reads_another_stage_is_verified() {
+    let dockerfile = "FROM {busybox} AS a\nRUN echo 1 >/x\nFROM {busybox} AS b\nCOPY --from=a /x /y\nFROM {busybox}\n\
+                      COPY --from=b /y /z\nRUN --mount=from=a,target=/a cp /a/x /w\n";
+    let bench = Bench::with(dockerfile);
+    let first = bench.image(&["--cache-to", "type=local,dest=cache,mode=max"]).manifest;
+    let run = bench.build(&["--cache-verify", "100%"]);
+    let verified = |log: &str| log.lines().filter(|line| line.contains(" verify [")).count();
+    assert_eq!((run.cached(), verified(&run.stderr)), (4, 4), "{}", run.stderr);
+    // The same where the steps are in another cache alone.
+    fs_err::rename(bench.path("home"), bench.path("away")).unwrap();
+    let run = bench.build(&["--cache-from", "type=local,src=cache", "--cache-verify", "100%"]);
+    assert!(run.stderr.contains("0 steps run, 4 cached") && verified(&run.stderr) == 4, "{}", run.stderr);
+    let last = bench.image(&["--cache-from", "type=local,src=cache"]);
+    assert_eq!(last.manifest, first);
+}
+
 #[test]
 fn the_umask_of_a_check_out_can_be_left_out() {
     let bench = Bench::with("FROM scratch\nCOPY src /src\n");

@@ -51,6 +51,32 @@ fn archive(bench: &Bench, flag: &str, name: &str) -> Vec<u8> {
 }
 
 #[test]
+fn the_names_that_podman_gives_are_read_where_docker_s_are_not_there() {
+    let bench = Bench::new();
+    bench.file("Containerfile", "FROM scratch\nCOPY . /\n");
+    bench.file(".containerignore", "*\n!kept\n");
+    for name in ["kept", "left"] {
+        bench.file(name, "x");
+    }
+    assert_eq!(image(&bench, &["."], b"").top(), "- 0644 0:0 kept\n");
+    let archive = bench.path("a.tar");
+    peer("tar", &["-C", bench.context().to_str().unwrap(), "-cf", archive.to_str().unwrap(), "."]);
+    assert!(image(&bench, &["-"], &fs_err::read(archive).unwrap()).top().ends_with(" kept\n"));
+    bench.file("Dockerfile", "FROM scratch\nCOPY kept /from-dockerfile\n");
+    assert_eq!(image(&bench, &["."], b"").top(), "- 0644 0:0 from-dockerfile\n");
+}
+
+#[test]
+fn a_dockerfile_is_looked_for_where_rbuild_runs_then_in_the_context() {
+    let bench = Bench::new();
+    bench.file("app/ci/Dockerfile", "FROM scratch\nCOPY f /inside\n");
+    bench.file("app/f", "x");
+    assert_eq!(image(&bench, &["-f", "ci/Dockerfile", "app"], b"").top(), "- 0644 0:0 inside\n");
+    bench.file("ci/Dockerfile", "FROM scratch\nCOPY f /outside\n");
+    assert_eq!(image(&bench, &["-f", "ci/Dockerfile", "app"], b"").top(), "- 0644 0:0 outside\n");
+}
+
+#[test]
 fn an_archive_on_standard_input_is_a_context() {
     for flag in ["-v", "-z", "-j", "-J", "--zstd"] {
         let bench = Bench::new();

@@ -183,8 +183,11 @@ fn a_setting_without_effect_is_said_to_have_none() {
     let warnings: Vec<&str> = run.stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
     assert_eq!(
         warnings,
-        ["warning: the build arg `BUILDKIT_MULTI_PLATFORM` has no effect in this version of rbuild: \
-             the form of an output does not depend on it"]
+        [
+            "warning: the build arg `OTHER` is used by nothing: no ARG declares it",
+            "warning: the build arg `BUILDKIT_MULTI_PLATFORM` has no effect in this version of rbuild: \
+             the form of an output does not depend on it"
+        ]
     );
 }
 

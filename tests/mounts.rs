@@ -335,6 +335,14 @@ fn a_secret_or_agent_that_is_required_and_not_given_is_named() {
     }
 }
 
+#[test]
+fn a_secret_whose_variable_is_not_set_is_said_to_be_empty() {
+    let bench = Bench::with("FROM {busybox}\nRUN --mount=type=secret,id=a,env=A test -z \"$A\"\n");
+    let run = bench.build(&["--secret=id=a,env=NOWHERE", "--secret=id=b,env=NOWHERE_EITHER"]);
+    let told: Vec<&str> = run.stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
+    assert_eq!(told, ["warning: the secret `a` is empty: the variable `NOWHERE` is not set"]);
+}
+
 /// An agent that says everything twice.
 fn agent(path: &std::path::Path) {
     let listener = UnixListener::bind(path).unwrap();

@@ -237,3 +237,18 @@ fn a_target_without_layers_is_an_image_too() {
     let image: Image = Bench::with("FROM scratch\nLABEL a=b\n").image(&[]);
     assert_eq!(image.layers.len(), 0);
 }
+
+#[test]
+fn what_cannot_be_written_is_said_before_the_steps() {
+    let bench = Bench::with("FROM {busybox}\nRUN true\n");
+    for (arguments, told) in [
+        (&["-o", "type=oci,dest=none/x.tar"][..], "cannot write `none/x.tar`"),
+        (&["-o", "type=tar,dest=."], "cannot write `.`"),
+        (&["--iidfile", "none/id"], "cannot write the --iidfile"),
+        (&["--metadata-file", "none/meta.json"], "cannot write the --metadata-file"),
+    ] {
+        let run = bench.try_build(arguments);
+        assert!(run.code == 1 && run.stderr.contains(told), "{arguments:?}: {}", run.stderr);
+        assert!(!run.stderr.contains("RUN true"), "{}", run.stderr);
+    }
+}

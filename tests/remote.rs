@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::common::{Bench, Image, Run, peer};
-use crate::server::{Server, commit, repository};
+use crate::server::{Page, Server, commit, repository};
 
 /// What `GIT_AUTH_TOKEN=hunter2` becomes.
 const BASIC: &str = "basic eC1hY2Nlc3MtdG9rZW46aHVudGVyMg==";
@@ -40,6 +40,19 @@ fn holding(directory: &Path, text: &str) -> Vec<PathBuf> {
 fn git(directory: &Path, arguments: &[&str]) -> String {
     let common = ["-C", directory.to_str().unwrap(), "-c", "user.name=t", "-c", "user.email=t@t"];
     peer("git", &[&common, arguments].concat())
+}
+
+/// A file that is put in another's place keeps its time where somebody wants it to, `cp -p` for one.
+#[test]
+fn a_file_is_not_known_by_its_date() {
+    let bench = Bench::new();
+    let server = Server::start(&bench.path(""));
+    let date = ("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT".to_owned());
+    bench.dockerfile(&format!("FROM scratch\nADD {} /\n", server.url("/f")));
+    for text in ["one", "two"] {
+        server.put("/f", Page { body: text.into(), headers: vec![date.clone()], status: 200 });
+        assert_eq!(bench.image(&[]).text("f"), text);
+    }
 }
 
 #[test]

@@ -105,6 +105,19 @@ fn a_full_hit_fetches_no_layer_and_mounts_them_instead() {
     assert_eq!(asked, 6, "{log:#?}");
 }
 
+/// Steps that ran while no cache was written have no blob that anybody needed.
+#[test]
+fn all_steps_are_kept_of_a_build_that_runs_none() {
+    let shared = Shared::new();
+    let (to, from) = (format!("{},mode=max", shared.cache()), shared.cache());
+    let first = shared.machine(THREE);
+    first.build(&[]);
+    let run = first.build(&["--cache-to", &to]);
+    assert!(run.stderr.contains("0 steps run"), "{}", run.stderr);
+    let run = shared.machine(THREE).build(&["--cache-from", &from, "--target", "build"]);
+    assert_eq!(remote(&run), 2, "{}", run.stderr);
+}
+
 #[test]
 fn a_miss_fetches_what_its_step_stands_on_and_no_more() {
     let shared = Shared::new();

@@ -161,7 +161,8 @@ fn serve(mut stream: impl Read + Write, state: &Mutex<State>, repositories: &Pat
     let page = state.pages.get(&request.path).cloned();
     let mut page = page.unwrap_or(Page { body: b"no such page".to_vec(), headers: Vec::new(), status: 404 });
     let etag = page.headers.iter().find(|(name, _)| *name == "ETag").map(|(_, value)| value);
-    if etag.is_some() && request.headers.get("if-none-match") == etag {
+    let dated = request.headers.contains_key("if-modified-since") && !request.headers.contains_key("if-none-match");
+    if dated || etag.is_some() && request.headers.get("if-none-match") == etag {
         (page.status, page.body) = (304, Vec::new());
     }
     state.log.push(format!("{} {} {}", request.method, request.path, page.status));

@@ -106,3 +106,46 @@ fn a_step_that_the_kernel_kills_for_want_of_memory_says_so() {
     let told = "`RUN tail /dev/zero` exited with status 137, and the kernel killed a process for want of memory";
     assert!(run.stderr.contains(told), "{}", run.stderr);
 }
+
+#[test]
+fn the_proxies_of_docker_s_configuration_reach_the_steps_and_no_key() {
+    let bench = Bench::with("FROM {busybox}\nRUN env | grep -i http_proxy | sort\n");
+    let directory = bench.path("docker");
+    fs_err::create_dir(&directory).unwrap();
+    let file = directory.join("config.json");
+    fs_err::write(&file, r#"{"proxies": {"default": {"httpProxy": "http://proxy.invalid:1"}}}"#).unwrap();
+    let build = || {
+        let mut command = bench.rbuild();
+        Run::of(command.env("DOCKER_CONFIG", &directory).args(["--progress", "plain", "."]))
+    };
+    let run = build();
+    assert!(run.stderr.contains(" http_proxy=http://proxy.invalid:1\n"), "{}", run.stderr);
+    assert!(run.stderr.contains(" HTTP_PROXY=http://proxy.invalid:1\n"), "{}", run.stderr);
+    fs_err::write(&file, r#"{"proxies": {"default": {"httpProxy": "http://other.invalid:1"}}}"#).unwrap();
+    assert_eq!(build().cached(), 1);
+}
+
+#[test]
+fn the_variables_of_docker_count_where_no_flag_says_otherwise() {
+    let bench = Bench::with("FROM scratch\nARG TARGETARCH\nLABEL arch=$TARGETARCH\n");
+    let build = |variable: (&str, &str), arguments: &[&str]| {
+        let mut command = bench.rbuild();
+        Run::of(command.env(variable.0, variable.1).args(arguments).arg("."))
+    };
+    let platform = |value: &str, arguments: &[&str]| {
+        let run = build(("DOCKER_DEFAULT_PLATFORM", value), &[&["-q", "-t", "arch:1"], arguments].concat());
+        let inspected = Run::of(bench.rbuild().args(["inspect", "store:arch:1"]));
+        (run.code, inspected.stdout.contains("s390x"), run.stderr)
+    };
+    assert!(platform("linux/s390x", &[]).1);
+    assert!(!platform("linux/s390x", &["--platform", "linux/arm64"]).1);
+    assert!(!platform("", &[]).1);
+    let (code, _, told) = platform("plan9/mips", &[]);
+    assert!(code == 2 && told.starts_with("error: DOCKER_DEFAULT_PLATFORM: `plan9/mips`"), "{told}");
+
+    let progress = |value: &str, arguments: &[&str]| build(("BUILDKIT_PROGRESS", value), arguments).stderr;
+    assert!(progress("json", &[]).starts_with('{'));
+    assert_eq!(progress("none", &[]), "");
+    assert!(!progress("quiet", &["--progress", "plain"]).is_empty());
+    assert_eq!(progress("loud", &[]), "error: BUILDKIT_PROGRESS cannot be `loud`\n");
+}

@@ -16,9 +16,10 @@ use crate::export::compression::Chosen;
 use crate::export::{self, ExportError, Exported, Output, Uploads};
 use crate::grants::Grants;
 use crate::graph::frontend_args;
-use crate::graph::named::NamedContext;
+use crate::graph::named::{self, NamedContext};
 use crate::graph::outline::Outline;
 use crate::graph::references::{Pinned, Request, Selection, StepNetwork, select};
+use crate::graph::unused::unused;
 use crate::graph::{Graph, GraphError, PinnedImage, lower};
 use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
@@ -65,6 +66,8 @@ pub struct Build {
     pub settings: Settings,
     /// The time of everything that the build makes, RFC 3339; when absent what the Dockerfile says, else the clock's.
     pub epoch: Option<String>,
+    /// Whether to tell of what was given and the Dockerfile has no place for: all of it was given for this one.
+    pub tell_unused: bool,
 }
 
 /// How a build uses caches, and tells of it.
@@ -120,7 +123,7 @@ pub enum BuildError {
     #[error(transparent)]
     Context(#[from] ContextError),
     /// A context with a name.
-    #[error("cannot open the build context `{name}`")]
+    #[error("cannot open the build context that is called `{name}`")]
     NamedContext {
         /// Its name.
         name: String,
@@ -181,7 +184,7 @@ struct Prepared {
     /// The named contexts that it reads.
     contexts: BTreeSet<String>,
     findings: Vec<Finding>,
-    notes: Option<String>,
+    notes: Vec<String>,
 }
 
 /// Parses, selects what the target needs and pins its images.
@@ -215,7 +218,11 @@ fn prepare(build: &Build, places: Places<'_>, reporter: &Reporter<'_>) -> Result
         if parsed.check.error && !findings.is_empty() {
             return Err(BuildError::Checks(findings));
         }
-        let notes = frontend_args::foreign_frontend(&build.request, parsed.dockerfile.syntax.as_deref());
+        let frontend = frontend_args::foreign_frontend(&build.request, parsed.dockerfile.syntax.as_deref());
+        let mut notes: Vec<String> = frontend.into_iter().collect();
+        if build.tell_unused {
+            notes.extend(unused(&selection, images, &build.caching.no_cache_stages));
+        }
         Ok(Prepared { graph, contexts: selection.contexts, findings, notes })
     })
 }
@@ -271,7 +278,8 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
     let uploads = &Uploads::begin(client, pushed);
     let Prepared { graph, contexts, findings, notes } =
         prepare(build, Places { client, configs: Some(store.blobs()) }, reporter)?;
-    let needles = build.grants.needles(&graph.secrets());
+    let secrets = graph.secrets();
+    let needles = build.grants.needles(&secrets);
     let reporter = &reporter.hiding(&needles);
     let name = &build.dockerfile_name;
     for Finding { rule, span, message, .. } in &findings {
@@ -283,8 +291,10 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
     if let Some(reason) = machine.sandbox.limit(&build.settings) {
         reporter.warn(&format!("the memory and processors of steps are not limited: {reason}; `systemd-run --user --scope -p Delegate=yes rbuild …` gives it a cgroup"));
     }
-    notes.into_iter().chain(frontend_args::without_effect(&build.request)).for_each(|note| reporter.warn(&note));
+    let notes = notes.into_iter().chain(frontend_args::without_effect(&build.request));
+    notes.chain(build.grants.unset(&secrets)).for_each(|note| reporter.warn(&note));
     uploads.check()?;
+    export::check(&build.outputs)?;
 
     let lease = store.lease(&format!("building `{name}`"))?;
     let context = LocalContext::open(&build.context, build.ignore.clone())?.with_modes(build.caching.modes);
@@ -398,7 +408,8 @@ fn named_contexts(
     for name in names {
         if let Some(NamedContext::Tree(location)) = request.contexts.get(name) {
             let tree = open_named(store, location, remotes);
-            let failed = |source| BuildError::NamedContext { name: name.clone(), source: Box::new(source) };
+            let failed =
+                |source| BuildError::NamedContext { name: named::familiar(name).to_owned(), source: Box::new(source) };
             opened.insert(name.clone(), tree.map_err(failed)?);
         }
     }

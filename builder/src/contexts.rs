@@ -169,6 +169,13 @@ pub fn open(
     }
 }
 
+/// The Dockerfile that `-f` names: relative to the working directory as for docker, else, as for kaniko and podman, to the
+/// context.
+pub fn given_dockerfile(directory: &Path, file: &Path) -> PathBuf {
+    let inside = directory.join(file);
+    if file != Path::new("-") && !file.exists() && inside.exists() { inside } else { file.to_owned() }
+}
+
 /// Makes a directory and its Dockerfile ready: it stays where it is.
 pub fn open_local(directory: &Path, file: Option<&Path>, stdin: &mut dyn Read) -> Result<MainContext, OpenError> {
     let path = file.map_or_else(|| directory.join(usual_name(directory)), Path::to_owned);
@@ -185,10 +192,10 @@ pub fn open_local(directory: &Path, file: Option<&Path>, stdin: &mut dyn Read) -
     Ok(MainContext { directory, ignore, dockerfile, name, changed: None, _held: Held::Nothing })
 }
 
-/// The name of a directory's Dockerfile: as `docker build`, `dockerfile` where there is no `Dockerfile`.
+/// The name of a directory's Dockerfile where none is given: docker's, else podman's.
 fn usual_name(directory: &Path) -> &'static Path {
-    let [usual, other] = ["Dockerfile", "dockerfile"].map(Path::new);
-    if !directory.join(usual).exists() && directory.join(other).exists() { other } else { usual }
+    let names = ["Dockerfile", "dockerfile", "Containerfile"].map(Path::new);
+    names.into_iter().find(|name| directory.join(name).exists()).unwrap_or(names[0])
 }
 
 fn read_stdin(stdin: &mut dyn Read) -> Result<Vec<u8>, OpenError> {

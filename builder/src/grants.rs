@@ -16,6 +16,8 @@ pub const SECRET_LIMIT: u64 = 500 * 1024;
 pub struct Grants {
     /// Secrets by their ids.
     pub secrets: BTreeMap<String, Secret>,
+    /// Secrets that are empty for want of a variable, by their ids, with its name.
+    pub unset: BTreeMap<String, String>,
     /// Parts of secrets that must not be seen either, by the secrets' ids.
     pub parts: Vec<(String, Secret)>,
     /// Layers may hold secrets.
@@ -25,6 +27,12 @@ pub struct Grants {
 }
 
 impl Grants {
+    /// What to say of the secrets that `used` names and that are empty because nobody set their variable.
+    pub fn unset(&self, used: &BTreeSet<&str>) -> impl Iterator<Item = String> {
+        let unset = self.unset.iter().filter(|(name, _)| used.contains(name.as_str()));
+        unset.map(|(name, variable)| format!("the secret `{name}` is empty: the variable `{variable}` is not set"))
+    }
+
     /// What must not be seen of the secrets that `used` names.
     pub fn needles(&self, used: &BTreeSet<&str>) -> Needles {
         let parts = self.parts.iter().map(|(name, secret)| (name, secret));

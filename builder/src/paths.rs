@@ -23,13 +23,18 @@ fn path(name: &str) -> Option<PathBuf> {
     env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
+/// The configuration of the docker CLI: `$DOCKER_CONFIG/config.json`, else `$HOME/.docker/config.json`.
+pub fn docker_config() -> Option<PathBuf> {
+    let directory = path("DOCKER_CONFIG").or_else(|| path("HOME").map(|home| home.join(".docker")));
+    directory.map(|directory| directory.join("config.json"))
+}
+
 /// The files that may hold registry credentials, first match wins: `$REGISTRY_AUTH_FILE`; `$DOCKER_CONFIG/config.json`,
 /// else `$HOME/.docker/config.json`; podman's `auth.json` (containers-auth.json(5)).
 pub fn credential_files() -> Vec<PathBuf> {
-    let docker = path("DOCKER_CONFIG").or_else(|| path("HOME").map(|home| home.join(".docker")));
     [
         path("REGISTRY_AUTH_FILE"),
-        docker.map(|directory| directory.join("config.json")),
+        docker_config(),
         path("XDG_RUNTIME_DIR").map(|directory| directory.join("containers/auth.json")),
         configuration().map(|directory| directory.join("containers/auth.json")),
     ]

@@ -279,6 +279,7 @@ fn prepare(app: &AppBuild<'_>, target: &Target, declared: &mut BTreeSet<String>)
         settings: app.options.settings.clone(),
         grants: app.grants.clone(),
         epoch: app.options.epoch.clone(),
+        tell_unused: false,
     })
 }
 

@@ -16,6 +16,9 @@ pub enum SpecError {
     /// A type that is not implemented.
     #[error("caches of `type={0}` are not implemented: they are `type=registry`, `type=local` and `type=inline`")]
     Type(String),
+    /// `type=inline` where a cache is read.
+    #[error("a cache that was written as `type=inline` is read as `type=registry,ref=` and the name of its image")]
+    ReadInline,
     /// A key that the type does not have.
     #[error("a cache of `type={kind}` has no `{key}`")]
     Key {
@@ -41,6 +44,14 @@ pub enum SpecError {
         value: String,
         /// What it can be.
         allowed: &'static str,
+    },
+    /// `false` for what is always so.
+    #[error(
+        "`{key}=false` is not implemented: what rbuild keeps in a registry is image manifests with the types of OCI"
+    )]
+    Always {
+        /// The key.
+        key: &'static str,
     },
     /// A reference that is none.
     #[error("`{text}` is not the name of an image: {problem}")]
@@ -80,7 +91,7 @@ impl FromStr for CacheFrom {
         let mut keys = Keys::read(text)?;
         let place = keys.place("src")?;
         keys.end()?;
-        place.map(Self).ok_or_else(|| SpecError::Type("inline` in `--cache-from".into()))
+        place.map(Self).ok_or(SpecError::ReadInline)
     }
 }
 
@@ -108,6 +119,12 @@ impl FromStr for CacheTo {
                 Some(other) => return Err(value("mode", other, "`min`, `max`")),
             };
             mounts = keys.boolean("mounts")?.unwrap_or(false);
+            // What scripts write for registries that take nothing else, says what is done anyway.
+            for key in ["image-manifest", "oci-mediatypes"] {
+                if keys.boolean(key)? == Some(false) {
+                    return Err(SpecError::Always { key });
+                }
+            }
         }
         let strict = keys.boolean("ignore-error")? == Some(false);
         keys.end()?;
@@ -185,6 +202,9 @@ mod tests {
             "type=registry,ref=example.org/cache,mode=max,mounts=true,ignore-error=false".parse().unwrap();
         assert_eq!((to.all, to.mounts, to.strict), (true, true, true));
         assert_eq!(to.place, Some(Place::Registry(named("example.org/cache").unwrap())));
+        let always: CacheTo =
+            "mode=max,image-manifest=true,oci-mediatypes=true,type=registry,ref=example.org/cache".parse().unwrap();
+        assert_eq!((always.place, always.all, always.strict), (to.place, true, false));
         let to: CacheTo = "type=local,dest=/c".parse().unwrap();
         assert_eq!(
             to,
@@ -204,7 +224,8 @@ mod tests {
             ("type=registry", "`ref=…`"),
             ("type=local,ref=x", "`dest=…`"),
             ("type=registry,ref=x,mode=most", "`mode=most`"),
-            ("type=registry,ref=x,image-manifest=true", "`image-manifest`"),
+            ("type=registry,ref=x,image-manifest=false", "`image-manifest=false`"),
+            ("type=registry,ref=x,compression=zstd", "`compression`"),
             ("type=inline,mode=max", "`mode`"),
             ("type=registry,ref=UPPER", "`UPPER`"),
             ("type=registry,mode", "`mode`"),
@@ -212,6 +233,7 @@ mod tests {
             let error = text.parse::<CacheTo>().unwrap_err().to_string();
             assert!(error.contains(named), "{text}: {error}");
         }
-        assert!("type=inline".parse::<CacheFrom>().is_err());
+        let error = "type=inline".parse::<CacheFrom>().unwrap_err().to_string();
+        assert!(error.contains("`type=registry,ref=`"), "{error}");
     }
 }

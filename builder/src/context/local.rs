@@ -237,15 +237,24 @@ fn read(path: &Path, source: io::Error) -> ContextError {
     ContextError::Read { path: path.to_owned(), source }
 }
 
+/// What ignore files are called, the first that is there counts: docker's name, and podman's (containerignore(5)).
+const IGNORE_FILES: [&str; 2] = [".dockerignore", ".containerignore"];
+
+/// The ignore files that a Dockerfile may have of its own.
+fn beside(dockerfile: Option<&Path>) -> impl Iterator<Item = PathBuf> {
+    dockerfile.into_iter().flat_map(|dockerfile| {
+        IGNORE_FILES.map(|name| {
+            let mut beside = dockerfile.as_os_str().to_owned();
+            beside.push(name);
+            PathBuf::from(beside)
+        })
+    })
+}
+
 /// Like [`load_ignore`], where the Dockerfile too is in `root`, and no link leads out of it.
 pub fn load_ignore_beneath(root: &Path, dockerfile: Option<&Path>) -> Result<Ignore, ContextError> {
     let context = LocalContext::open(root, Ignore::default())?;
-    let beside = dockerfile.map(|path| {
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(".dockerignore");
-        PathBuf::from(beside)
-    });
-    for path in beside.into_iter().chain([PathBuf::from(".dockerignore")]) {
+    for path in beside(dockerfile).chain(IGNORE_FILES.map(PathBuf::from)) {
         match context.find(&path) {
             Err(ContextError::Missing { .. }) => {}
             found => return parse_ignore(path, read_text(context.open_file(&found?)?)),
@@ -255,12 +264,9 @@ pub fn load_ignore_beneath(root: &Path, dockerfile: Option<&Path>) -> Result<Ign
 }
 
 /// Reads the ignore file that applies: `<dockerfile>.dockerignore` beside the Dockerfile, else `.dockerignore` in
-/// `root` (a link there is followed inside the root only), else nothing is ignored.
+/// `root` (a link there is followed inside the root only), each also by podman's name, else nothing is ignored.
 pub fn load_ignore(root: &Path, dockerfile: Option<&Path>) -> Result<Ignore, ContextError> {
-    if let Some(dockerfile) = dockerfile {
-        let mut beside = dockerfile.as_os_str().to_owned();
-        beside.push(".dockerignore");
-        let beside = PathBuf::from(beside);
+    for beside in beside(dockerfile) {
         match fs::metadata(&beside) {
             Ok(metadata) if metadata.is_file() => {
                 let opened = fs::File::open(&beside);
@@ -276,13 +282,16 @@ pub fn load_ignore(root: &Path, dockerfile: Option<&Path>) -> Result<Ignore, Con
         }
     }
     let context = LocalContext::open(root, Ignore::default())?;
-    let selected = match context.select(".dockerignore") {
-        Err(ContextError::Missing { .. }) => return Ok(Ignore::default()),
-        selected => selected?,
-    };
-    let path = selected.into_iter().next().map(|selected| selected.path).unwrap_or_default();
-    let text = read_text(context.open_file(&path)?);
-    parse_ignore(root.join(path), text)
+    for name in IGNORE_FILES {
+        let selected = match context.select(name) {
+            Err(ContextError::Missing { .. }) => continue,
+            selected => selected?,
+        };
+        let path = selected.into_iter().next().map(|selected| selected.path).unwrap_or_default();
+        let text = read_text(context.open_file(&path)?);
+        return parse_ignore(root.join(path), text);
+    }
+    Ok(Ignore::default())
 }
 
 fn read_text(file: impl Read) -> io::Result<String> {

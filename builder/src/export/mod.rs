@@ -11,7 +11,7 @@ pub mod tags;
 mod uploads;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use snapshot::Layer;
 
@@ -21,7 +21,7 @@ use crate::solve::{Cause, World};
 
 pub use ahead::pushing;
 pub use compression::CompressionError;
-pub use output::{Output, OutputError, OutputSpec};
+pub use output::{Destination, Output, OutputError, OutputSpec};
 pub use uploads::Uploads;
 
 /// Why an output could not be made.
@@ -60,6 +60,34 @@ pub enum ExportError {
     /// The caller cancelled the build when its steps were done.
     #[error("the build was cancelled")]
     Cancelled,
+}
+
+/// Fails where a file that is written when all is built has no place: nobody should wait for the steps to learn that.
+pub fn check_file(path: &Path) -> std::io::Result<()> {
+    if path.is_dir() {
+        return Err(std::io::ErrorKind::IsADirectory.into());
+    }
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if fs_err::metadata(directory)?.is_dir() { Ok(()) } else { Err(std::io::ErrorKind::NotADirectory.into()) }
+}
+
+/// The same of the archives among outputs.
+pub(crate) fn check(outputs: &[Output]) -> Result<(), ExportError> {
+    let archive = |output: &Output| match output {
+        Output::Oci { destination: Destination::File(path), tar: true }
+        | Output::Docker { destination: Destination::File(path) }
+        | Output::Tar { destination: Destination::File(path) } => Some(path.clone()),
+        Output::Push
+        | Output::Store
+        | Output::Local { .. }
+        | Output::Oci { .. }
+        | Output::Docker { destination: Destination::Stdout }
+        | Output::Tar { destination: Destination::Stdout } => None,
+    };
+    outputs.iter().filter_map(archive).try_for_each(|path| {
+        let checked = check_file(&path);
+        checked.map_err(|source| ExportError::Write { path, source })
+    })
 }
 
 /// Fails once the build is cancelled: a cancelled build moves no name.

@@ -70,6 +70,12 @@ pub enum OutputError {
     /// An unknown type.
     #[error("`type={0}` is not implemented: write `type=oci|docker|local|tar|registry`")]
     Type(String),
+    /// The type that is the store itself.
+    #[error("`type=image` is what `-t NAME` does: leave it out, or write `type=image,push=true` to push")]
+    Image,
+    /// A name for the image.
+    #[error("`name=` is not implemented: names are given with `-t`, for all outputs")]
+    Name,
     /// An unknown option.
     #[error("`{key}` is not an option of `type={kind}`")]
     Option {
@@ -135,11 +141,20 @@ impl Output {
         let destination = options.take("dest");
         let tar = if kind == "oci" { options.take("tar") } else { None };
         let push = if kind == "image" { options.take("push") } else { None };
+        // Layers have the types of OCI anyway.
+        if kind != "docker"
+            && options.take("oci-mediatypes").is_some_and(|value| !matches!(value.as_str(), "true" | "1"))
+        {
+            return Err(OutputError::Option { key: "oci-mediatypes=false".into(), kind });
+        }
+        if options.take("name").is_some() {
+            return Err(OutputError::Name);
+        }
         if let Some((key, _)) = options.0.first() {
             return Err(OutputError::Option { key: key.clone(), kind });
         }
         let file = |destination: Option<String>| match destination.as_deref() {
-            None => Err(OutputError::NoDestination(kind.clone())),
+            None | Some("") => Err(OutputError::NoDestination(kind.clone())),
             Some("-") => Ok(Destination::Stdout),
             Some(path) => Ok(Destination::File(path.into())),
         };
@@ -151,11 +166,14 @@ impl Output {
             "docker" => Ok(Self::Docker { destination: file(destination)? }),
             "tar" => Ok(Self::Tar { destination: file(destination)? }),
             "local" => {
-                let destination = destination.ok_or_else(|| OutputError::NoDestination(kind.clone()))?;
+                let destination = destination
+                    .filter(|path| !path.is_empty())
+                    .ok_or_else(|| OutputError::NoDestination(kind.clone()))?;
                 Ok(Self::Local { destination: destination.into() })
             }
             "registry" => Ok(Self::Push),
             "image" if boolean("push", push.as_deref().unwrap_or("false"))? => Ok(Self::Push),
+            "image" => Err(OutputError::Image),
             _ => Err(OutputError::Type(kind)),
         }
     }

@@ -63,8 +63,15 @@ pub enum Problem {
         name: String,
     },
     /// A source of `ADD` that looks like a URL and is none.
-    #[error("cannot add {0}")]
+    #[error("cannot add `{}`", .0.text)]
     Location(#[from] LocationError),
+    /// An image somewhere else than in a registry.
+    #[error(
+        "`{}` is an image of no registry: make an OCI layout of it, write a name in its place, and build with \
+         `--build-context NAME=oci-layout://PATH`",
+        quoted(.0)
+    )]
+    Transport(String),
     /// `RUN --network=host` in a build that keeps its steps off it.
     #[error(
         "`RUN --network=host` wants the network of the machine, which `--network` of this build keeps from its steps"

@@ -255,17 +255,30 @@ fn shell(state: &mut StageState, words: &[String]) {
 
 fn stopsignal(state: &mut StageState, word: &Word) -> Result<(), Problem> {
     let signal = state.scope.expand(word)?;
-    let known = signal.parse::<u8>().is_ok_and(|n| (1..=64).contains(&n))
-        || (!signal.is_empty()
-            && signal.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-".contains(&b))
-            && !signal.starts_with(|c: char| c.is_ascii_digit()));
-    if !known {
+    if !is_signal(&signal) {
         let reason = "write a signal's name (`SIGTERM`) or number (1 to 64)";
         return Err(Problem::BadValue { what: "STOPSIGNAL", value: signal, reason });
     }
     state.config_history(format!("STOPSIGNAL {signal}"));
     state.config.config.stop_signal = signal;
     Ok(())
+}
+
+/// Whether a container can be sent it: one of the signals of Linux (signal(7)) by number, or by name with `SIG` or without.
+fn is_signal(text: &str) -> bool {
+    const NAMES: &str = "ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT STOP \
+        SYS TERM TRAP TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ RTMIN RTMAX";
+    if let Ok(number) = text.parse::<u8>() {
+        return (1..=64).contains(&number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let between = |offset: &str, last: u8| offset.parse::<u8>().is_ok_and(|offset| (1..=last).contains(&offset));
+    match (name.strip_prefix("RTMIN+"), name.strip_prefix("RTMAX-")) {
+        (Some(offset), _) => between(offset, 15),
+        (_, Some(offset)) => between(offset, 14),
+        _ => NAMES.split_whitespace().any(|known| known == name),
+    }
 }
 
 fn user(state: &mut StageState, word: &Word) -> Result<(), Problem> {

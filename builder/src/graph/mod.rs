@@ -19,6 +19,7 @@ pub mod references;
 pub mod scope;
 #[cfg(test)]
 mod tests;
+pub mod unused;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

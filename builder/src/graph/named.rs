@@ -69,6 +69,18 @@ pub fn for_platform(canonical: &str, platform: &Platform) -> String {
     format!("{canonical}::{platform}")
 }
 
+/// A canonical name as people write it.
+pub fn familiar(name: &str) -> &str {
+    let name = name.strip_prefix("docker.io/").unwrap_or(name);
+    let name = name.strip_prefix("library/").unwrap_or(name);
+    name.strip_suffix(":latest").unwrap_or(name)
+}
+
+/// The name of a context without the platform that it may be for.
+pub fn of_any_platform(name: &str) -> &str {
+    name.split_once("::").map_or(name, |(name, _)| name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

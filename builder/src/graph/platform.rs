@@ -49,24 +49,33 @@ impl From<&Platform> for oci_spec::image::Platform {
 
 /// A platform that is not `os/arch[/variant]`, or whose system rbuild cannot build for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a platform that rbuild builds for: write `linux/<architecture>[/<variant>]`")]
-pub struct PlatformError(String);
+pub enum PlatformError {
+    /// Not a platform, or not one of Linux.
+    #[error("`{0}` is not a platform that rbuild builds for: write `linux/<architecture>[/<variant>]`")]
+    Unknown(String),
+    /// A list.
+    #[error("`{0}` is more than one platform, which is not implemented: build each by itself, under a name of its own")]
+    Several(String),
+}
 
 impl FromStr for Platform {
     type Err = PlatformError;
 
     fn from_str(text: &str) -> Result<Self, PlatformError> {
+        if text.contains(',') {
+            return Err(PlatformError::Several(text.into()));
+        }
         let parts: Vec<String> = text.split('/').map(str::to_ascii_lowercase).collect();
         let (os, architecture, variant) = match parts.as_slice() {
-            [one] if one == "linux" => return Ok(Self::host()),
+            [one] if one == "linux" || one == "local" => return Ok(Self::host()),
             [one] => ("linux", one.as_str(), None),
             [os, architecture] => (os.as_str(), architecture.as_str(), None),
             [os, architecture, variant] => (os.as_str(), architecture.as_str(), Some(variant.as_str())),
-            _ => return Err(PlatformError(text.into())),
+            _ => return Err(PlatformError::Unknown(text.into())),
         };
         let plain = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if os != "linux" || !plain(architecture) || !variant.is_none_or(plain) {
-            return Err(PlatformError(text.into()));
+            return Err(PlatformError::Unknown(text.into()));
         }
         let (architecture, variant) = normalise(architecture, variant);
         Ok(Self { os: os.into(), architecture, variant })
@@ -99,6 +108,7 @@ mod tests {
             ("linux/arm64/v8", "linux/arm64"),
             ("linux/arm/v7", "linux/arm/v7"),
             ("armhf", "linux/arm/v7"),
+            ("local", &Platform::host().to_string()),
         ] {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), shown);
         }
@@ -109,5 +119,7 @@ mod tests {
         for text in ["windows/amd64", "", "linux/", "a/b/c/d", "linux/amd64/../x"] {
             assert!(text.parse::<Platform>().is_err(), "{text}");
         }
+        let several = "linux/amd64,linux/arm64".parse::<Platform>().unwrap_err().to_string();
+        assert!(several.contains("not implemented: build each by itself"), "{several}");
     }
 }

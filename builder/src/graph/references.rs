@@ -14,6 +14,9 @@ use crate::graph::{GraphError, PinnedImage, Problem};
 /// The most stages that an error lists.
 const MOST_LISTED: usize = 50;
 
+/// What buildah's `FROM` takes before a `:` and a path (containers-transports(5)).
+const TRANSPORTS: [&str; 6] = ["containers-storage", "dir", "docker-archive", "docker-daemon", "oci", "oci-archive"];
+
 /// What the caller of a build decides about its graph.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -156,7 +159,7 @@ fn triggers(dockerfile: &Dockerfile, base: &Base, pinned: &Pinned, span: Span) -
 }
 
 /// The words of an instruction that name another tree: `COPY --from=` and the `from=` of a `RUN --mount`.
-fn read_by(instruction: &Instruction) -> Vec<(&str, Span)> {
+pub(super) fn read_by(instruction: &Instruction) -> Vec<(&str, Span)> {
     let words: Vec<&str> = match &instruction.command {
         Command::Copy(copy) => copy.from.iter().map(|word| word.0.as_str()).collect(),
         Command::Run(run) => run.mounts.iter().filter_map(MountOptions::from).collect(),
@@ -296,7 +299,10 @@ fn names(stages: &[Stage]) -> HashMap<&str, Vec<usize>> {
 }
 
 fn image(name: &str, platform: &Platform) -> Result<ImageName, Problem> {
-    let reference = registry::reference::parse(name).map_err(|error| Problem::BadReference(error.to_string()))?;
+    let reference = registry::reference::parse(name).map_err(|error| {
+        let transport = name.split_once(':').map(|(word, _)| word).filter(|word| TRANSPORTS.contains(word));
+        transport.map_or_else(|| Problem::BadReference(error.to_string()), |_| Problem::Transport(name.to_owned()))
+    })?;
     Ok(ImageName { reference: reference.whole(), layout: None, platform: platform.to_string() })
 }
 
@@ -316,14 +322,15 @@ fn target(dockerfile: &Dockerfile, request: &Request) -> Result<usize, GraphErro
     )
 }
 
-/// The global scope: platform arguments first, then the `ARG`s before the first `FROM`, each as `--build-arg` says or
+/// The global scope: platform arguments first, which need no `ARG` here and can be given all the same, then the `ARG`s before the first `FROM`, each as `--build-arg` says or
 /// by its default.
 fn globals(dockerfile: &Dockerfile, request: &Request) -> Result<Scope, GraphError> {
     let mut scope = Scope::new(dockerfile.escape, Budget::default());
-    for (name, value) in platform_args(&request.platform, &Platform::host()) {
-        scope.set(&name, &value);
+    let stage = request.target.as_deref().unwrap_or("default").to_owned();
+    let automatic = platform_args(&request.platform, &Platform::host());
+    for (name, value) in automatic.into_iter().chain([("TARGETSTAGE".to_owned(), stage)]) {
+        scope.set(&name, request.build_args.get(&name).unwrap_or(&value));
     }
-    scope.set("TARGETSTAGE", request.target.as_deref().unwrap_or("default"));
     for instruction in &dockerfile.global_args {
         let Command::Arg(declarations) = &instruction.command else { continue };
         for declaration in declarations {

@@ -181,6 +181,12 @@ fn what_cannot_be_is_refused_with_its_line() {
             "FROM --platform=windows/amd64 a\n",
             "1: `windows/amd64` is not a platform that rbuild builds for: write `linux/<architecture>[/<variant>]`",
         ),
+        (
+            "FROM oci-archive:/x.tar\n",
+            "1: `oci-archive:/x.tar` is an image of no registry: make an OCI layout of it, write a name in its place, \
+             and build with `--build-context NAME=oci-layout://PATH`",
+        ),
+        ("FROM a\nADD ftp://h/x /\n", "2: cannot add `ftp://h/x`"),
     ] {
         assert_eq!(error(text), expected);
     }
@@ -197,6 +203,17 @@ fn a_stage_may_have_been_meant() {
     let below = "the stage `later` stands below: a stage builds only on those above it";
     assert_eq!(meant(3).as_deref(), Some(below));
     assert_eq!([meant(1), meant(2), meant(7), meant(8)], [const { None }; 4]);
+}
+
+#[test]
+fn signals_are_those_of_linux() {
+    let lowered = |signal: &str| lowered(&format!("FROM a\nSTOPSIGNAL {signal}\n"), &request(&[]));
+    for signal in ["SIGTERM", "term", "SIGRTMIN+3", "RTMAX-14", "9", "64", "SIGUSR1"] {
+        assert_eq!(lowered(signal).unwrap().config.config.stop_signal, signal);
+    }
+    for signal in ["SIGFOO", "SIG", "TERMINATE", "RTMIN+16", "RTMAX-0", "0", "65", "-1"] {
+        assert!(lowered(signal).is_err(), "{signal}");
+    }
 }
 
 #[test]
@@ -225,6 +242,8 @@ fn the_platform_arguments_are_there_for_from_and_on_demand() {
     let environment = environment(&text, &[]);
     assert!(environment.contains(&format!("TARGETPLATFORM={host}")), "{environment:?}");
     assert!(environment.contains(&format!("TARGETARCH={}", host.architecture)), "{environment:?}");
+    let given = lowered("FROM a:$TARGETARCH-$TARGETSTAGE\n", &request(&[("TARGETARCH", "x"), ("TARGETSTAGE", "y")]));
+    assert!(dump(&given.unwrap()).contains("a:x-y"));
 }
 
 #[test]
@@ -371,4 +390,46 @@ fn messages_and_names_of_steps_stay_short() {
     let graph = lowered(&format!("FROM scratch\nRUN {}\n", "\u{e9}".repeat(5000)), &request(&[])).unwrap();
     let name = &graph.vertices.last().unwrap().name;
     assert!(name.ends_with("\u{e9}…") && name.chars().count() < 1100, "{name}");
+}
+
+#[test]
+fn what_nothing_in_the_file_is_about_is_told_of() {
+    let told = |text: &str, request: &Request, filters: &[&str]| {
+        let parsed = parse(text.as_bytes()).unwrap();
+        let selection = select(&parsed.dockerfile, request, &Pinned::new()).unwrap();
+        let mut base = image("debian");
+        base.config.config.on_build = vec!["ARG ONLY_OF_BASE".into()];
+        let pinned = selection.images.keys().map(|name| (name.clone(), Arc::new(base.clone()))).collect();
+        let filters: Vec<String> = filters.iter().map(|&name| name.to_owned()).collect();
+        unused::unused(&selection, &pinned, &filters)
+    };
+    let file = "ARG GLOBAL\nFROM debian AS One\nARG VERSION\nONBUILD ARG LATER\nFROM One\nCOPY --from=files a /\n";
+    let used = ["GLOBAL", "VERSION", "LATER", "ONLY_OF_BASE", "http_proxy", "TARGETARCH", "SOURCE_DATE_EPOCH"];
+    let contexts = |names: &[&str]| {
+        let tree = || NamedContext::parse(".").unwrap();
+        names.iter().map(|name| (canonical(name), tree())).collect::<BTreeMap<_, _>>()
+    };
+    let args: Vec<(&str, &str)> = used.iter().map(|name| (*name, "x")).collect();
+    for names in [&["files"][..], &["files", "debian"], &["files", "ONE"]] {
+        let args = if names.len() == 1 { &args[..] } else { &[] };
+        let all = Request { contexts: contexts(names), ..request(args) };
+        assert_eq!(told(file, &all, &["one", "stage-1"]), Vec::<String>::new());
+    }
+    let mut none = Request { contexts: contexts(&["flies"]), ..request(&[("VERISON", "1")]) };
+    none.contexts.insert(
+        for_platform(&canonical("example.com/x"), &Platform::host()),
+        none.contexts[&canonical("flies")].clone(),
+    );
+    assert_eq!(
+        told(file, &none, &["two"]),
+        [
+            "the build arg `VERISON` is used by nothing: no ARG declares it; did you mean `VERSION`?",
+            "the build context `flies` is used by nothing: no stage, image or `--from=` has its name",
+            &format!(
+                "the build context `example.com/x:latest::{}` is used by nothing: no stage, image or `--from=` has its name",
+                Platform::host()
+            ),
+            "`--no-cache-filter two` has no effect: no stage is called so",
+        ]
+    );
 }

@@ -1,4 +1,4 @@
-//! Files behind http(s), kept in the store and asked for again only when the server says that they changed.
+//! Files behind http(s), kept in the store and fetched again unless the server says by an `ETag` that they did not change.
 //!
 //! Never from https to http by a redirect, never to this machine from elsewhere; a file is held against its checksum
 //! before anything sees it.
@@ -12,8 +12,8 @@ use oci_spec::image::Digest;
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, Response};
 use reqwest::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_DISPOSITION, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, LAST_MODIFIED,
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_DISPOSITION, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH,
+    LAST_MODIFIED,
 };
 use reqwest::redirect;
 use serde::{Deserialize, Serialize};
@@ -103,7 +103,6 @@ pub struct Download {
     /// `Last-Modified`, in seconds since the epoch.
     pub modified: Option<i64>,
     etag: Option<String>,
-    last_modified: Option<String>,
 }
 
 impl Download {
@@ -170,13 +169,10 @@ impl Http {
             value.set_sensitive(true);
             request = request.header(AUTHORIZATION, value);
         }
-        if let Some(known) = known {
-            let tags = [(IF_NONE_MATCH, &known.etag), (IF_MODIFIED_SINCE, &known.last_modified)];
-            for (name, value) in tags {
-                if let Some(value) = value {
-                    request = request.header(name, value);
-                }
-            }
+        // A date says nothing of a file that was replaced within its second, or under an old date: without a tag the
+        // file is fetched again (RFC 9110, section 8.8.2).
+        if let Some(etag) = known.and_then(|known| known.etag.as_ref()) {
+            request = request.header(IF_NONE_MATCH, etag);
         }
         let failed = |source: reqwest::Error| unreachable(url, source.without_url());
         let sent = start(move || request.send()).map_err(|error| unreachable(url, error))?;
@@ -251,7 +247,6 @@ fn keep(access: &Access, store: &Store, url: &str, response: Response) -> Result
         name: text(&headers, &CONTENT_DISPOSITION).and_then(|value| disposition(&value)),
         modified: modified.map(|time| time.timestamp().as_second()),
         etag: text(&headers, &ETAG),
-        last_modified,
     })
 }
 

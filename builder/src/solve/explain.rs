@@ -113,7 +113,7 @@ fn difference(old: &[Field], new: &[Field]) -> Option<String> {
         "script" => "the text of the script changed".into(),
         "cwd" => format!("WORKDIR: {}", change()),
         "user" => format!("USER: {}", change()),
-        "network" => format!("`--network`: {}", change()),
+        "network" => format!("`--network`: {}", change().to_lowercase()),
         "content" => "the files that it reads changed".into(),
         "inline" => "the heredoc changed".into(),
         "http" => "the file behind the URL changed".into(),

@@ -37,6 +37,8 @@ pub(super) struct Plan {
     pub(super) index: Vec<bool>,
     /// What of the cache it may be taken from.
     pub(super) lookup: Vec<Lookup>,
+    /// If it is found it is run all the same, and compared.
+    pub(super) sampled: Vec<bool>,
     /// The first vertex with its key on its base: that one alone runs, and stands for all of them.
     first: Vec<usize>,
 }
@@ -103,9 +105,10 @@ pub(super) fn plan(graph: &Graph, keys: &[Key], trees: &[Tree], world: &World<'_
         let below = vertex.inputs().any(|input| lookup[input.0] != Lookup::Early);
         lookup.push(world.options.lookup(&vertex.name).max(if below { Lookup::Late } else { Lookup::Early }));
     }
+    let sampled: Vec<bool> = graph.vertices.iter().map(|vertex| is_step(&vertex.op) && is_drawn(world)).collect();
     let mut imports = Imports::default();
     loop {
-        let plan = attempt(graph, keys, trees, world, (lookup, &imports.found));
+        let plan = attempt(graph, keys, trees, world, (lookup, &sampled, &imports.found));
         if imports.ask(world, graph, keys, &plan) {
             lookup = plan.lookup;
             continue;
@@ -136,7 +139,7 @@ struct Imports {
 impl Imports {
     /// Asks for what would have to run, all at once; says whether something was found.
     fn ask(&mut self, world: &World<'_>, graph: &Graph, keys: &[Key], plan: &Plan) -> bool {
-        let step = |id: usize| !matches!(graph.vertices[id].op, Op::Scratch | Op::Source(_));
+        let step = |id: usize| is_step(&graph.vertices[id].op);
         let wanted = |id: &usize| plan.execute[*id] && plan.lookup[*id] == Lookup::Early && step(*id);
         let new: Vec<usize> = (0..keys.len()).filter(wanted).filter(|id| self.asked.insert(*id)).collect();
         let new: Vec<&CacheKey> = new.into_iter().map(|id| &keys[id].definition).collect();
@@ -153,12 +156,13 @@ fn attempt(
     keys: &[Key],
     trees: &[Tree],
     world: &World<'_>,
-    (lookup, imports): (Vec<Lookup>, &HashMap<CacheKey, Imported>),
+    (lookup, sampled, imports): (Vec<Lookup>, &[bool], &HashMap<CacheKey, Imported>),
 ) -> Plan {
     let none = vec![false; graph.vertices.len()];
     let found = graph.vertices.iter().map(|_| None).collect();
     let (execute, layer, directory, index) = (none.clone(), none.clone(), none.clone(), none);
-    let mut plan = Plan { execute, found, layer, directory, index, lookup, first: firsts(graph, keys) };
+    let (sampled, first) = (sampled.to_vec(), firsts(graph, keys));
+    let mut plan = Plan { execute, found, layer, directory, index, lookup, sampled, first };
     let (target, exported) = (plan.first[graph.target.0], world.options.export_layers);
     plan.layer[target] = exported;
     plan.directory[target] = !exported;
@@ -192,10 +196,11 @@ fn attempt(
             }
         };
         plan.execute[id] = !hit;
-        if hit {
+        // What is run all the same needs what it is made of.
+        if hit && !plan.sampled[id] {
             continue;
         }
-        plan.layer[id] |= world.caches.keeps_all();
+        plan.layer[id] |= !hit && world.caches.keeps_all();
         for input in vertex.from.iter().map(|from| plan.first[from.0]) {
             plan.directory[input] = true;
         }
@@ -207,6 +212,18 @@ fn attempt(
         }
     }
     plan
+}
+
+/// Whether a vertex is something to be done.
+fn is_step(op: &Op) -> bool {
+    !matches!(op, Op::Scratch | Op::Source(_))
+}
+
+/// Whether a step is in the sample of `--cache-verify`: other ones in each build.
+fn is_drawn(world: &World<'_>) -> bool {
+    let share = u64::from(world.options.verify);
+    let mut random = [0; 8];
+    share > 0 && getrandom::fill(&mut random).is_ok_and(|()| u64::from_le_bytes(random) % 100 < share)
 }
 
 /// What a step needs to know of its base.

@@ -82,6 +82,14 @@ impl Tree {
         self.layers().iter().all(|layer| layer.stored_index(world).is_some())
     }
 
+    /// Whether every layer was found or made, and what it contains can be told without a registry.
+    pub(super) fn is_known(&self, world: &World<'_>) -> bool {
+        self.layers().iter().all(|layer| match layer.origin {
+            Origin::Image { .. } => layer.stored_index(world).is_some(),
+            Origin::Step(_) => layer.id.get().is_some(),
+        })
+    }
+
     /// What the tree contains, times aside; none when that takes more than `effort`.
     pub(super) fn content(&self, world: &World<'_>, effort: Effort) -> Result<Option<String>, Cause> {
         let mut parts = String::new();

@@ -229,14 +229,24 @@ impl<'a> Solver<'a> {
                 continue;
             }
             let found = lock(&self.found).remove(&id).or_else(|| self.plan.found[id].clone());
-            let key = &self.keys[id].definition;
             // What nobody needed, for it is behind a hit, is kept too.
             let wanted = world.caches.keeps_all() && !self.plan.execute[id];
-            let behind = || wanted.then(|| recall::find(world, key, true)).flatten();
+            let behind = || wanted.then(|| self.behind(id)).flatten();
             if let Some(found) = found.or_else(behind) {
                 self.keep(id, found, self.known_content(id));
             }
         }
+    }
+
+    /// A step that was not looked for, if the cache has it and what it stands on, so that its layer can be made.
+    fn behind(&self, id: usize) -> Option<Found> {
+        let (world, vertex) = (self.world, &self.graph.vertices[id]);
+        let found = recall::find(world, &self.keys[id].definition, needs_blob(&vertex.op))?;
+        let is_known = vertex.base.is_some_and(|base| self.trees[base.0].is_known(world));
+        if is_known {
+            self.trees[id].accept(world, &found);
+        }
+        (is_known || found.record.layer.is_some()).then_some(found)
     }
 
     fn keep(&self, id: usize, mut found: Found, content: Option<CacheKey>) {

@@ -2,8 +2,6 @@
 
 use snapshot::digest::sha256;
 
-use crate::graph::Op;
-
 use super::Needs;
 use super::content::Effort;
 use super::error::{Cause, SolveError};
@@ -14,7 +12,7 @@ impl Solver<'_> {
     /// Runs a sample of what was found; the first that makes something else is an error.
     pub(super) fn verify(&self) -> Result<(), SolveError> {
         for (id, vertex) in self.graph.vertices.iter().enumerate() {
-            if self.plan.found[id].is_none() || matches!(vertex.op, Op::Scratch | Op::Source(_)) || !self.is_sampled() {
+            if self.plan.found[id].is_none() || !self.plan.sampled[id] {
                 continue;
             }
             let step = self.world.reporter.start(&format!("verify {}", vertex.name), Some(vertex.span));
@@ -22,13 +20,6 @@ impl Solver<'_> {
             step.finish(result.map_err(|cause| SolveError::new(vertex, cause)))?;
         }
         Ok(())
-    }
-
-    /// Whether a step is in the sample: other ones in each build.
-    fn is_sampled(&self) -> bool {
-        let mut random = [0; 8];
-        let drawn = getrandom::fill(&mut random).map(|()| u64::from_le_bytes(random) % 100);
-        drawn.is_ok_and(|drawn| drawn < u64::from(self.world.options.verify))
     }
 
     fn run_again(&self, id: usize, step: &crate::progress::Step<'_>) -> Result<(), Cause> {

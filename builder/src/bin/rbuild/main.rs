@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod peers;
 mod report;
 mod signals;
 mod ui;
@@ -16,13 +17,19 @@ fn main() -> ExitCode {
     if let Some(code) = builder::sandbox::init_if_child() {
         return code;
     }
-    let arguments = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
-    let cli = match args::Cli::try_parse() {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().unwrap_or_else(|| "rbuild".into());
+    let arguments = peers::plain(arguments.collect());
+    let cli = match args::Cli::try_parse_from(std::iter::once(&program).chain(&arguments)) {
         Ok(cli) => cli,
-        Err(error) => match commands::app::usage::refused(&error, &arguments.collect::<Vec<_>>()) {
-            Some(failure) => return report::failure(&failure),
-            None => error.exit(),
-        },
+        Err(error) => {
+            let words: Vec<String> = arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+            let refused = commands::app::usage::refused(&error, &words);
+            match refused.or_else(|| peers::refused(&error, &words)) {
+                Some(failure) => return report::failure(&failure),
+                None => error.exit(),
+            }
+        }
     };
     match catch_unwind(|| commands::run(cli)) {
         Ok(Ok(code)) => code,

@@ -428,6 +428,12 @@ fn the_ignore_file_of_the_dockerfile_goes_first() {
     fs::write(tree.path("real"), "c").unwrap();
     tree.add(".dockerignore -> /real");
     assert_eq!(ignored(None), [false, false, true]);
+    fs::write(tree.path(".containerignore"), "b").unwrap();
+    assert_eq!(ignored(None), [false, false, true]);
+    fs::remove_file(tree.path(".dockerignore")).unwrap();
+    assert_eq!(ignored(None), [false, true, false]);
+    fs::write(tree.path("other.containerignore"), "a").unwrap();
+    assert_eq!(ignored(Some("other")), [true, false, false]);
 }
 
 #[test]

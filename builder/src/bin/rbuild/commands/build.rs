@@ -9,7 +9,7 @@ use builder::build::{self, Build, Machine};
 use builder::cache::CacheTo;
 use builder::context::Ignore;
 use builder::contexts::{self, MainContext};
-use builder::export::{Output, OutputSpec, compression};
+use builder::export::{self, Output, OutputSpec, compression};
 use builder::grants::{AgentSpec, Grants, SecretSpec};
 use builder::graph::frontend_args::{self, EPOCH, INLINE_CACHE};
 use builder::graph::named::{NamedContext, canonical, for_platform};
@@ -28,10 +28,13 @@ use serde_json::json;
 use crate::commands::caching::CachingArgs;
 use crate::commands::registries::RegistryArgs;
 use crate::commands::settings::{NetworkMode, SettingsArgs};
-use crate::commands::{app, call, grants, registries};
+use crate::commands::{app, call, grants, proxies, registries};
 use crate::report::{Dockerfile, Failure};
 use crate::signals;
 use crate::ui::{self, Mode};
+
+/// The variable of docker with the platform to build for.
+const PLATFORM: &str = "DOCKER_DEFAULT_PLATFORM";
 
 /// Build an image from a Dockerfile
 #[derive(Debug, Clone, Args)]
@@ -39,7 +42,8 @@ pub(crate) struct BuildArgs {
     /// The build context: a directory, a git or https URL, or `-` for a tar archive or a Dockerfile on standard input
     #[arg(value_name = "CONTEXT", default_value = ".")]
     pub(crate) context: String,
-    /// The Dockerfile; `-` reads it from standard input; of a fetched context, a file in it [default: Dockerfile]
+    /// The Dockerfile, where rbuild runs or else in the context; `-` reads it from standard input [default: Dockerfile, or
+    /// else Containerfile, in the context]
     #[arg(short, long, value_name = "PATH")]
     pub(crate) file: Option<PathBuf>,
     /// A name for the image, `name[:tag]`; may be given several times
@@ -106,6 +110,12 @@ pub(crate) struct BuildArgs {
     pub(crate) settings: SettingsArgs,
     #[command(flatten)]
     pub(crate) isolation: super::isolation::IsolationArgs,
+    /// Scripts say `--provenance=false` and `--sbom=false` to a builder that would make attestations
+    #[arg(long, hide = true, value_parser = attestation)]
+    pub(crate) provenance: Option<bool>,
+    /// As `provenance`
+    #[arg(long, hide = true, value_parser = attestation)]
+    pub(crate) sbom: Option<bool>,
     /// Write the digest of the image's config to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
@@ -122,6 +132,10 @@ pub(crate) struct BuildArgs {
     pub(crate) quiet: bool,
     #[command(flatten)]
     pub(crate) app: app::build::AppFlags,
+}
+
+fn attestation(value: &str) -> Result<bool, &'static str> {
+    if matches!(value, "false" | "0") { Ok(false) } else { Err("rbuild makes no attestations: leave it out") }
 }
 
 impl BuildArgs {
@@ -141,12 +155,15 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
     }
     let mut location = Location::parse(&args.context).map_err(|error| Failure::Usage(error.to_string()))?;
     let mut build = build_of(args)?;
+    let mode = if args.quiet { Mode::Quiet } else { args.progress.or_usual()? };
     let (grants, _agents) = grants::read(&args.secrets, &args.agents)?;
     build.grants = Grants { secrets_in_layers: args.allow_secret_in_layer, ..grants };
     if let Location::Git(git) = &mut location {
         git.keep_git_dir |= build.request.build_args.get(frontend_args::KEEP_GIT_DIR).is_some_and(|value| value == "1");
     }
     let registry = registries::options(&args.registries)?;
+    check_results(args)?;
+    proxies::add(&mut build.request.build_args)?;
     let local = local_context(args, &location)?;
     let asked = args.call.asked();
     let sandbox = if asked.is_some() && local.is_some() { None } else { Some(args.isolation.enter()?) };
@@ -170,7 +187,6 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
     let sandbox = sandbox.expect("only to answer a call there is none");
     let home = super::home()?;
 
-    let mode = if args.quiet { Mode::Quiet } else { args.progress };
     let display = ui::display(mode);
     let keep_storage = args.keep_storage;
     let machine = Machine { home: &home, sandbox: &sandbox, registry: &registry, cancel: &cancel, keep_storage };
@@ -188,7 +204,8 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
 /// Opens a build context that is a directory.
 fn local_context(args: &BuildArgs, location: &Location) -> Result<Option<MainContext>, Failure> {
     let Location::Directory(directory) = location else { return Ok(None) };
-    let opened = contexts::open_local(directory, args.file.as_deref(), &mut std::io::stdin());
+    let file = args.file.as_ref().map(|file| contexts::given_dockerfile(directory, file));
+    let opened = contexts::open_local(directory, file.as_deref(), &mut std::io::stdin());
     opened.map(Some).map_err(|error| Failure::Other(error.into()))
 }
 
@@ -241,8 +258,9 @@ pub(crate) fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
         request: Request {
             secret_args: BTreeSet::new(),
             build_args,
-            target: args.target.clone(),
-            platform: args.platform.clone().unwrap_or_else(Platform::host),
+            // `--target "$TARGET"` of a script whose variable is empty: the last stage, as everywhere else.
+            target: args.target.clone().filter(|target| !target.is_empty()),
+            platform: args.platform.clone().map_or_else(usual_platform, Ok)?,
             labels: labels(&args.labels),
             network: args.network.into(),
             context_time: None,
@@ -257,9 +275,16 @@ pub(crate) fn build_of(args: &BuildArgs) -> Result<Build, Failure> {
         settings: args.settings.read(args.network)?,
         grants: Grants::default(),
         epoch: None,
+        tell_unused: true,
     };
     build.epoch = epoch(&build.request)?;
     Ok(build)
+}
+
+/// The platform to build for where none is given: that of `$DOCKER_DEFAULT_PLATFORM`, as for docker, else this machine's.
+fn usual_platform() -> Result<Platform, Failure> {
+    let Some(name) = paths::variable(PLATFORM).filter(|name| !name.is_empty()) else { return Ok(Platform::host()) };
+    name.parse().map_err(|error: PlatformError| Failure::Usage(format!("{PLATFORM}: {error}")))
 }
 
 fn named_contexts(contexts: &[Pair]) -> Result<BTreeMap<String, NamedContext>, Failure> {
@@ -293,6 +318,15 @@ fn epoch(request: &Request) -> Result<Option<String>, Failure> {
     let wrong =
         || Failure::Usage(format!("SOURCE_DATE_EPOCH=`{seconds}` is neither a number of seconds nor `context`"));
     frontend_args::epoch_time(&seconds).map(Some).ok_or_else(wrong)
+}
+
+/// Makes sure that there will be a place for what `write_results` writes.
+fn check_results(args: &BuildArgs) -> Result<(), Failure> {
+    for (file, flag) in [(&args.iidfile, "--iidfile"), (&args.metadata_file, "--metadata-file")] {
+        let checked = file.as_deref().map_or(Ok(()), export::check_file);
+        checked.with_context(|| format!("cannot write the {flag}"))?;
+    }
+    Ok(())
 }
 
 /// `--iidfile` and `--metadata-file`, with the keys that buildx writes.

@@ -18,6 +18,12 @@ pub(crate) fn read(secrets: &[SecretSpec], agents: &[AgentSpec]) -> Result<(Gran
     let (mut grants, mut started) = (Grants::default(), Vec::new());
     for spec in secrets {
         grants.secrets.insert(spec.id.clone(), secret(spec)?);
+        grants.unset.remove(&spec.id);
+        if let SecretSource::Variable(name) = &spec.source
+            && paths::raw_variable(name).is_none()
+        {
+            grants.unset.insert(spec.id.clone(), name.clone());
+        }
     }
     for spec in agents {
         let path = match agent(spec)? {

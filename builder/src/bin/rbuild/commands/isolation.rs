@@ -1,6 +1,6 @@
 //! Which sandbox a command works in.
 
-use builder::sandbox::{self, RootEmulation, Sandbox};
+use builder::sandbox::{self, RootEmulation, Sandbox, SandboxError};
 
 use crate::report::Failure;
 
@@ -34,6 +34,9 @@ impl IsolationArgs {
         let home = super::home()?;
         super::make_home(&home)?;
         let requested = Some(self.isolation.as_str()).filter(|name| *name != "auto");
-        sandbox::enter(requested, self.root_emulation, &home).map_err(|error| Failure::Environment(error.into()))
+        sandbox::enter(requested, self.root_emulation, &home).map_err(|error| match error {
+            SandboxError::UnknownRung { .. } => Failure::Usage(format!("`--isolation`: {error}")),
+            error => Failure::Environment(error.into()),
+        })
     }
 }

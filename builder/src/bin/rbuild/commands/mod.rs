@@ -14,6 +14,7 @@ pub(crate) mod inspect;
 pub(crate) mod isolation;
 mod key_agent;
 pub(crate) mod login;
+mod proxies;
 pub(crate) mod registries;
 pub(crate) mod settings;
 

@@ -11,9 +11,12 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use builder::image::Image;
+use builder::paths;
 use builder::progress::{Event, Progress};
 use clap::ValueEnum;
 use jiff::Timestamp;
+
+use crate::report::Failure;
 
 /// `--progress`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -25,6 +28,7 @@ pub(crate) enum Mode {
     /// A log, line by line
     Plain,
     /// Nothing but errors
+    #[value(alias = "none")]
     Quiet,
     /// One JSON object a line, on standard error
     #[value(alias = "rawjson")]
@@ -44,6 +48,13 @@ impl Mode {
     /// Whether everything that steps write is shown.
     pub(crate) fn shows_logs(self) -> bool {
         matches!(self.here(), Self::Plain | Self::Json)
+    }
+
+    /// This mode, or where nothing was chosen that of `$BUILDKIT_PROGRESS`, as for buildx.
+    pub(crate) fn or_usual(self) -> Result<Self, Failure> {
+        let usual = paths::variable("BUILDKIT_PROGRESS").filter(|name| self == Self::Auto && !name.is_empty());
+        let Some(name) = usual else { return Ok(self) };
+        Self::from_str(&name, true).map_err(|_| Failure::Usage(format!("BUILDKIT_PROGRESS cannot be `{name}`")))
     }
 }
 
