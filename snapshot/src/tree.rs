@@ -34,7 +34,7 @@ pub enum Flavour {
     Trusted,
     /// As overlayfs reads it with the mount option `userxattr`: `user.overlay.*`.
     UserXattr,
-    /// The same, and owners and devices in attributes too (see [`owner`]): for a user namespace with a
+    /// The same, and owners and devices in attributes too (see [`mod@owner`]): for a user namespace with a
     /// single id.
     Single,
     /// Not at all: the directory is a whole tree.

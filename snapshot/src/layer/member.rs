@@ -1,4 +1,4 @@
-//! One tar header → what it means for a layer, or why it is refused. Pure: the stream is read in [`super::read`].
+//! One tar header → what it means for a layer, or why it is refused. Pure: the stream is read in [`mod@super::read`].
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
