@@ -38,3 +38,4 @@ pub mod secrets;
 pub mod solve;
 pub mod transfer;
 pub mod verify;
+pub mod whole;

@@ -9,6 +9,7 @@ use snapshot::digest::HashingReader;
 
 use super::{Machine, Parts, Source, TransferError, each, short};
 use crate::export::archive::{blob_path, merged_index};
+use crate::whole;
 
 /// The annotation that holds a tag (OCI image spec, `annotations.md`).
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -80,13 +81,5 @@ pub(super) fn replace(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> Result<(), TransferError>,
 ) -> Result<(), TransferError> {
-    let failed = |source| TransferError::Write { path: path.to_owned(), source };
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
-    let mut out = std::io::BufWriter::with_capacity(1 << 20, file);
-    write(&mut out)?;
-    let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
-    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
+    whole::write(path, 0o644, |source| TransferError::Write { path: path.to_owned(), source }, write)
 }

@@ -17,6 +17,7 @@ use builder::app::transfer::{self, WholeImage};
 use builder::build as building;
 use builder::paths;
 use builder::progress::Reporter;
+use builder::whole;
 use clap::Args;
 use registry::Reference;
 use snapshot::{Lease, Store};
@@ -81,12 +82,8 @@ pub(crate) fn export(place: &Place, id: &str, file: Option<&Path>) -> Outcome {
         match file {
             None => write(&mut ui::Output).map_err(app_failure),
             Some(path) => {
-                let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-                let file = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")));
-                let mut file = file.context("cannot write the archive").map_err(Failure::App)?;
-                write(&mut file).map_err(app_failure)?;
-                file.persist(path).context("cannot write the archive").map_err(Failure::App)?;
-                Ok(())
+                let failed = |source| Failure::App(anyhow::Error::new(source).context("cannot write the archive"));
+                whole::write(path, 0o600, failed, |out| write(out).map_err(app_failure))
             }
         }
     })
