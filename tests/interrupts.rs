@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use registry::testing::{Fault, Logged, Registry, When};
 
-use crate::common::Bench;
+use crate::common::{Bench, registry_with_base};
 use crate::sandbox::bench::is_root;
 
 /// How long a killed build may take to be gone.
@@ -25,7 +25,7 @@ fn start(bench: &Bench, rung: &str, marker: &str) -> Child {
     child
 }
 
-fn wait_for(what: &str, done: impl Fn() -> bool) {
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
         assert!(begun.elapsed() < 12 * PATIENCE, "waited in vain for {what}");
@@ -173,4 +173,24 @@ fn a_closed_pipe_does_not_hang_a_build() {
         .status()
         .unwrap();
     assert_ne!(status.code(), Some(124), "it hung");
+}
+
+#[test]
+fn a_build_that_is_cancelled_while_a_registry_dawdles_ends() {
+    let registry = registry_with_base();
+    let bench = Bench::with(&format!("FROM {}/library/busybox\nRUN true\n", registry.host()));
+    // After the config, the layer: it would take hours.
+    registry.fault(When::path("/blobs/").after(1).always(), Fault::Trickle(Duration::from_millis(20)));
+    let mut child = bench.rbuild().arg(".").stderr(Stdio::null()).spawn().unwrap();
+    let mut blobs = 0;
+    wait_for("the layer to be asked for", || {
+        blobs += registry.take_log().iter().filter(|request| request.path.contains("/blobs/")).count();
+        blobs == 2
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    let since = Instant::now();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(since.elapsed() < PATIENCE);
+    bench.assert_clean();
 }

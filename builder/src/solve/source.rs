@@ -12,6 +12,7 @@ use snapshot::{BlobWriter, Compression, Layer, LayerIndex, Unpacked, View, layer
 
 use crate::graph::PinnedImage;
 use crate::layout;
+use crate::sandbox::Cancel;
 
 use super::World;
 use super::error::Cause;
@@ -133,7 +134,7 @@ fn fetching(
     let (copy, arriving) = relay();
     std::thread::scope(|scope| {
         let reading = scope.spawn(|| read(world, image, layer, (wanted, arriving)));
-        let mut writer = Tee { blob: kept, copy: Some(copy), is_abandoned: false };
+        let mut writer = Tee { cancel: world.cancel, blob: kept, copy: Some(copy), is_abandoned: false };
         let fetched = fetch_blob(world, image, layer, &mut writer);
         // However it ended: the reader waits for as long as somebody may write.
         drop(writer.copy.take());
@@ -210,11 +211,17 @@ pub(crate) fn fetch(world: &World<'_>, image: &PinnedImage, layer: &Layer) -> Re
         return Ok(());
     }
     let blob = Some(world.store.blobs().writer()?);
-    fetch_blob(world, image, layer, &mut Tee { blob, copy: None, is_abandoned: false })
+    fetch_blob(world, image, layer, &mut Tee { cancel: world.cancel, blob, copy: None, is_abandoned: false })
 }
 
 /// Fetches the blob into `writer`.
-fn fetch_blob(world: &World<'_>, image: &PinnedImage, layer: &Layer, writer: &mut Tee) -> Result<(), Cause> {
+fn fetch_blob(world: &World<'_>, image: &PinnedImage, layer: &Layer, writer: &mut Tee<'_>) -> Result<(), Cause> {
+    let fetched = arrive(world, image, layer, writer);
+    // What was cut short for that has no fault of its own to tell.
+    if fetched.is_err() && world.cancel.is_cancelled() { Err(Cause::Cancelled) } else { fetched }
+}
+
+fn arrive(world: &World<'_>, image: &PinnedImage, layer: &Layer, writer: &mut Tee<'_>) -> Result<(), Cause> {
     let (digest, size) = (layer.blob.digest(), layer.blob.size());
     if let Some(path) = &image.layout {
         let file = layout::open(path, digest).map_err(|source| Cause::Layout(Box::new(source)))?;
@@ -247,15 +254,17 @@ fn not_fetched(image: &PinnedImage, source: registry::Error) -> Cause {
     Cause::Fetch { reference: image.reference.whole(), source: Box::new(source) }
 }
 
-/// Writes into the store, where the bytes are to be kept, and to somebody else for as long as that one reads.
-struct Tee {
+/// Writes into the store, where the bytes are to be kept, and to somebody else for as long as that one reads; nothing
+/// more once the build is cancelled.
+struct Tee<'a> {
+    cancel: &'a Cancel,
     blob: Option<BlobWriter>,
     copy: Option<RelayWriter>,
     /// Whether writing failed because the reader gave up, which has its own error to tell.
     is_abandoned: bool,
 }
 
-impl Tee {
+impl Tee<'_> {
     /// Where nothing is kept, it is of no use to go on without a reader.
     fn pass_on(&mut self, act: impl FnOnce(&mut RelayWriter) -> io::Result<()>) -> io::Result<()> {
         let Some(Err(error)) = self.copy.as_mut().map(act) else { return Ok(()) };
@@ -265,8 +274,11 @@ impl Tee {
     }
 }
 
-impl Write for Tee {
+impl Write for Tee<'_> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        if self.cancel.is_cancelled() {
+            return Err(io::Error::other("the build was cancelled"));
+        }
         let written = self.blob.as_mut().map_or(Ok(buffer.len()), |blob| blob.write(buffer))?;
         self.pass_on(|copy| copy.write_all(&buffer[..written]))?;
         Ok(written)
