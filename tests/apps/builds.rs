@@ -176,6 +176,19 @@ fn a_failure_is_told_with_its_lines_and_recorded() {
 }
 
 #[test]
+fn the_rules_of_registries_hold_for_apps_too() {
+    let app = App::with("services:\n  web: {}\n  other: {image: registry.invalid/library/busybox}\n");
+    app.file("Dockerfile", "FROM registry.invalid/library/busybox\nCOPY convox.yml /\n");
+    let rules = format!("[[registry]]\nprefix = \"registry.invalid\"\nlocation = \"{}\"\n", registry());
+    let rules = app.bench.file("registries.conf", &rules);
+    let mut build = app.command(&["build", "-a", "myapp"]);
+    let run = Run::of(build.env("CONTAINERS_REGISTRIES_CONF", &rules));
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    let refused = app.try_run(&["build", "-a", "myapp", "--registry-ca", "none.pem"]);
+    assert!(refused.code == 1 && refused.stdout.contains("none.pem"), "{}{}", refused.stdout, refused.stderr);
+}
+
+#[test]
 fn mistakes_in_the_manifest_have_lines() {
     for (manifest, told) in [
         ("services:\n  web:\n    build: [x]\n", "convox.yml`: line 3: `build` is a path or a map"),

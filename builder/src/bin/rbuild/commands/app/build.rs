@@ -172,6 +172,7 @@ fn build(args: &BuildArgs, voice: Voice) -> Result<(Rack, Records, String), Fail
     if args.app.publish_record {
         published::check(&rack)?;
     }
+    let registry = registry_options(&rack, &args.registries)?;
     // Before any thread and before anything is said: the machine may refuse.
     let sandbox = args.isolation.enter()?;
     let cancel = Cancel::new().context("cannot prepare to cancel steps").map_err(Failure::Environment)?;
@@ -207,7 +208,6 @@ fn build(args: &BuildArgs, voice: Voice) -> Result<(Rack, Records, String), Fail
         grants: &granted,
         options,
     };
-    let registry = registry_options(&rack)?;
     let home = crate::commands::home()?;
     let machine = Machine {
         home: &home,
@@ -240,7 +240,8 @@ fn recorded(
     drop(display);
     let ended = end(records, running, &log, voice, result);
     let id = &running.record.id;
-    let published = if args.app.publish_record { published::publish(rack, records, id) } else { Ok(()) };
+    let published =
+        if args.app.publish_record { published::publish(rack, records, id, &args.registries) } else { Ok(()) };
     let release = ended?;
     voice.say(&format!("Build:   {id}\nRelease: {release}\n"));
     kept.map_err(app_failure)?;
