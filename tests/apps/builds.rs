@@ -189,6 +189,18 @@ fn the_rules_of_registries_hold_for_apps_too() {
 }
 
 #[test]
+fn what_is_missing_begins_no_build_or_is_named() {
+    let app = shop();
+    let run = app.try_run(&["build", "-a", "myapp", "--secret", "id=x,src=/none"]);
+    assert!(run.code == 1 && run.stderr.contains("cannot read the secret `x`"), "{}", run.stderr);
+    assert_eq!(app.run(&["builds", "-a", "myapp", "--json"]).trim(), "[]");
+    fs_err::remove_file(app.bench.context().join("api/Dockerfile")).unwrap();
+    let run = app.try_run(&["build", "-a", "myapp"]);
+    let told = "cannot read the Dockerfile `./api/Dockerfile` of the service `api`; `manifest` in its `build`";
+    assert!(run.code == 1 && run.stdout.contains(told), "{}", run.stdout);
+}
+
+#[test]
 fn mistakes_in_the_manifest_have_lines() {
     for (manifest, told) in [
         ("services:\n  web:\n    build: [x]\n", "convox.yml`: line 3: `build` is a path or a map"),

@@ -172,6 +172,8 @@ fn build(args: &BuildArgs, voice: Voice) -> Result<(Rack, Records, String), Fail
     if args.app.publish_record {
         published::check(&rack)?;
     }
+    let (mut granted, _agents) = grants::read(&args.secrets, &args.agents)?;
+    granted.secrets_in_layers = args.allow_secret_in_layer;
     let registry = registry_options(&rack, &args.registries)?;
     // Before any thread and before anything is said: the machine may refuse.
     let sandbox = args.isolation.enter()?;
@@ -193,8 +195,6 @@ fn build(args: &BuildArgs, voice: Voice) -> Result<(Rack, Records, String), Fail
         git_sha: source.git_sha.clone(),
     };
     let repository = running.record.repository.clone();
-    let (mut granted, _agents) = grants::read(&args.secrets, &args.agents)?;
-    granted.secrets_in_layers = args.allow_secret_in_layer;
     grant_auth(&mut granted, rack.build_auth(&repository).map_err(app_failure)?);
     let given: Vec<Given> = args.app.build_args.iter().map(|text| Given::read(text, paths::variable)).collect();
     let app_build = AppBuild {
