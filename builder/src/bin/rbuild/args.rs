@@ -1,5 +1,6 @@
 //! The commands. What each takes is beside it.
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use crate::commands::{app, build, cache, copy, debug, images, inspect, login};
@@ -85,11 +86,59 @@ pub(crate) enum Command {
     Debug(debug::DebugCommand),
 }
 
+/// What to say of arguments for which clap has no words of ours: flags of `docker buildx build` that rbuild does not
+/// have, and a second build context, which clap takes for a command.
+pub(crate) fn explained(error: &clap::Error) -> Option<String> {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    match error.kind() {
+        ErrorKind::UnknownArgument => Some(match text(ContextKind::InvalidArg)? {
+            "--load" => "`--load` is not implemented, for no daemon is asked for anything: \
+                         `rbuild -t NAME -o type=docker,dest=- . | docker load` loads an image"
+                .to_owned(),
+            flag @ ("--attest" | "--provenance" | "--sbom") => {
+                format!("`{flag}` is not implemented: rbuild never adds an attestation, so leave it out")
+            }
+            flag @ ("--allow" | "--annotation" | "--builder" | "--cgroup-parent" | "--squash") => {
+                format!("`{flag}` of `docker build` is not implemented")
+            }
+            _ => return None,
+        }),
+        ErrorKind::ArgumentConflict => {
+            let second = text(ContextKind::InvalidSubcommand)?;
+            Some(format!(
+                "`{second}` is one argument too many: rbuild builds one context; `rbuild --help` lists its commands"
+            ))
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::{Command, CommandFactory};
+    use clap::{Command, CommandFactory, Parser};
 
-    use super::Cli;
+    use super::{Cli, explained};
+
+    #[test]
+    fn what_clap_cannot_explain_is_explained() {
+        for (arguments, said) in [
+            (&["--load", "."][..], Some("| docker load` loads an image")),
+            (&["--provenance=false", "."], Some("`--provenance` is not implemented: rbuild never adds")),
+            (&[".", "extra"], Some("`extra` is one argument too many")),
+            (&["bulid", "."], Some("`.` is one argument too many")),
+            (&["--nonsense"], None),
+        ] {
+            let error = Cli::try_parse_from(std::iter::once(&"rbuild").chain(arguments)).unwrap_err();
+            let explained = explained(&error);
+            assert!(
+                said.map_or(explained.is_none(), |said| explained.as_ref().is_some_and(|text| text.contains(said))),
+                "{arguments:?}: {explained:?}"
+            );
+        }
+    }
 
     #[test]
     fn a_command_says_of_itself_what_the_list_says_of_it() {

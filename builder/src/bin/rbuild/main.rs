@@ -19,13 +19,16 @@ fn main() -> ExitCode {
     let arguments = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => match commands::app::usage::refused(&error, &arguments.collect::<Vec<_>>()) {
-            Some(failure) => return report::failure(&failure),
-            None => error.exit(),
-        },
+        Err(error) => {
+            let refused = commands::app::usage::refused(&error, &arguments.collect::<Vec<_>>());
+            match refused.or_else(|| args::explained(&error).map(report::Failure::Usage)) {
+                Some(failure) => return report::failure(&failure),
+                None => error.exit(),
+            }
+        }
     };
     match catch_unwind(|| commands::run(cli)) {
-        Ok(Ok(code)) => code,
+        Ok(Ok(code)) => report::done(code),
         Ok(Err(failure)) => report::failure(&failure),
         Err(_) => report::bug(),
     }
