@@ -1,5 +1,6 @@
 //! Into an OCI layout in a directory; one that is there gains the image and loses none.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
 
@@ -13,6 +14,8 @@ use crate::whole;
 
 /// The annotation that holds a tag (OCI image spec, `annotations.md`).
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The annotation that holds a whole name: containerd, and so docker, and podman look for it.
+const WHOLE_NAME: &str = "io.containerd.image.name";
 
 pub(super) fn write(
     machine: &Machine<'_>,
@@ -46,7 +49,7 @@ pub(super) fn write(
     }
     put("oci-layout", &marker())?;
     let index = path.join("index.json");
-    let merged = merged_index(&index, &index_of(parts.root(), tag)).map_err(failed)?;
+    let merged = merged_index(&index, &index_of(parts.root(), tag, None)).map_err(failed)?;
     put("index.json", &merged)
 }
 
@@ -55,11 +58,15 @@ pub(super) fn marker() -> Vec<u8> {
     json!({ "imageLayoutVersion": "1.0.0" }).to_string().into_bytes()
 }
 
-/// An index with one image.
-pub(super) fn index_of(root: &Descriptor, tag: Option<&str>) -> Vec<u8> {
+/// An index with one image, which has a tag or also a whole name.
+pub(super) fn index_of(root: &Descriptor, tag: Option<&str>, name: Option<&str>) -> Vec<u8> {
     let mut named = root.clone();
+    let annotations: HashMap<String, String> = [(REF_NAME, tag), (WHOLE_NAME, name)]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())))
+        .collect();
     // What another index said of it is not true of this one.
-    named.set_annotations(tag.map(|tag| [(REF_NAME.to_owned(), tag.to_owned())].into()));
+    named.set_annotations((!annotations.is_empty()).then_some(annotations));
     let named = serde_json::to_value(named).expect("a descriptor is plain data");
     let media_type = "application/vnd.oci.image.index.v1+json";
     let index: Value = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": [named]});
