@@ -1,7 +1,7 @@
 //! Builds of whole apps.
 
 use super::{App, shown};
-use crate::common::{Run, peer, registry};
+use crate::common::{Image, Run, peer, registry};
 
 /// Two services of one build, one of another, and an image.
 const SHOP: &str = "services:\n  web:\n    build: ./web\n    manifest: Dockerfile.production\n  worker: {build: {path: web, manifest: Dockerfile.production}}\n  api: {build: api}\n  cache: {image: '{busybox}'}\n";
@@ -198,6 +198,33 @@ fn what_is_missing_begins_no_build_or_is_named() {
     let run = app.try_run(&["build", "-a", "myapp"]);
     let told = "cannot read the Dockerfile `./api/Dockerfile` of the service `api`; `manifest` in its `build`";
     assert!(run.code == 1 && run.stdout.contains(told), "{}", run.stdout);
+}
+
+#[test]
+fn links_lead_neither_out_of_the_app_nor_past_its_dockerignore() {
+    let app = App::with("services:\n  web: {build: link}\n");
+    app.file("web/Dockerfile", "FROM scratch\nCOPY . /\n");
+    app.file("web/private", "key");
+    app.file(".dockerignore", "web/private\n");
+    let link = |name: &str, target: &str| {
+        let at = app.bench.context().join(name);
+        std::os::unix::fs::symlink(target, at).unwrap();
+    };
+    link("link", "web");
+    let layout = app.bench.path("layout");
+    app.build(&[]);
+    let image = format!("store:localhost/local/myapp:web.{}", app.newest());
+    app.run(&["copy", "--progress", "quiet", &image, &format!("oci:{}:web", layout.display())]);
+    assert_eq!(Image::read(&layout).contents().keys().collect::<Vec<_>>(), ["Dockerfile"]);
+    fs_err::write(app.bench.path("Dockerfile"), "FROM scratch\n").unwrap();
+    link("out", "../");
+    link("web/Other", "../../Dockerfile");
+    for form in ["out", "{path: web, manifest: Other}"] {
+        app.file("convox.yml", &format!("services:\n  web: {{build: {form}}}\n"));
+        let run = app.try_run(&["build", "-a", "myapp"]);
+        let told = "which is not below the directory of the app";
+        assert!(run.code == 1 && run.stdout.contains(told), "{form}: {}", run.stdout);
+    }
 }
 
 #[test]

@@ -255,12 +255,21 @@ fn prepare(app: &AppBuild<'_>, target: &Target, declared: &mut BTreeSet<String>)
     // Without the `.` that stands for a directory itself: this is what people read.
     let context: PathBuf = app.directory.join(path).components().collect();
     let file: PathBuf = context.join(dockerfile).components().collect();
+    // Links count as what they lead to: it may be outside, and it is what the app's `.dockerignore` is about.
+    let outside = |path: &Path| AppBuildError::Outside { service: service.clone(), path: path.display().to_string() };
+    let led_to = |path: &Path| match (fs_err::canonicalize(app.directory), fs_err::canonicalize(path)) {
+        (Ok(top), Ok(real)) => real.strip_prefix(top).map(Path::to_owned).map_err(|_| outside(path)),
+        // What is not there is said where it is read.
+        _ => Ok(PathBuf::new()),
+    };
+    let below = led_to(&context)?;
+    led_to(&file)?;
     let main = open_local(&context, Some(&file), &mut io::empty()).map_err(|error| match error {
         OpenError::Dockerfile { path, source } => AppBuildError::Dockerfile { service, path, source },
         error => AppBuildError::Open { service, source: Box::new(error) },
     })?;
     // What the app's own directory does not send is in no context below it either.
-    let ignore = main.ignore.below(load_ignore(app.directory, None)?, Path::new(path));
+    let ignore = main.ignore.below(load_ignore(app.directory, None)?, &below);
     let parsed = crate::dockerfile::parse(&main.dockerfile).ok();
     let mut stage = stage.clone();
     if let Some(parsed) = &parsed {
