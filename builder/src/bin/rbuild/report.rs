@@ -26,6 +26,8 @@ pub(crate) enum Failure {
         error: Box<BuildError>,
         /// What the excerpt is taken from.
         dockerfile: Dockerfile,
+        /// Whether all that its steps said was shown.
+        is_told: bool,
     },
     /// The build was cancelled before it began.
     Cancelled,
@@ -85,7 +87,7 @@ pub(crate) fn failure(failure: &Failure) -> ExitCode {
         Failure::Registry(error) => (chain(error.as_ref()), code::REGISTRY),
         Failure::Other(error) => (chain(error.as_ref()), code::BUILD),
         Failure::App(error) => (format!("ERROR: {}\n", brief(&format!("{error:#}"))), code::BUILD),
-        Failure::Build { error, dockerfile } => build(error, dockerfile),
+        Failure::Build { error, dockerfile, is_told } => build(error, dockerfile, *is_told),
     };
     print(&(text.clone() + &want(&text)));
     ExitCode::from(code)
@@ -133,16 +135,16 @@ fn print(text: &str) {
     eprint!("{text}");
 }
 
-/// A failed build as it is told: with its lines and what to do.
+/// A failed build, whose log is kept, as it is told: with its lines and what to do.
 pub(crate) fn of_build(error: &BuildError, dockerfile: &Dockerfile) -> String {
-    build(error, dockerfile).0
+    build(error, dockerfile, true).0
 }
 
 fn cancelled() -> (String, u8) {
     ("error: the build was cancelled\n".to_owned(), code::CANCELLED)
 }
 
-fn build(error: &BuildError, dockerfile: &Dockerfile) -> (String, u8) {
+fn build(error: &BuildError, dockerfile: &Dockerfile, is_told: bool) -> (String, u8) {
     match error {
         BuildError::Parse(errors) => {
             let mut text = String::new();
@@ -174,7 +176,7 @@ fn build(error: &BuildError, dockerfile: &Dockerfile) -> (String, u8) {
         }
         error if error.is_cancelled() => cancelled(),
         BuildError::Solve(error) => {
-            let (hint, code) = step_hint(&error.cause);
+            let (hint, code) = step_hint(&error.cause, is_told);
             (located(error.cause.as_ref(), dockerfile, error.span, hint), code)
         }
         BuildError::Export(error @ ExportError::Push { .. }) => (chain(error), code::REGISTRY),
@@ -225,7 +227,7 @@ fn base_hint(error: &BaseError) -> Option<&'static str> {
     }
 }
 
-fn step_hint(cause: &Cause) -> (Option<&'static str>, u8) {
+fn step_hint(cause: &Cause, is_told: bool) -> (Option<&'static str>, u8) {
     match cause {
         Cause::Exit { code: 126, .. } => (Some("126 means: found, but not executable"), code::BUILD),
         Cause::Exit { code: 127, .. } => (Some("127 means: the command was not found in the image"), code::BUILD),
@@ -234,7 +236,9 @@ fn step_hint(cause: &Cause) -> (Option<&'static str>, u8) {
             (Some("give the machine or the container more memory, or build with fewer `--jobs`"), code::BUILD)
         }
         Cause::TimedOut { .. } => (Some("`--timeout` says how long a step may take"), code::BUILD),
-        Cause::Exit { .. } => (Some("re-run with `--progress=plain` to see the whole log of this step"), code::BUILD),
+        Cause::Exit { .. } if !is_told => {
+            (Some("re-run with `--progress=plain` to see the whole log of this step"), code::BUILD)
+        }
         Cause::Context(ContextError::Missing { .. }) => {
             (Some("paths are relative to the build context, not to the Dockerfile"), code::BUILD)
         }

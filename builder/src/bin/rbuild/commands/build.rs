@@ -175,7 +175,8 @@ pub(crate) fn run(args: &BuildArgs) -> Result<ExitCode, Failure> {
     let machine = Machine { home: &home, sandbox: &sandbox, registry: &registry, cancel: &cancel, keep_storage };
     let result = build::build(&build, &machine, display.as_ref());
     display.finish(result.is_ok());
-    let image = result.map_err(|error| Failure::Build { error: Box::new(error), dockerfile })?;
+    let image =
+        result.map_err(|error| Failure::Build { error: Box::new(error), dockerfile, is_told: ui::tells_all(mode) })?;
     write_results(args, &build, &image)?;
     if !build.outputs.iter().any(Output::is_stdout) {
         ui::built(mode, &image, &build.tags);

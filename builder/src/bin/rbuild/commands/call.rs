@@ -89,7 +89,7 @@ pub(crate) fn answer(
             ui::print(&text);
             Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        Err(error) => Err(Failure::Build { error: Box::new(error), dockerfile }),
+        Err(error) => Err(Failure::Build { error: Box::new(error), dockerfile, is_told: true }),
     }
 }
 

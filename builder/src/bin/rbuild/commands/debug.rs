@@ -95,7 +95,11 @@ fn ast(file: &Path) -> Result<(), Failure> {
     let bytes = fs_err::read(file).context("cannot read the Dockerfile")?;
     let tree = builder::dockerfile::parse_tree(&bytes).map_err(|errors| {
         let (name, text) = (file.display().to_string(), String::from_utf8_lossy(&bytes).into_owned());
-        Failure::Build { error: Box::new(BuildError::Parse(errors)), dockerfile: Dockerfile { name, text } }
+        Failure::Build {
+            error: Box::new(BuildError::Parse(errors)),
+            dockerfile: Dockerfile { name, text },
+            is_told: true,
+        }
     })?;
     ui::print(&tree.to_sexpr());
     Ok(())

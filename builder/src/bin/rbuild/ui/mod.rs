@@ -50,6 +50,15 @@ pub(crate) fn display(mode: Mode) -> Box<dyn Display> {
     }
 }
 
+/// Whether the display of a mode shows every line of every step.
+pub(crate) fn tells_all(mode: Mode) -> bool {
+    match mode {
+        Mode::Auto => !std::io::stderr().is_terminal(),
+        Mode::Plain | Mode::Json => true,
+        Mode::Tty | Mode::Quiet => false,
+    }
+}
+
 /// Shows nothing: errors are the report's.
 struct Quiet;
 
