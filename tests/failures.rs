@@ -32,6 +32,30 @@ fn all_errors_of_a_dockerfile_are_reported_at_once() {
 }
 
 #[test]
+fn what_is_no_build_context_is_said() {
+    let bench = Bench::with("FROM scratch\n");
+    let run = Run::of(bench.rbuild().arg("images2"));
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains("there is no directory `images2` to build"), "{}", run.stderr);
+    let run = Run::of(bench.rbuild().args(["-f", "Dockerfile", "Dockerfile"]));
+    assert!(run.stderr.contains("there is no directory `Dockerfile` to build"), "{}", run.stderr);
+    let run = Run::of(bench.rbuild().args(["bulid", "."]));
+    assert_eq!((run.code, run.stderr.contains("`.` is one argument too many")), (2, true), "{}", run.stderr);
+}
+
+#[test]
+fn an_answer_that_cannot_be_printed_is_a_failure() {
+    let bench = Bench::with("FROM scratch\n");
+    for arguments in [&["-q", "."][..], &["images"], &["builds", "-a", "app"]] {
+        let full = fs_err::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = bench.rbuild();
+        let output = command.args(arguments).stdout(full.into_file()).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && told.contains("cannot write to standard output"), "{told}");
+    }
+}
+
+#[test]
 fn a_missing_file_is_named_with_its_line() {
     let bench = Bench::with("FROM scratch\n\nCOPY missing.txt /\n");
     let run = bench.try_build(&[]);

@@ -246,6 +246,7 @@ fn one_platform_is_read_by_umoci_podman_and_buildah() {
     let podman = |arguments: &[&str]| peer("podman", &[&storage, arguments].concat());
     for archive in [&archive, &docker] {
         let loaded = podman(&["load", "-q", "-i", archive]);
+        assert!(archive != &docker || loaded.contains("docker.io/interchange/arm:v1"), "{loaded}");
         let image = loaded.trim().rsplit(' ').next().unwrap().to_owned();
         assert_eq!(podman(&["image", "inspect", "--format", "{{.Architecture}}", &image]).trim(), "arm");
     }

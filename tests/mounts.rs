@@ -494,3 +494,15 @@ fn an_image_that_only_a_trigger_mounts_is_fetched() {
     let image = bench.image(&["--build-context", &contexts[0], "--build-context", &contexts[1]]);
     assert_eq!(image.text("g"), "x");
 }
+
+#[test]
+fn a_cache_that_another_rung_has_made_keeps_nobody_out() {
+    let bench = Bench::with(
+        "FROM {busybox}\nRUN --mount=type=cache,target=/c,uid=7,mode=0700 stat -c '%u %a' /c >/out; date >>/c/f\n",
+    );
+    // Whoever runs the tests: one who is not root has the first of them from ids that are subordinate.
+    let first = if crate::sandbox::bench::is_root() { "root" } else { "range" };
+    for rung in [first, "single", first] {
+        assert_eq!(seen(&bench, &["--no-cache", "--isolation", rung]), "7 700\n", "{rung}");
+    }
+}

@@ -84,6 +84,24 @@ fn files_behind_a_secret_are_added() {
 }
 
 #[test]
+fn a_server_that_is_busy_is_asked_again() {
+    let bench = Bench::new();
+    let server = Server::start(&bench.path(""));
+    server.page("/with%20space", "one");
+    server.be_busy("/with%20space", 2);
+    bench.dockerfile(&format!("FROM scratch\nADD {} /\n", server.url("/with%20space")));
+    assert_eq!(bench.image(&[]).text("with space"), "one");
+    assert_eq!(server.log(), ["GET /with%20space 503", "GET /with%20space 503", "GET /with%20space 200"]);
+    server.be_busy("/with%20space", 100);
+    let run = bench.try_build(&["--no-cache"]);
+    assert!(run.code == 1 && run.stderr.contains("the server answers 503"), "{}", run.stderr);
+    assert_eq!(server.log().len(), 5);
+    bench.dockerfile(&format!("FROM scratch\nADD {} /\n", server.url("/missing")));
+    assert!(bench.try_build(&[]).stderr.contains("the server answers 404"));
+    assert_eq!(server.log().len(), 1);
+}
+
+#[test]
 fn repositories_behind_a_secret_are_read() {
     let bench = Bench::new();
     let server = Server::start(&repository(&bench.path("")));

@@ -235,3 +235,24 @@ fn a_layer_that_a_cache_has_lost_is_made_again() {
     assert!(run.stderr.contains("warning: cannot fetch a layer from the cache"), "{}", run.stderr);
     assert!(run.stderr.contains("2 steps run"), "{}", run.stderr);
 }
+
+#[test]
+fn a_layer_that_no_output_can_have_from_a_cache_is_made_again() {
+    let shared = Shared::new();
+    let (to, from) = (shared.cache(), shared.cache());
+    let dockerfile = "FROM {base}\nRUN echo x >/x\n";
+    shared.machine(dockerfile).build(&["--cache-to", &to]);
+    let other = Registry::start().unwrap();
+    let pushed = format!("{}/app:1", other.host());
+    for fault in [Fault::Status(404), Fault::Flip(10)] {
+        shared.registry.fault(When::path("/v2/cache/blobs/").method("GET").always(), fault);
+        let machine = shared.machine(dockerfile);
+        let tar = format!("type=tar,dest={}", machine.path("root.tar").display());
+        let layout = format!("type=oci,dest={}", machine.path("oci.tar").display());
+        for output in [&["-o", &tar][..], &["-o", &layout], &["-t", &pushed, "--push"]] {
+            let run = shared.machine(dockerfile).build(&[output, &["--cache-from", &from]].concat());
+            assert!(run.stderr.contains("warning: cannot fetch a layer from the cache"), "{}", run.stderr);
+            assert!(run.stderr.contains("1 step run"), "{}", run.stderr);
+        }
+    }
+}

@@ -28,6 +28,8 @@ struct State {
     log: Vec<String>,
     /// What a request below a path has to have as `Authorization`.
     guards: BTreeMap<String, String>,
+    /// How many requests for a path are answered with 503 first.
+    busy: BTreeMap<String, u32>,
 }
 
 /// The server; its thread ends with the process.
@@ -99,6 +101,11 @@ impl Server {
         self.state.lock().unwrap().guards.insert(path.to_owned(), authorization.to_owned());
     }
 
+    /// Answers so many requests for a path with 503.
+    pub(crate) fn be_busy(&self, path: &str, requests: u32) {
+        self.state.lock().unwrap().busy.insert(path.to_owned(), requests);
+    }
+
     /// Serves a file; one with the same bytes has the same `ETag`.
     pub(crate) fn page(&self, path: &str, body: impl Into<Vec<u8>>) {
         let body = body.into();
@@ -164,6 +171,10 @@ fn serve(mut stream: impl Read + Write, state: &Mutex<State>, repositories: &Pat
     let dated = request.headers.contains_key("if-modified-since") && !request.headers.contains_key("if-none-match");
     if dated || etag.is_some() && request.headers.get("if-none-match") == etag {
         (page.status, page.body) = (304, Vec::new());
+    }
+    if let Some(left) = state.busy.get_mut(&request.path).filter(|left| **left > 0) {
+        *left -= 1;
+        (page.status, page.body) = (503, Vec::new());
     }
     state.log.push(format!("{} {} {}", request.method, request.path, page.status));
     let mut head =

@@ -58,6 +58,12 @@ pub enum OpenError {
         /// The URL.
         origin: String,
     },
+    /// A build context that is not there, or is a file.
+    #[error("there is no directory `{}` to build: a build context is a directory, and `-f` names a Dockerfile", path.display())]
+    NoDirectory {
+        /// What was given.
+        path: PathBuf,
+    },
     /// A Dockerfile that cannot be read.
     #[error("cannot read the Dockerfile `{}`; name it with `-f PATH`", path.display())]
     Dockerfile {
@@ -178,6 +184,9 @@ pub fn given_dockerfile(directory: &Path, file: &Path) -> PathBuf {
 
 /// Makes a directory and its Dockerfile ready: it stays where it is.
 pub fn open_local(directory: &Path, file: Option<&Path>, stdin: &mut dyn Read) -> Result<MainContext, OpenError> {
+    if !directory.is_dir() {
+        return Err(OpenError::NoDirectory { path: directory.to_owned() });
+    }
     let path = file.map_or_else(|| directory.join(usual_name(directory)), Path::to_owned);
     let from_stdin = path == Path::new("-");
     let dockerfile = if from_stdin {

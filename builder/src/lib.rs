@@ -39,3 +39,4 @@ pub mod secrets;
 pub mod solve;
 pub mod transfer;
 pub mod verify;
+pub mod whole;

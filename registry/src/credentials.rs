@@ -101,6 +101,14 @@ impl Credentials {
         self
     }
 
+    /// Adds those of `others` for what these do not know.
+    #[must_use]
+    pub fn or(mut self, others: Self) -> Self {
+        self.by_hand.extend(others.by_hand);
+        self.files.extend(others.files);
+        self
+    }
+
     /// Finds the credential for a repository; `registry` is the name that references use (`docker.io` for Docker Hub).
     pub(crate) fn find(&self, registry: &str, repository: &str) -> Result<Option<Credential>, Error> {
         if let Some((_, credential)) = self.by_hand.iter().find(|(key, _)| key == registry) {

@@ -63,6 +63,20 @@ fn read_archive(path: &Path) -> Members {
 }
 
 #[test]
+fn an_export_goes_into_a_pipe_that_is_there() {
+    let app = app();
+    let pipe = app.bench.path("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || members(MultiGzDecoder::new(fs_err::File::open(pipe).unwrap())).len()
+    });
+    app.run(&["builds", "export", "-a", "myapp", &app.newest(), "-f", pipe.to_str().unwrap()]);
+    assert_eq!(reader.join().unwrap(), 5);
+    assert!(!fs_err::metadata(&pipe).unwrap().is_file());
+}
+
+#[test]
 fn an_archive_brings_the_same_images_to_another_app() {
     let app = app();
     let build = app.newest();

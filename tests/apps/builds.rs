@@ -1,7 +1,7 @@
 //! Builds of whole apps.
 
 use super::{App, shown};
-use crate::common::{Run, peer, registry};
+use crate::common::{Image, Run, peer, registry};
 
 /// Two services of one build, one of another, and an image.
 const SHOP: &str = "services:\n  web:\n    build: ./web\n    manifest: Dockerfile.production\n  worker: {build: {path: web, manifest: Dockerfile.production}}\n  api: {build: api}\n  cache: {image: '{busybox}'}\n";
@@ -173,6 +173,58 @@ fn a_failure_is_told_with_its_lines_and_recorded() {
     let build = app.json(&["builds", "-a", "myapp", "--json"])[0]["id"].as_str().unwrap().to_owned();
     assert!(app.run(&["builds", "logs", "-a", "myapp", &build]).contains("exited with status 3"));
     assert_eq!(app.run(&["releases", "-a", "myapp"]), "ID  STATUS  BUILD  CREATED  DESCRIPTION\n");
+}
+
+#[test]
+fn the_rules_of_registries_hold_for_apps_too() {
+    let app = App::with("services:\n  web: {}\n  other: {image: registry.invalid/library/busybox}\n");
+    app.file("Dockerfile", "FROM registry.invalid/library/busybox\nCOPY convox.yml /\n");
+    let rules = format!("[[registry]]\nprefix = \"registry.invalid\"\nlocation = \"{}\"\n", registry());
+    let rules = app.bench.file("registries.conf", &rules);
+    let mut build = app.command(&["build", "-a", "myapp"]);
+    let run = Run::of(build.env("CONTAINERS_REGISTRIES_CONF", &rules));
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    let refused = app.try_run(&["build", "-a", "myapp", "--registry-ca", "none.pem"]);
+    assert!(refused.code == 1 && refused.stdout.contains("none.pem"), "{}{}", refused.stdout, refused.stderr);
+}
+
+#[test]
+fn what_is_missing_begins_no_build_or_is_named() {
+    let app = shop();
+    let run = app.try_run(&["build", "-a", "myapp", "--secret", "id=x,src=/none"]);
+    assert!(run.code == 1 && run.stderr.contains("cannot read the secret `x`"), "{}", run.stderr);
+    assert_eq!(app.run(&["builds", "-a", "myapp", "--json"]).trim(), "[]");
+    fs_err::remove_file(app.bench.context().join("api/Dockerfile")).unwrap();
+    let run = app.try_run(&["build", "-a", "myapp"]);
+    let told = "cannot read the Dockerfile `./api/Dockerfile` of the service `api`; `manifest` in its `build`";
+    assert!(run.code == 1 && run.stdout.contains(told), "{}", run.stdout);
+}
+
+#[test]
+fn links_lead_neither_out_of_the_app_nor_past_its_dockerignore() {
+    let app = App::with("services:\n  web: {build: link}\n");
+    app.file("web/Dockerfile", "FROM scratch\nCOPY . /\n");
+    app.file("web/private", "key");
+    app.file(".dockerignore", "web/private\n");
+    let link = |name: &str, target: &str| {
+        let at = app.bench.context().join(name);
+        std::os::unix::fs::symlink(target, at).unwrap();
+    };
+    link("link", "web");
+    let layout = app.bench.path("layout");
+    app.build(&[]);
+    let image = format!("store:localhost/local/myapp:web.{}", app.newest());
+    app.run(&["copy", "--progress", "quiet", &image, &format!("oci:{}:web", layout.display())]);
+    assert_eq!(Image::read(&layout).contents().keys().collect::<Vec<_>>(), ["Dockerfile"]);
+    fs_err::write(app.bench.path("Dockerfile"), "FROM scratch\n").unwrap();
+    link("out", "../");
+    link("web/Other", "../../Dockerfile");
+    for form in ["out", "{path: web, manifest: Other}"] {
+        app.file("convox.yml", &format!("services:\n  web: {{build: {form}}}\n"));
+        let run = app.try_run(&["build", "-a", "myapp"]);
+        let told = "which is not below the directory of the app";
+        assert!(run.code == 1 && run.stdout.contains(told), "{form}: {}", run.stdout);
+    }
 }
 
 #[test]

@@ -250,6 +250,7 @@ fn a_private_network_leads_out_and_not_to_the_loopback_of_the_machine() {
             assert_eq!(outcome.code, SANDBOX_FAILED);
             let expected = "error: cannot give the step a network of its own through `slirp4netns`";
             assert!(outcome.stderr.starts_with(expected), "{}", outcome.stderr);
+            assert!(outcome.stderr.contains("/dev/net/tun"), "{}", outcome.stderr);
             return;
         }
         assert_eq!(bench.text("ls /sys/class/net; cat /etc/resolv.conf"), "lo\ntap0\nnameserver 10.0.2.3\n");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::num::NonZero;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -93,13 +93,26 @@ pub struct Built {
 /// Why an app was not built.
 #[derive(Debug, thiserror::Error)]
 pub enum AppBuildError {
-    /// A service's Dockerfile or context cannot be read.
+    /// A service's context cannot be read.
     #[error("cannot open what the service `{service}` is built from")]
     Open {
         /// The service.
         service: String,
         /// Why.
         source: Box<OpenError>,
+    },
+    /// A service's Dockerfile that cannot be read.
+    #[error(
+        "cannot read the Dockerfile `{}` of the service `{service}`; `manifest` in its `build` names another",
+        path.display()
+    )]
+    Dockerfile {
+        /// The service.
+        service: String,
+        /// The Dockerfile.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// A path that leaves the directory of the app.
     #[error("the service `{service}` is built from `{path}`, which is not below the directory of the app")]
@@ -239,12 +252,24 @@ fn prepare(app: &AppBuild<'_>, target: &Target, declared: &mut BTreeSet<String>)
     if !inside(path) || !inside(dockerfile) {
         return Err(AppBuildError::Outside { service, path: format!("{path}/{dockerfile}") });
     }
-    let context = app.directory.join(path);
-    let file = context.join(dockerfile);
-    let main = open_local(&context, Some(&file), &mut io::empty())
-        .map_err(|source| AppBuildError::Open { service, source: Box::new(source) })?;
+    // Without the `.` that stands for a directory itself: this is what people read.
+    let context: PathBuf = app.directory.join(path).components().collect();
+    let file: PathBuf = context.join(dockerfile).components().collect();
+    // Links count as what they lead to: it may be outside, and it is what the app's `.dockerignore` is about.
+    let outside = |path: &Path| AppBuildError::Outside { service: service.clone(), path: path.display().to_string() };
+    let led_to = |path: &Path| match (fs_err::canonicalize(app.directory), fs_err::canonicalize(path)) {
+        (Ok(top), Ok(real)) => real.strip_prefix(top).map(Path::to_owned).map_err(|_| outside(path)),
+        // What is not there is said where it is read.
+        _ => Ok(PathBuf::new()),
+    };
+    let below = led_to(&context)?;
+    led_to(&file)?;
+    let main = open_local(&context, Some(&file), &mut io::empty()).map_err(|error| match error {
+        OpenError::Dockerfile { path, source } => AppBuildError::Dockerfile { service, path, source },
+        error => AppBuildError::Open { service, source: Box::new(error) },
+    })?;
     // What the app's own directory does not send is in no context below it either.
-    let ignore = main.ignore.below(load_ignore(app.directory, None)?, Path::new(path));
+    let ignore = main.ignore.below(load_ignore(app.directory, None)?, &below);
     let parsed = crate::dockerfile::parse(&main.dockerfile).ok();
     let mut stage = stage.clone();
     if let Some(parsed) = &parsed {

@@ -161,13 +161,12 @@ impl Rack {
     }
 
     /// What the registry client may use: the rack's own credentials, then those of `others`.
-    pub fn credentials(&self, others: Vec<PathBuf>) -> Result<registry::Credentials, CredentialError> {
-        let files = std::iter::once(self.auth_path()).chain(others);
-        let mut credentials = registry::Credentials::from_files(files).map_err(Box::new)?;
+    pub fn credentials(&self, others: registry::Credentials) -> Result<registry::Credentials, CredentialError> {
+        let mut credentials = registry::Credentials::from_files([self.auth_path()]).map_err(Box::new)?;
         if let Some((username, password)) = self.hub()? {
             credentials = credentials.with_password("docker.io", &username, &password);
         }
-        Ok(credentials)
+        Ok(credentials.or(others))
     }
 
     /// `BUILD_AUTH`: every credential, as JSON that Convox's builds get, and the entry of the app's own repository.

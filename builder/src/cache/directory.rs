@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use snapshot::digest::sha256;
 
 use super::place::PlaceError;
+use crate::whole;
 
 /// Largest document of a layout, in bytes: an index of some hundred thousand steps.
 const DOCUMENT_LIMIT: u64 = 64 << 20;
@@ -46,14 +47,14 @@ pub(super) fn write_blob(
         return Ok(0);
     }
     fs_err::create_dir_all(layout.join("blobs/sha256"))?;
-    replace(&target, &mut open()?)?;
+    whole::copy(&target, &mut open()?)?;
     Ok(blob.size())
 }
 
 /// Gives a manifest its tags.
 pub(super) fn write_manifest(layout: &Path, tags: &[String], bytes: &[u8]) -> Result<(), PlaceError> {
     fs_err::create_dir_all(layout.join("blobs/sha256"))?;
-    replace(&blob_path(layout, &sha256(bytes)), &mut &*bytes)?;
+    whole::copy(&blob_path(layout, &sha256(bytes)), &mut &*bytes)?;
     add_to_index(layout, tags, bytes)
 }
 
@@ -104,16 +105,7 @@ fn add_to_index(layout: &Path, tags: &[String], manifest: &[u8]) -> Result<(), P
         })
     }));
     let index = json!({"schemaVersion": 2, "mediaType": MediaType::ImageIndex, "manifests": manifests});
-    replace(&layout.join("index.json"), &mut index.to_string().as_bytes())?;
-    replace(&layout.join("oci-layout"), &mut br#"{"imageLayoutVersion":"1.0.0"}"#.as_slice())?;
-    Ok(())
-}
-
-/// Writes a file whole or not at all.
-fn replace(path: &Path, content: &mut dyn Read) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
-    io::copy(content, &mut file)?;
-    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-    file.persist(path).map_err(|error| error.error)?;
+    whole::copy(&layout.join("index.json"), &mut index.to_string().as_bytes())?;
+    whole::copy(&layout.join("oci-layout"), &mut br#"{"imageLayoutVersion":"1.0.0"}"#.as_slice())?;
     Ok(())
 }

@@ -28,8 +28,10 @@ use std::sync::{Condvar, Mutex, OnceLock};
 
 use oci_spec::image::Descriptor;
 
+use crate::parallel::lock;
+use crate::progress::Reporter;
 use crate::solve::cache::Record;
-use crate::solve::{World, chain};
+use crate::solve::{Cause, World, chain};
 
 pub use export::Job;
 use export::Queue;
@@ -46,6 +48,8 @@ pub struct Caches {
     changed: Condvar,
     /// The names of cache mounts that steps had.
     mounts: Mutex<BTreeSet<String>>,
+    /// Why a layer that was promised is not to be had.
+    broken: Mutex<Option<String>>,
 }
 
 /// A cache that is read.
@@ -100,6 +104,20 @@ impl Caches {
     /// Whether there is a cache to look into.
     pub(crate) fn can_import(&self) -> bool {
         self.from.iter().any(|source| !source.given_up.load(Ordering::Relaxed))
+    }
+
+    /// Notes that a cache does not give a layer that it promised.
+    pub(crate) fn blame(&self, cause: &Cause) {
+        lock(&self.broken).get_or_insert_with(|| chain(cause));
+    }
+
+    /// Whether to begin again without the caches, for one did not give what it promised: says so, and looks into none any
+    /// more.
+    pub(crate) fn give_up(&self, reporter: &Reporter<'_>) -> bool {
+        let Some(why) = lock(&self.broken).take().filter(|_| self.can_import()) else { return false };
+        reporter.warn(&format!("{why}; the build goes on without it"));
+        self.stop_importing();
+        true
     }
 
     /// Looks into no cache any more.

@@ -10,6 +10,7 @@ use oci_spec::image::{Descriptor, Digest};
 use serde_json::{Value, json};
 
 use crate::solve::World;
+use crate::whole;
 
 use super::output::Destination;
 use super::{ExportError, Exported, open_layer};
@@ -43,26 +44,15 @@ pub(super) fn layout(world: &World<'_>, exported: &Exported<'_>, destination: &D
         match content {
             Content::Bytes(bytes) if name == "index.json" => {
                 let bytes = merged_index(&path, &bytes).map_err(failed)?;
-                replace(&path, &mut bytes.as_slice()).map_err(failed)?;
+                whole::copy(&path, &mut bytes.as_slice()).map_err(failed)?;
             }
-            Content::Bytes(bytes) => replace(&path, &mut bytes.as_slice()).map_err(failed)?,
+            Content::Bytes(bytes) => whole::copy(&path, &mut bytes.as_slice()).map_err(failed)?,
             Content::Layer { position, .. } => {
                 let mut file = open_layer(world, exported.tree, position, &exported.image.layers[position])?;
-                replace(&path, &mut file).map_err(failed)?;
+                whole::copy(&path, &mut file).map_err(failed)?;
             }
         }
     }
-    Ok(())
-}
-
-/// Writes a file whole or not at all.
-fn replace(path: &Path, content: &mut dyn Read) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    io::copy(content, &mut file)?;
-    std::os::unix::fs::fchown(&file, None, None)?;
-    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-    file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }
 
@@ -196,22 +186,7 @@ pub(super) fn with_writer(
         Destination::Stdout => return write(&mut io::stdout().lock()),
         Destination::File(path) => path,
     };
-    let failed = |source| ExportError::Write { path: path.clone(), source };
-    // Renamed over `/dev/null`, a file would take its place for every other program.
-    if fs_err::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-        let mut out =
-            io::BufWriter::with_capacity(1 << 20, fs_err::OpenOptions::new().write(true).open(path).map_err(failed)?);
-        write(&mut out)?;
-        return out.flush().map_err(failed);
-    }
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
-    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(failed)?;
-    let mut out = io::BufWriter::with_capacity(1 << 20, file);
-    write(&mut out)?;
-    let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
+    whole::write(path, 0o644, |source| ExportError::Write { path: path.clone(), source }, write)
 }
 
 /// A destination as errors name it.
@@ -219,27 +194,5 @@ pub(super) fn shown(destination: &Destination) -> PathBuf {
     match destination {
         Destination::File(path) => path.clone(),
         Destination::Stdout => PathBuf::from("standard output"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_no_file_is_written_and_not_replaced() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("pipe");
-        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let reader = std::thread::spawn({
-            let path = path.clone();
-            move || fs_err::read(path).unwrap()
-        });
-        let written = with_writer(&Destination::File(path.clone()), |out| {
-            out.write_all(b"bytes").map_err(|source| ExportError::Write { path: "pipe".into(), source })
-        });
-        written.unwrap();
-        assert!(!fs_err::metadata(&path).unwrap().is_file());
-        assert_eq!(reader.join().unwrap(), b"bytes");
     }
 }

@@ -13,7 +13,7 @@ use reqwest::StatusCode;
 use reqwest::blocking::{Client, Response};
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_DISPOSITION, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH,
-    LAST_MODIFIED,
+    LAST_MODIFIED, RETRY_AFTER,
 };
 use reqwest::redirect;
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ use url::{Host, Url};
 
 use super::access::{Access, SecretError};
 use super::location::shown;
-use super::waiting::{Pump, Waited, receive, start};
+use super::waiting::{Pump, Waited, pause, receive, start};
 
 /// The largest file, in bytes: as large as the largest layer.
 const SIZE_LIMIT: u64 = 64 << 30;
@@ -32,6 +32,12 @@ const REDIRECT_LIMIT: usize = 10;
 const CONNECT: Duration = Duration::from_secs(30);
 /// How long a whole download may take.
 const WHOLE: Duration = Duration::from_hours(1);
+/// How often a server is asked for a file.
+const ATTEMPTS: u32 = 5;
+/// How long to wait before it is asked for the second time; twice as long before each further time.
+const FIRST_WAIT: Duration = Duration::from_millis(300);
+/// The longest that a server may make a build wait (`Retry-After`).
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// The kind of record that the store keeps downloads as.
 pub(crate) const KIND: &str = "http";
 
@@ -46,6 +52,8 @@ pub enum HttpError {
     Unreachable {
         /// The URL.
         url: String,
+        /// Whether it may be otherwise a moment later.
+        is_passing: bool,
         /// Why.
         source: Box<dyn StdError + Send + Sync>,
     },
@@ -56,6 +64,8 @@ pub enum HttpError {
         url: String,
         /// The status.
         status: StatusCode,
+        /// How long the server wants to be left alone.
+        after: Option<Duration>,
     },
     /// A secret for the server.
     #[error(transparent)]
@@ -89,6 +99,19 @@ pub enum HttpError {
         /// Why.
         source: snapshot::Error,
     },
+}
+
+impl HttpError {
+    /// How long to wait before asking again after `failures` of them; none where that is of no use.
+    fn wait(&self, failures: u32) -> Option<Duration> {
+        let after = match self {
+            Self::Unreachable { is_passing: true, .. } => None,
+            Self::Status { status, after, .. } if matches!(status.as_u16(), 408 | 429 | 500 | 502..=504) => *after,
+            _ => return None,
+        };
+        let wait = after.unwrap_or(FIRST_WAIT * 2_u32.pow(failures - 1));
+        (failures < ATTEMPTS && wait <= LONGEST_WAIT).then_some(wait)
+    }
 }
 
 /// A file that was fetched: its bytes are a blob of the store.
@@ -147,19 +170,48 @@ impl Http {
         {
             return Ok(known.clone());
         }
-        let response = self.ask(access, url, known.as_ref())?;
-        if let (StatusCode::NOT_MODIFIED, Some(known)) = (response.status(), known) {
-            known.check(url, checksum)?;
-            return Ok(known);
-        }
-        if !response.status().is_success() || response.status() == StatusCode::PARTIAL_CONTENT {
-            return Err(HttpError::Status { url: shown(url), status: response.status() });
-        }
-        let download = keep(access, store, url, response)?;
+        let mut failures = 0;
+        let fetched = loop {
+            let error = match self.fetch(access, store, url, known.as_ref()) {
+                Ok(fetched) => break fetched,
+                Err(error) => error,
+            };
+            failures += 1;
+            let Some(wait) = error.wait(failures) else { return Err(error) };
+            if !pause(wait, &access.cancel) {
+                return Err(HttpError::Cancelled);
+            }
+        };
+        let download = match (fetched, known) {
+            (None, Some(known)) => {
+                known.check(url, checksum)?;
+                return Ok(known);
+            }
+            (None, None) => return Err(status_of(url, StatusCode::NOT_MODIFIED, &HeaderMap::new())),
+            (Some(download), _) => download,
+        };
         download.check(url, checksum)?;
         let record = serde_json::to_vec(&download).expect("a download is plain data");
         store.put_record(KIND, &key, &record).map_err(kept)?;
         Ok(download)
+    }
+
+    /// Asks once; none where the file is still the one that is known.
+    fn fetch(
+        &self,
+        access: &Access,
+        store: &Store,
+        url: &str,
+        known: Option<&Download>,
+    ) -> Result<Option<Download>, HttpError> {
+        let response = self.ask(access, url, known)?;
+        match response.status() {
+            StatusCode::NOT_MODIFIED if known.is_some() => Ok(None),
+            status if !status.is_success() || status == StatusCode::PARTIAL_CONTENT => {
+                Err(status_of(url, status, response.headers()))
+            }
+            _ => keep(access, store, url, response).map(Some),
+        }
     }
 
     fn ask(&self, access: &Access, url: &str, known: Option<&Download>) -> Result<Response, HttpError> {
@@ -174,7 +226,10 @@ impl Http {
         if let Some(etag) = known.and_then(|known| known.etag.as_ref()) {
             request = request.header(IF_NONE_MATCH, etag);
         }
-        let failed = |source: reqwest::Error| unreachable(url, source.without_url());
+        let failed = |source: reqwest::Error| {
+            let is_passing = !source.is_redirect() && !source.is_builder();
+            HttpError::Unreachable { url: shown(url), is_passing, source: source.without_url().into() }
+        };
         let sent = start(move || request.send()).map_err(|error| unreachable(url, error))?;
         match receive(&sent, &access.cancel) {
             Waited::Ready(response) => response.map_err(failed),
@@ -208,8 +263,22 @@ impl Http {
 /// The last component of a URL's path.
 pub fn url_name(url: &str) -> Option<String> {
     let url = Url::parse(url).ok()?;
-    let last = url.path_segments()?.next_back()?.to_owned();
-    safe_name(&last)
+    let path = decoded(url.path());
+    safe_name(path.rsplit('/').next()?)
+}
+
+/// A path whose `%20` and the like are the characters that they stand for (RFC 3986, section 2.1), if that is text.
+fn decoded(path: &str) -> String {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = (byte == b'%').then(|| after.get(..2)).flatten().and_then(|two| std::str::from_utf8(two).ok());
+        let stands_for = digits.filter(|two| two.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let meant = stands_for.and_then(|two| u8::from_str_radix(two, 16).ok());
+        bytes.push(meant.unwrap_or(byte));
+        rest = if meant.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| path.to_owned())
 }
 
 /// A name that can only be that of a file in a directory.
@@ -219,7 +288,13 @@ fn safe_name(name: &str) -> Option<String> {
 }
 
 fn unreachable(url: &str, source: impl Into<Box<dyn StdError + Send + Sync>>) -> HttpError {
-    HttpError::Unreachable { url: shown(url), source: source.into() }
+    HttpError::Unreachable { url: shown(url), is_passing: true, source: source.into() }
+}
+
+/// An answer that is no file. `Retry-After` is read where it is a number of seconds, which servers that mean it send.
+fn status_of(url: &str, status: StatusCode, headers: &HeaderMap) -> HttpError {
+    let after = text(headers, &RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok());
+    HttpError::Status { url: shown(url), status, after: after.map(Duration::from_secs) }
 }
 
 fn keep(access: &Access, store: &Store, url: &str, response: Response) -> Result<Download, HttpError> {
@@ -325,6 +400,11 @@ mod tests {
     fn names_are_those_of_files() {
         for (url, name) in [
             ("https://h/a/b.tgz?x=/y", Some("b.tgz")),
+            ("https://h/a%20b%C3%A4", Some("a bä")),
+            ("https://h/a%2Fb", Some("b")),
+            ("https://h/50%&%zz%FF", Some("50%&%zz%FF")),
+            ("https://h/%2e%2e", None),
+            ("https://h/a%00", None),
             ("https://h/a/", None),
             ("https://h", None),
             ("https://h/a/..", None),

@@ -4,7 +4,7 @@
 use std::io::{self, BufRead, Cursor, Read};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::Builder;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::sandbox::Cancel;
 
@@ -44,6 +44,19 @@ pub(super) fn receive<T>(receiver: &Receiver<T>, cancel: &Cancel) -> Waited<T> {
         }
     }
     Waited::Cancelled
+}
+
+/// Waits for so long; false if the build was cancelled meanwhile.
+pub(super) fn pause(time: Duration, cancel: &Cancel) -> bool {
+    let end = Instant::now() + time;
+    while !cancel.is_cancelled() {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        std::thread::sleep(left.min(LATE));
+    }
+    false
 }
 
 /// A reader whose reads end with the build: they fail then.

@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(1);
 /// The last of what it said that an error repeats, in bytes.
 const MOST_SAID: usize = 1000;
+/// The same, in lines.
+const LINES_SAID: usize = 3;
 
 /// The running program. Dropping it ends it.
 pub(super) struct Uplink {
@@ -82,12 +84,14 @@ fn start(holder: Pid, said: &File) -> Result<Uplink, Failure> {
     Ok(Uplink { child })
 }
 
-/// What the program said last.
+/// What the program said last: the reason stands above its own last words.
 fn refusal(said: &mut File) -> Failure {
     let mut text = String::new();
     let read = said.rewind().and_then(|()| said.read_to_string(&mut text));
-    let last = text.trim_end().lines().last().filter(|_| read.is_ok()).unwrap_or("it said nothing");
-    let last: String = last.chars().take(MOST_SAID).collect();
+    let lines: Vec<&str> = text.lines().filter(|line| read.is_ok() && !line.is_empty()).collect();
+    let last = lines[lines.len().saturating_sub(LINES_SAID)..].join("; ");
+    let last: String =
+        if last.is_empty() { "it said nothing".to_owned() } else { last.chars().take(MOST_SAID).collect() };
     Failure::new(format!("give the step a network of its own through `{PROGRAM}`"), io::Error::other(last))
 }
 

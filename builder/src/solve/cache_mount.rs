@@ -3,6 +3,7 @@
 //! ```text
 //! <store>/mounts/<digest of what names the mount>/
 //!   0, 1, …       one directory for each step that uses the mount at the same time with `sharing=private`, else 0 alone
+//!                 (`single-0` and so on where owners stand beside the files: those of real ids cannot be reached there)
 //!     lock        flock: shared by steps with `sharing=shared`, exclusive for any other
 //!     fs          the content
 //!     new         being made
@@ -16,9 +17,9 @@ use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
 use rustix::fs::{FlockOperation, Mode};
 use rustix::io::Errno;
-use snapshot::Kind;
 use snapshot::digest::sha256;
 use snapshot::path::remove_tree;
+use snapshot::{Flavour, Kind};
 
 use crate::dockerfile::Sharing;
 use crate::graph::CacheOp;
@@ -80,11 +81,11 @@ pub(super) fn hold(
 ) -> Result<Held, Cause> {
     let place = &world.store.use_mount(name)?;
     if sharing != Sharing::Private {
-        return Slot::open(place, 0)?.hold(world, sharing, fill);
+        return Slot::open(world, place, 0)?.hold(world, sharing, fill);
     }
     let mut number = 0;
     loop {
-        let slot = Slot::open(place, number)?;
+        let slot = Slot::open(world, place, number)?;
         if slot.try_lock(FlockOperation::NonBlockingLockExclusive)? {
             return slot.hold(world, sharing, fill);
         }
@@ -105,8 +106,9 @@ struct Slot {
 }
 
 impl Slot {
-    fn open(place: &Path, number: usize) -> Result<Self, Cause> {
-        let path = place.join(number.to_string());
+    fn open(world: &World<'_>, place: &Path, number: usize) -> Result<Self, Cause> {
+        let apart = if world.store.snapshots().flavour() == Flavour::Single { "single-" } else { "" };
+        let path = place.join(format!("{apart}{number}"));
         fs::create_dir_all(&path)?;
         let mut options = fs::OpenOptions::new();
         let lock = options.write(true).create(true).truncate(false).mode(0o600).open(path.join("lock"))?;

@@ -175,9 +175,7 @@ pub fn solve(graph: &Graph, world: &World<'_>) -> Result<Tree, SolveError> {
     elsewhere::resolve(graph, world)?;
     let keys = key::keys(graph, world)?;
     match attempt(graph, &keys, world) {
-        Err(error) if matches!(*error.cause, Cause::Import { .. }) && world.caches.can_import() => {
-            world.reporter.warn(&format!("{}; the build goes on without it", chain(error.cause.as_ref())));
-            world.caches.stop_importing();
+        Err(error) if matches!(*error.cause, Cause::Import { .. }) && world.caches.give_up(world.reporter) => {
             attempt(graph, &keys, world)
         }
         result => result,

@@ -154,7 +154,8 @@ impl Tree {
         imported
             .origin
             .fetch(world, layer)
-            .map_err(|source| Cause::Import { place: place(), source: Box::new(source) })?;
+            .map_err(|source| Cause::Import { place: place(), source: Box::new(source) })
+            .inspect_err(|cause| world.caches.blame(cause))?;
         Ok(cache::put(world.store, key, &imported.record)?)
     }
 

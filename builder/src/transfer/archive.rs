@@ -19,7 +19,7 @@ pub(super) fn write_oci(
     path: &Path,
     tag: Option<&str>,
 ) -> Result<(), TransferError> {
-    write(source, parts, path, &[("index.json", index_of(parts.root(), tag))])
+    write(source, parts, path, &[("index.json", index_of(parts.root(), tag, None))])
 }
 
 /// Writes an archive for `docker load`.
@@ -38,7 +38,8 @@ pub(super) fn write_docker(
     let tags: Vec<String> = name.iter().map(registry::Reference::whole).collect();
     let layers: Vec<String> = image.layers().iter().map(|layer| blob_path(layer.digest())).collect();
     let manifest: Value = json!([{"Config": blob_path(image.config().digest()), "RepoTags": tags, "Layers": layers}]);
-    let index = index_of(parts.root(), name.as_ref().and_then(registry::Reference::tag));
+    let tag = name.as_ref().and_then(registry::Reference::tag);
+    let index = index_of(parts.root(), tag, tags.first().map(String::as_str));
     write(source, parts, path, &[("manifest.json", manifest.to_string().into_bytes()), ("index.json", index)])
 }
 

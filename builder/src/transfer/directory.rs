@@ -1,5 +1,6 @@
 //! Into an OCI layout in a directory; one that is there gains the image and loses none.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
 
@@ -9,9 +10,12 @@ use snapshot::digest::HashingReader;
 
 use super::{Machine, Parts, Source, TransferError, each, short};
 use crate::export::archive::{blob_path, merged_index};
+use crate::whole;
 
 /// The annotation that holds a tag (OCI image spec, `annotations.md`).
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The annotation that holds a whole name: containerd, and so docker, and podman look for it.
+const WHOLE_NAME: &str = "io.containerd.image.name";
 
 pub(super) fn write(
     machine: &Machine<'_>,
@@ -45,7 +49,7 @@ pub(super) fn write(
     }
     put("oci-layout", &marker())?;
     let index = path.join("index.json");
-    let merged = merged_index(&index, &index_of(parts.root(), tag)).map_err(failed)?;
+    let merged = merged_index(&index, &index_of(parts.root(), tag, None)).map_err(failed)?;
     put("index.json", &merged)
 }
 
@@ -54,11 +58,15 @@ pub(super) fn marker() -> Vec<u8> {
     json!({ "imageLayoutVersion": "1.0.0" }).to_string().into_bytes()
 }
 
-/// An index with one image.
-pub(super) fn index_of(root: &Descriptor, tag: Option<&str>) -> Vec<u8> {
+/// An index with one image, which has a tag or also a whole name.
+pub(super) fn index_of(root: &Descriptor, tag: Option<&str>, name: Option<&str>) -> Vec<u8> {
     let mut named = root.clone();
+    let annotations: HashMap<String, String> = [(REF_NAME, tag), (WHOLE_NAME, name)]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned())))
+        .collect();
     // What another index said of it is not true of this one.
-    named.set_annotations(tag.map(|tag| [(REF_NAME.to_owned(), tag.to_owned())].into()));
+    named.set_annotations((!annotations.is_empty()).then_some(annotations));
     let named = serde_json::to_value(named).expect("a descriptor is plain data");
     let media_type = "application/vnd.oci.image.index.v1+json";
     let index: Value = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": [named]});
@@ -80,13 +88,5 @@ pub(super) fn replace(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> Result<(), TransferError>,
 ) -> Result<(), TransferError> {
-    let failed = |source| TransferError::Write { path: path.to_owned(), source };
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
-    let mut out = std::io::BufWriter::with_capacity(1 << 20, file);
-    write(&mut out)?;
-    let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
-    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
+    whole::write(path, 0o644, |source| TransferError::Write { path: path.to_owned(), source }, write)
 }

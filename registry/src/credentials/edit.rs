@@ -104,6 +104,10 @@ fn syntax(path: &Path, problem: &str) -> Error {
 /// Replaces the file.
 fn write(path: &Path, config: &Map<String, Value>) -> Result<(), Error> {
     let path = fs_err::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    // Renamed over `/dev/null`, a file would take its place for every other program.
+    if fs_err::metadata(&path).is_ok_and(|found| !found.is_file()) {
+        return Err(syntax(&path, "it is no file"));
+    }
     let mut text = serde_json::to_vec_pretty(config).expect("JSON that was read can be written");
     text.push(b'\n');
     replace(&path, &text).map_err(|source| Error::CredentialWrite { source })

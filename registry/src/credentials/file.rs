@@ -68,6 +68,10 @@ impl CredentialFile {
         if text.len() as u64 > FILE_LIMIT {
             return Err(Error::CredentialSyntax { path, problem: format!("it is larger than {FILE_LIMIT} bytes") });
         }
+        // An empty file says as much as none; `/dev/null` is how many write "no credentials".
+        if text.trim_ascii().is_empty() {
+            return Ok(None);
+        }
         match Self::parse(&path, &text) {
             Ok(file) => Ok(Some(file)),
             Err(problem) => Err(Error::CredentialSyntax { path, problem }),

@@ -83,7 +83,6 @@ fn a_broken_file_is_an_error_that_quotes_no_value() {
         r#"{"credHelpers": {"a.io": "x/y"}}"#,
         r#"{"credHelpers": {"a.io": ""}}"#,
         r#"{"credsStore": "-x"}"#,
-        "",
         "[]",
     ] {
         let error = load(text).unwrap_err().to_string();
@@ -183,4 +182,15 @@ fn credentials_may_come_as_text() {
     assert_eq!(credentials.find("a.io", "x").unwrap(), Some(password("u", "p")));
     let error = Credentials::default().with_text("$X", "hunter2").unwrap_err();
     assert_eq!(error.to_string(), "`$X` is not a registry credential file: it is not a JSON object");
+}
+
+#[test]
+fn an_empty_file_has_no_credentials() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.json");
+    fs_err::write(&path, " \n").unwrap();
+    let credentials = Credentials::from_files([path.clone(), "/dev/null".into()]).unwrap();
+    assert_eq!(credentials.find("a.io", "x").unwrap(), None);
+    edit::store(&path, "a.io", "u", "p").unwrap();
+    assert_eq!(Credentials::from_files([path]).unwrap().find("a.io", "x").unwrap(), Some(password("u", "p")));
 }

@@ -1,8 +1,10 @@
 //! The commands. What each takes is beside it.
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use crate::commands::{app, build, cache, copy, debug, images, inspect, login};
+use crate::report::Failure;
 
 /// Builds OCI images from Dockerfiles: no daemon, no setuid helper, one binary.
 #[derive(Debug, Parser)]
@@ -85,11 +87,35 @@ pub(crate) enum Command {
     Debug(debug::DebugCommand),
 }
 
+/// What to say of a second build context, which clap takes for a command in the wrong place.
+pub(crate) fn explained(error: &clap::Error) -> Option<Failure> {
+    match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(second)) if error.kind() == ErrorKind::ArgumentConflict => {
+            Some(Failure::Usage(format!(
+                "`{second}` is one argument too many: rbuild builds one context; `rbuild --help` lists its commands"
+            )))
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::{Command, CommandFactory};
+    use clap::{Command, CommandFactory, Parser};
 
-    use super::Cli;
+    use super::{Cli, explained};
+    use crate::report::Failure;
+
+    #[test]
+    fn a_second_context_is_one_too_many() {
+        for (arguments, second) in [([".", "extra"], "extra"), (["bulid", "."], ".")] {
+            let error = Cli::try_parse_from(std::iter::once("rbuild").chain(arguments)).unwrap_err();
+            let Some(Failure::Usage(text)) = explained(&error) else { panic!("{error}") };
+            assert!(text.starts_with(&format!("`{second}` is one argument too many")), "{text}");
+        }
+        let unknown = Cli::try_parse_from(["rbuild", "--nonsense"]).unwrap_err();
+        assert!(explained(&unknown).is_none());
+    }
 
     #[test]
     fn a_command_says_of_itself_what_the_list_says_of_it() {

@@ -25,14 +25,15 @@ fn main() -> ExitCode {
         Err(error) => {
             let words: Vec<String> = arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
             let refused = commands::app::usage::refused(&error, &words);
-            match refused.or_else(|| peers::refused(&error, &words)) {
+            let refused = refused.or_else(|| peers::refused(&error, &words));
+            match refused.or_else(|| args::explained(&error)) {
                 Some(failure) => return report::failure(&failure),
                 None => error.exit(),
             }
         }
     };
     match catch_unwind(|| commands::run(cli)) {
-        Ok(Ok(code)) => code,
+        Ok(Ok(code)) => report::done(code),
         Ok(Err(failure)) => report::failure(&failure),
         Err(_) => report::bug(),
     }

@@ -86,7 +86,7 @@ pub(crate) fn failure(failure: &Failure) -> ExitCode {
         Failure::Sandbox(error) => (chain(error.as_ref()), code::SANDBOX),
         Failure::Registry(error) => (chain(error.as_ref()), code::REGISTRY),
         Failure::Other(error) => (chain(error.as_ref()), code::BUILD),
-        Failure::App(error) => (format!("ERROR: {error:#}\n"), code::BUILD),
+        Failure::App(error) => (format!("ERROR: {}\n", brief(&format!("{error:#}"))), code::BUILD),
         Failure::Build { error, dockerfile, logged } => build(error, dockerfile, *logged),
     };
     print(&(text.clone() + &want(&text)));
@@ -123,6 +123,11 @@ fn no_room(other: &str) -> String {
          `rbuild cache prune` removes what is not in use, and RBUILD_HOME names another place",
         home.display()
     )
+}
+
+/// How a command ends that did what it had to: well, if what it printed stands where it was to.
+pub(crate) fn done(code: ExitCode) -> ExitCode {
+    if crate::ui::is_complete() { code } else { ExitCode::from(code::BUILD) }
 }
 
 /// Says that rbuild itself is at fault; the panic's own message is already on standard error.

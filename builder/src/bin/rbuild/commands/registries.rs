@@ -21,21 +21,23 @@ pub(crate) struct RegistryArgs {
 
 /// The client's settings: what the arguments say, and the credentials and rules of this user and machine.
 pub(crate) fn options(args: &RegistryArgs) -> Result<Options, Failure> {
-    let options = || -> Result<Options, registry::Error> {
-        let mut credentials = Credentials::from_files(paths::credential_files())?;
-        if let Some((name, text)) = paths::credential_text() {
-            credentials = credentials.with_text(name, &text)?;
-        }
-        let authorities = args.authorities.clone();
-        Ok(Options {
-            credentials,
-            insecure: args.insecure.clone(),
-            registries: Registries::load(paths::registry_rules())?,
-            certificates: Certificates { authorities, directories: paths::certificate_directories() },
-            ..Options::default()
-        })
-    };
-    options().map_err(|error| Failure::Other(error.into()))
+    read(args).map_err(|error| Failure::Other(error.into()))
+}
+
+/// As [`options`], for commands that have words of their own for what is wrong.
+pub(crate) fn read(args: &RegistryArgs) -> Result<Options, registry::Error> {
+    let mut credentials = Credentials::from_files(paths::credential_files())?;
+    if let Some((name, text)) = paths::credential_text() {
+        credentials = credentials.with_text(name, &text)?;
+    }
+    let authorities = args.authorities.clone();
+    Ok(Options {
+        credentials,
+        insecure: args.insecure.clone(),
+        registries: Registries::load(paths::registry_rules())?,
+        certificates: Certificates { authorities, directories: paths::certificate_directories() },
+        ..Options::default()
+    })
 }
 
 /// A client with these settings.

@@ -7,7 +7,8 @@ mod tty;
 
 pub(crate) use log::with_log;
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use builder::image::Image;
@@ -97,20 +98,37 @@ pub(crate) fn built(mode: Mode, image: &Image, tags: &[registry::Reference]) {
     }
 }
 
-/// Prints to standard output. A closed pipe ends the program's output, not the program.
+/// Whether something that was to stand on standard output does not.
+static IS_INCOMPLETE: AtomicBool = AtomicBool::new(false);
+
+/// Whether all that was printed to standard output stands there, or nobody wanted it.
+pub(crate) fn is_complete() -> bool {
+    !IS_INCOMPLETE.load(Ordering::Relaxed)
+}
+
+/// Prints to standard output. A closed pipe ends the program's output, not the program; a full disk is told once.
 pub(crate) fn print(text: &str) {
+    put(text.as_bytes());
+}
+
+fn put(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
-    let _closed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let written = out.write_all(bytes).and_then(|()| out.flush());
+    if let Err(error) = written
+        && error.kind() != ErrorKind::BrokenPipe
+        && !IS_INCOMPLETE.swap(true, Ordering::Relaxed)
+    {
+        note(&format!("error: cannot write to standard output: {error}"));
+    }
 }
 
 /// Passes on what a process wrote, as it is.
 pub(crate) fn pass_on(stderr: bool, bytes: &[u8]) {
-    let _closed = if stderr {
-        std::io::stderr().write_all(bytes)
+    if stderr {
+        let _closed = std::io::stderr().write_all(bytes);
     } else {
-        let mut out = std::io::stdout().lock();
-        out.write_all(bytes).and_then(|()| out.flush())
-    };
+        put(bytes);
+    }
 }
 
 /// Prints a line to standard error, whole: what others write there comes before or after it.
@@ -154,9 +172,10 @@ impl Write for Output {
     }
 }
 
-/// Rows with aligned columns, as Convox writes them: two spaces between, the last cell as long as it is.
+/// Rows with aligned columns, as Convox writes them: two spaces between, the last cell as long as it is. Somebody else
+/// may have written the cells: each stays on its line and commands no terminal.
 pub(crate) fn columns_of<const N: usize>(rows: impl Iterator<Item = [String; N]>) -> String {
-    let rows: Vec<[String; N]> = rows.collect();
+    let rows: Vec<[String; N]> = rows.map(|row| row.map(|cell| harmless(&cell.replace('\n', " ")))).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N).map(|column| if column + 1 == N { 0 } else { width(column) }).collect();
     let mut text = String::new();
@@ -172,7 +191,8 @@ pub(crate) fn columns_of<const N: usize>(rows: impl Iterator<Item = [String; N]>
 pub(crate) fn facts(rows: &[(String, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     let indent = format!("\n{}", " ".repeat(width + 2));
-    let row = |(name, value): &(String, String)| format!("{name:width$}  {}\n", value.replace('\n', &indent));
+    let shown = |value: &str| value.split('\n').map(harmless).collect::<Vec<_>>().join(&indent);
+    let row = |(name, value): &(String, String)| format!("{name:width$}  {}\n", shown(value));
     rows.iter().map(row).collect()
 }
 
@@ -293,6 +313,10 @@ mod tests {
         assert_eq!(table, "ID      STATUS    DESCRIPTION\nbuild1  complete  desc\nbuild4  running   \n");
         let rows = [("Id", "B"), ("Description", "one\ntwo")].map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(facts(&rows), "Id           B\nDescription  one\n             two\n");
+        let hostile = || ["B", "\u{1b}[31mred\u{7}\nsecond"].map(str::to_owned);
+        assert_eq!(columns_of(std::iter::once(hostile())), "B  red second\n");
+        let [name, value] = hostile();
+        assert_eq!(facts(&[(name, value)]), "B  red\n   second\n");
     }
 
     #[test]

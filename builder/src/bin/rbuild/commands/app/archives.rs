@@ -17,6 +17,7 @@ use builder::app::transfer::{self, WholeImage};
 use builder::build as building;
 use builder::paths;
 use builder::progress::Reporter;
+use builder::whole;
 use clap::Args;
 use registry::Reference;
 use snapshot::{Lease, Store};
@@ -24,6 +25,7 @@ use snapshot::{Lease, Store};
 use super::builds::complete;
 use super::published::bring;
 use super::{Outcome, Place, Voice, app_failure, latest, refuse, registry_options};
+use crate::commands::registries::RegistryArgs;
 use crate::report::Failure;
 use crate::ui::{self, Mode};
 
@@ -71,7 +73,7 @@ pub(crate) fn export(place: &Place, id: &str, file: Option<&Path>) -> Outcome {
     let (rack, records, app) = place.open()?;
     bring(&rack, &records, &app, Some(id))?;
     let build = complete(&records, id)?;
-    let tools = Tools::new(&registry_options(&rack)?)?;
+    let tools = Tools::new(&registry_options(&rack, &RegistryArgs::default())?)?;
     let voice = Voice { aside: file.is_none() };
     voice.doing("Exporting build", || {
         let images = records.images(id).map_err(app_failure)?;
@@ -81,12 +83,8 @@ pub(crate) fn export(place: &Place, id: &str, file: Option<&Path>) -> Outcome {
         match file {
             None => write(&mut ui::Output).map_err(app_failure),
             Some(path) => {
-                let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-                let file = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")));
-                let mut file = file.context("cannot write the archive").map_err(Failure::App)?;
-                write(&mut file).map_err(app_failure)?;
-                file.persist(path).context("cannot write the archive").map_err(Failure::App)?;
-                Ok(())
+                let failed = |source| Failure::App(anyhow::Error::new(source).context("cannot write the archive"));
+                whole::write(path, 0o600, failed, |out| write(out).map_err(app_failure))
             }
         }
     })
@@ -97,7 +95,7 @@ pub(crate) fn import(place: &Place, file: Option<&Path>, id: bool) -> Outcome {
         return Err(refuse("pipe a file into this command or specify --file"));
     }
     let (rack, records, app) = place.open()?;
-    let tools = Tools::new(&registry_options(&rack)?)?;
+    let tools = Tools::new(&registry_options(&rack, &RegistryArgs::default())?)?;
     let release = Voice { aside: id }.making("Importing build", || {
         let mut input: Box<dyn Read> = match file {
             Some(path) => Box::new(fs_err::File::open(path).context("cannot read the archive").map_err(Failure::App)?),
@@ -142,7 +140,7 @@ pub(crate) fn import_image(place_of: &Place, args: &ImportImage) -> Outcome {
     let voice = Voice { aside: false };
     let (rack, records, app) = place_of.open()?;
     let given = registry::reference::parse(&args.image).map_err(app_failure)?;
-    let mut options = registry_options(&rack)?;
+    let mut options = registry_options(&rack, &RegistryArgs::default())?;
     if let Some(user) = &args.src_creds_user {
         let password = match &args.src_creds_pass_env {
             Some(name) => paths::variable(name).ok_or_else(|| refuse(format!("the variable {name} is not set")))?,

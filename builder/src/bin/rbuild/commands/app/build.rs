@@ -173,6 +173,9 @@ fn build(args: &BuildArgs, voice: Voice) -> Result<(Rack, Records, String), Fail
     if args.app.publish_record {
         published::check(&rack)?;
     }
+    let (mut granted, _agents) = grants::read(&args.secrets, &args.agents)?;
+    granted.secrets_in_layers = args.allow_secret_in_layer;
+    let registry = registry_options(&rack, &args.registries)?;
     // Before any thread and before anything is said: the machine may refuse.
     let sandbox = args.isolation.enter()?;
     let cancel = Cancel::new().context("cannot prepare to cancel steps").map_err(Failure::Environment)?;
@@ -193,8 +196,6 @@ fn build(args: &BuildArgs, voice: Voice) -> Result<(Rack, Records, String), Fail
         git_sha: source.git_sha.clone(),
     };
     let repository = running.record.repository.clone();
-    let (mut granted, _agents) = grants::read(&args.secrets, &args.agents)?;
-    granted.secrets_in_layers = args.allow_secret_in_layer;
     grant_auth(&mut granted, rack.build_auth(&repository).map_err(app_failure)?);
     let given: Vec<Given> = args.app.build_args.iter().map(|pair| Given::of(pair, paths::variable)).collect();
     let app_build = AppBuild {
@@ -208,7 +209,6 @@ fn build(args: &BuildArgs, voice: Voice) -> Result<(Rack, Records, String), Fail
         grants: &granted,
         options,
     };
-    let registry = registry_options(&rack)?;
     let home = crate::commands::home()?;
     let machine = Machine {
         home: &home,
@@ -241,7 +241,8 @@ fn recorded(
     drop(display);
     let ended = end(records, running, &log, voice, result);
     let id = &running.record.id;
-    let published = if args.app.publish_record { published::publish(rack, records, id) } else { Ok(()) };
+    let published =
+        if args.app.publish_record { published::publish(rack, records, id, &args.registries) } else { Ok(()) };
     let release = ended?;
     voice.say(&format!("Build:   {id}\nRelease: {release}\n"));
     kept.map_err(app_failure)?;

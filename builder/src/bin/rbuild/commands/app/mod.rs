@@ -22,6 +22,7 @@ use builder::paths;
 use clap::Args;
 use serde::Serialize;
 
+use crate::commands::registries::{self, RegistryArgs};
 use crate::report::Failure;
 use crate::ui;
 
@@ -178,10 +179,11 @@ pub(crate) fn latest(records: &Records) -> Result<Release, Failure> {
     Ok(records.releases().map_err(app_failure)?.into_iter().next().unwrap_or_default())
 }
 
-/// The options of the registry client with the credentials of a rack.
-pub(crate) fn registry_options(rack: &Rack) -> Result<registry::Options, Failure> {
-    let credentials = rack.credentials(paths::credential_files()).map_err(app_failure)?;
-    Ok(registry::Options { credentials, ..registry::Options::default() })
+/// The options of the registry client: those of this user and machine, and the credentials of a rack before theirs.
+pub(crate) fn registry_options(rack: &Rack, args: &RegistryArgs) -> Result<registry::Options, Failure> {
+    let options = registries::read(args).map_err(app_failure)?;
+    let credentials = rack.credentials(options.credentials).map_err(app_failure)?;
+    Ok(registry::Options { credentials, ..options })
 }
 
 /// A password from standard input: its first line.

@@ -8,6 +8,7 @@ use builder::app::records::Records;
 use builder::build as building;
 
 use super::{Outcome, app_failure, refuse, registry_options};
+use crate::commands::registries::RegistryArgs;
 use crate::ui;
 
 /// Longest wait for a registry that a listing only asks for more.
@@ -25,8 +26,8 @@ pub(crate) fn check(rack: &Rack) -> Outcome {
 }
 
 /// Publishes the record of a build that has ended.
-pub(crate) fn publish(rack: &Rack, records: &Records, id: &str) -> Outcome {
-    let client = building::client(&registry_options(rack)?).map_err(app_failure)?;
+pub(crate) fn publish(rack: &Rack, records: &Records, id: &str, args: &RegistryArgs) -> Outcome {
+    let client = building::client(&registry_options(rack, args)?).map_err(app_failure)?;
     let build = records.build(id).map_err(app_failure)?;
     let images = records.images(id).map_err(app_failure)?;
     let steps = records.steps(id).map_err(app_failure)?;
@@ -41,7 +42,7 @@ pub(crate) fn bring(rack: &Rack, records: &Records, app: &str, id: Option<&str>)
     if !rack.pushes().map_err(app_failure)? || id.is_some_and(|id| records.build(id).is_ok()) {
         return Ok(());
     }
-    let mut options = registry_options(rack)?;
+    let mut options = registry_options(rack, &RegistryArgs::default())?;
     (options.retry.attempts, options.timeouts.connect, options.timeouts.answer) = (1, PATIENCE, PATIENCE);
     let client = building::client(&options).map_err(app_failure)?;
     let repository = rack.repository(app).map_err(app_failure)?;

@@ -15,6 +15,7 @@ use clap::Args;
 
 use super::{Place, app_failure, refuse, registry_options};
 use crate::commands::isolation::IsolationArgs;
+use crate::commands::registries::RegistryArgs;
 use crate::report::Failure;
 use crate::signals;
 use crate::ui::{self, Mode};
@@ -71,7 +72,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     let sandbox = args.isolation.enter()?;
     let cancel = Cancel::new().context("cannot prepare to cancel the service").map_err(Failure::Environment)?;
     signals::cancel_on_signals(cancel.clone()).context("cannot take signals").map_err(Failure::Environment)?;
-    let (home, registry) = (crate::commands::home()?, registry_options(&rack)?);
+    let (home, registry) = (crate::commands::home()?, registry_options(&rack, &RegistryArgs::default())?);
     let machine = Machine {
         home: &home,
         sandbox: &sandbox,
