@@ -51,7 +51,7 @@ fn findings_are_errors_where_the_file_says_so() {
               1 | # check=error=true
               2 | FROM scratch
           >>> 3 | MAINTAINER x
-          instead: use `LABEL org.opencontainers.image.authors=` instead
+          instead: write `LABEL org.opencontainers.image.authors=`
         error: the checks found something, and `error=true` makes that an error
     "#]]
     .assert_eq(&run.stderr);

@@ -153,7 +153,7 @@ fn maintainer_deprecated() {
           ./Dockerfile:2
               1 | FROM scratch
           >>> 2 | MAINTAINER someone
-          instead: use `LABEL org.opencontainers.image.authors=` instead
+          instead: write `LABEL org.opencontainers.image.authors=`
         ./Dockerfile: the checks found 1 thing
     "#]],
     );

@@ -75,7 +75,7 @@ impl Rule {
             Rule::DuplicateStageName => "rename the stage: only the last of that name can be referred to",
             Rule::ReservedStageName => "rename the stage",
             Rule::JSONArgsRecommended => "use the JSON form: a shell does not pass signals on to the command",
-            Rule::MaintainerDeprecated => "use `LABEL org.opencontainers.image.authors=` instead",
+            Rule::MaintainerDeprecated => "write `LABEL org.opencontainers.image.authors=`",
             Rule::UndefinedArgInFrom => "declare it with `ARG` before the first `FROM`",
             Rule::WorkdirRelativePath => "begin with an absolute path: the base image's may change",
             Rule::UndefinedVar => "declare it with `ARG` or `ENV` in this stage",
