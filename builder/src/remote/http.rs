@@ -3,12 +3,14 @@
 //! Never from https to http by a redirect, never to this machine from elsewhere; a file is held against its checksum
 //! before anything sees it.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use oci_spec::image::Digest;
+use percent_encoding::percent_decode_str;
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, Response};
 use reqwest::header::{
@@ -263,22 +265,10 @@ impl Http {
 /// The last component of a URL's path.
 pub fn url_name(url: &str) -> Option<String> {
     let url = Url::parse(url).ok()?;
-    let path = decoded(url.path());
-    safe_name(path.rsplit('/').next()?)
-}
-
-/// A path whose `%20` and the like are the characters that they stand for (RFC 3986, section 2.1), if that is text.
-fn decoded(path: &str) -> String {
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let digits = (byte == b'%').then(|| after.get(..2)).flatten().and_then(|two| std::str::from_utf8(two).ok());
-        let stands_for = digits.filter(|two| two.bytes().all(|digit| digit.is_ascii_hexdigit()));
-        let meant = stands_for.and_then(|two| u8::from_str_radix(two, 16).ok());
-        bytes.push(meant.unwrap_or(byte));
-        rest = if meant.is_some() { &after[2..] } else { after };
-    }
-    String::from_utf8(bytes).unwrap_or_else(|_| path.to_owned())
+    let path = url.path();
+    // What is no text stays as it is written.
+    let decoded = percent_decode_str(path).decode_utf8().unwrap_or(Cow::Borrowed(path));
+    safe_name(decoded.rsplit('/').next()?)
 }
 
 /// A name that can only be that of a file in a directory.
