@@ -46,7 +46,7 @@ fn a_cancelled_build_says_so() {
     let mut build = started(&app);
     let pid = rustix::process::Pid::from_raw(i32::try_from(build.id()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    assert_eq!(build.wait().unwrap().code(), Some(1));
+    assert_eq!(build.wait().unwrap().code(), Some(130));
     let after = app.json(&["builds", "-a", "myapp", "--json"]);
     assert_eq!((&after[0]["status"], &after[0]["reason"]), (&"failed".into(), &"cancelled".into()));
 }

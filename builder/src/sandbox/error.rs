@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// The user asked for a rung by a name that none has.
-    #[error("there is no sandbox `{name}`; there are `auto`, `root`, `range`, `single` and `chroot`")]
+    #[error("there is no sandbox `{name}`; there are `root`, `range`, `single` and `chroot`")]
     UnknownRung {
         /// What was asked for.
         name: String,

@@ -35,7 +35,9 @@ impl IsolationArgs {
         super::make_home(&home)?;
         let requested = Some(self.isolation.as_str()).filter(|name| *name != "auto");
         sandbox::enter(requested, self.root_emulation, &home).map_err(|error| match error {
-            SandboxError::UnknownRung { .. } => Failure::Usage(format!("`--isolation`: {error}")),
+            SandboxError::UnknownRung { .. } => {
+                Failure::Usage(format!("`--isolation`: {error}; `auto` is the best that works"))
+            }
             error => Failure::Environment(error.into()),
         })
     }

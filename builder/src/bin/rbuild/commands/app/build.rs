@@ -335,9 +335,13 @@ fn end(
             voice.say(&text);
             let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
             log.write_all(text.as_bytes()).context("cannot write the log").map_err(Failure::App)?;
-            let reason = if error.is_cancelled() { "cancelled".to_owned() } else { error.to_string() };
+            let (reason, failure) = if error.is_cancelled() {
+                ("cancelled".to_owned(), Failure::Cancelled)
+            } else {
+                (error.to_string(), refuse("build failed"))
+            };
             running.end(Status::Failed, &reason, paths::now()).map_err(app_failure)?;
-            Err(refuse("build failed"))
+            Err(failure)
         }
     }
 }
