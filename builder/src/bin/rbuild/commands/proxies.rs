@@ -24,10 +24,14 @@ struct Config {
 pub(crate) fn add(build_args: &mut BTreeMap<String, String>) -> Result<(), Failure> {
     let Some(path) = paths::docker_config().filter(|path| path.exists()) else { return Ok(()) };
     let text = fs_err::read(&path).context("cannot read the proxies of docker's configuration")?;
-    let config: Config =
-        serde_json::from_slice(&text).with_context(|| format!("cannot read the proxies of `{}`", path.display()))?;
+    let config = parse(&text).with_context(|| format!("cannot read the proxies of `{}`", path.display()))?;
     add_of(&config, build_args);
     Ok(())
+}
+
+/// An empty file says as much as none, here as for credentials.
+fn parse(text: &[u8]) -> Result<Config, serde_json::Error> {
+    if text.trim_ascii().is_empty() { Ok(Config::default()) } else { serde_json::from_slice(text) }
 }
 
 fn add_of(config: &Config, build_args: &mut BTreeMap<String, String>) {
@@ -50,7 +54,8 @@ mod tests {
         let text = r#"{"auths": {}, "proxies": {"tcp://x": {"ftpProxy": "f"}, "default":
             {"httpProxy": "h", "httpsProxy": "s", "noProxy": "n", "ftpProxy": "", "unknown": 1}}}"#;
         let mut args = BTreeMap::from([("https_proxy".to_owned(), "mine".to_owned())]);
-        add_of(&serde_json::from_str(text).unwrap(), &mut args);
+        add_of(&parse(text.as_bytes()).unwrap(), &mut args);
+        add_of(&parse(b" \n").unwrap(), &mut args);
         let args: Vec<String> = args.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(args, ["HTTP_PROXY=h", "NO_PROXY=n", "https_proxy=mine"]);
     }
