@@ -331,7 +331,7 @@ pub fn build_with(build: &Build, shared: &Shared<'_>) -> Result<Image, BuildErro
         let workers = if caches.can_export() { KEEPERS } else { 0 };
         (0..workers).for_each(|_| drop(scope.spawn(|| world.caches.work(&world))));
         let mut made = make(build, &graph, &world, uploads);
-        // The layers of steps that a cache has are fetched when something wants them, be it an output.
+        // The layers of steps that a cache has are fetched when something wants them, be it a step or an output.
         if made.is_err() && !machine.cancel.is_cancelled() && caches.give_up(reporter) {
             made = make(build, &graph, &world, uploads);
         }

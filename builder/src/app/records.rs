@@ -13,8 +13,8 @@
 //!     releases/<ID>.json             0600, for it has the environment
 //! ```
 //!
-//! A file is written whole, made durable and renamed (see `files`). A build that says it runs while nobody holds its lock was
-//! interrupted: it is shown as failed.
+//! A file is written whole, made durable and renamed (see `files`). A build that says it runs while nobody holds its lock
+//! was interrupted: it is shown as failed.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -322,8 +322,8 @@ fn target(dockerfile: &Dockerfile, request: &Request) -> Result<usize, GraphErro
     )
 }
 
-/// The global scope: platform arguments first, which need no `ARG` here and can be given all the same, then the `ARG`s before the first `FROM`, each as `--build-arg` says or
-/// by its default.
+/// The global scope: platform arguments first, which need no `ARG` here and can be given all the same, then the `ARG`s
+/// before the first `FROM`, each as `--build-arg` says or by its default.
 fn globals(dockerfile: &Dockerfile, request: &Request) -> Result<Scope, GraphError> {
     let mut scope = Scope::new(dockerfile.escape, Budget::default());
     let stage = request.target.as_deref().unwrap_or("default").to_owned();

@@ -12,6 +12,10 @@ use crate::graph::scope::{PROXY_ARGS, platform_args};
 /// What of the build args, the named contexts and the stages of `--no-cache-filter` nothing in the file is about, whatever
 /// the target.
 pub fn unused(selection: &Selection<'_>, pinned: &Pinned, no_cache_stages: &[String]) -> Vec<String> {
+    let request = selection.request;
+    if request.build_args.is_empty() && request.contexts.is_empty() && no_cache_stages.is_empty() {
+        return Vec::new();
+    }
     let base_triggers = pinned.values().flat_map(|image| &image.config.config.on_build);
     let stages = &selection.dockerfile.stages;
     let written = selection.dockerfile.global_args.iter().chain(stages.iter().flat_map(|stage| &stage.instructions));

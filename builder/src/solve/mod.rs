@@ -170,27 +170,19 @@ impl Options {
 
 /// Solves a graph: afterwards everything that the target needs exists or can be made from what exists.
 ///
-/// A cache that fails in the middle, after it promised a layer, is not asked again: what it promised is made here.
+/// A cache that fails in the middle, after it promised a layer, fails the solve and cancels nothing: whoever builds begins
+/// again without the cache.
 pub fn solve(graph: &Graph, world: &World<'_>) -> Result<Tree, SolveError> {
     elsewhere::resolve(graph, world)?;
     let keys = key::keys(graph, world)?;
-    match attempt(graph, &keys, world) {
-        Err(error) if matches!(*error.cause, Cause::Import { .. }) && world.caches.give_up(world.reporter) => {
-            attempt(graph, &keys, world)
-        }
-        result => result,
-    }
-}
-
-fn attempt(graph: &Graph, keys: &[Key], world: &World<'_>) -> Result<Tree, SolveError> {
-    let trees = &trees(graph, keys);
-    let plan = plan::plan(graph, keys, trees, world);
+    let trees = &trees(graph, &keys);
+    let plan = plan::plan(graph, &keys, trees, world);
     for (vertex, found) in graph.vertices.iter().zip(&plan.found) {
         if let Some(found) = found {
             world.reporter.cached(&vertex.name, found.record.milliseconds, found.origin.is_some());
         }
     }
-    let solver = &Solver::new(graph, keys, trees, &plan, world);
+    let solver = &Solver::new(graph, &keys, trees, &plan, world);
     world.executor.expect(plan.runs(graph));
     let tasks = solver.tasks();
     // To count the processors takes longer than to find out that there is nothing to run.
