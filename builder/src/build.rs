@@ -1,26 +1,26 @@
 //! A build from end to end: parse → references → bases → lower → solve → image → export.
 
+mod prepare;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use snapshot::{Flavour, Store};
 
-use crate::bases::{self, BaseError, Places};
+use crate::bases::{BaseError, Places};
 use crate::cache::{self, CacheFrom, CacheTo, Caches};
-use crate::checks::{self, Subject};
 use crate::context::{ContextError, Ignore, LocalContext, Memo, Modes};
 use crate::contexts::{NamedTree, OpenError, open_named};
 use crate::dockerfile::lint::Finding;
-use crate::dockerfile::{self, CheckOptionError, Parsed};
+use crate::dockerfile::{self, CheckOptionError};
 use crate::export::compression::Chosen;
 use crate::export::{self, ExportError, Exported, Output, Uploads};
 use crate::grants::Grants;
 use crate::graph::frontend_args;
 use crate::graph::named::{self, NamedContext};
 use crate::graph::outline::Outline;
-use crate::graph::references::{Pinned, Request, Selection, StepNetwork, select};
-use crate::graph::unused::unused;
-use crate::graph::{Graph, GraphError, PinnedImage, lower};
+use crate::graph::references::{Request, StepNetwork};
+use crate::graph::{Graph, GraphError, PinnedImage};
 use crate::image::{Image, assemble};
 use crate::progress::{Progress, Reporter};
 use crate::prune::{self, Limit};
@@ -28,6 +28,8 @@ use crate::remote::Remotes;
 use crate::sandbox::{Cancel, RootEmulation, Rung, Sandbox, Settings};
 use crate::solve::whole::Wholes;
 use crate::solve::{self, Cause, SolveError, World};
+
+use prepare::{Prepared, prepare, with_selection};
 
 /// How often a build begins again because it found a damaged file in the store: each time there is one less.
 const RETRIES: usize = 8;
@@ -176,55 +178,6 @@ pub fn open_store(home: &std::path::Path, sandbox: &Sandbox) -> Result<Store, sn
         (None, false) => Flavour::Trusted,
     };
     Store::open(home, flavour)
-}
-
-/// What a build begins with, and all of a check.
-struct Prepared {
-    graph: Graph,
-    /// The named contexts that it reads.
-    contexts: BTreeSet<String>,
-    findings: Vec<Finding>,
-    notes: Vec<String>,
-}
-
-/// Parses, selects what the target needs and pins its images.
-fn with_selection<T>(
-    build: &Build,
-    places: Places<'_>,
-    reporter: &Reporter<'_>,
-    then: impl FnOnce(&Parsed, Selection<'_>, &Pinned) -> Result<T, BuildError>,
-) -> Result<T, BuildError> {
-    let mut parsed = dockerfile::parse(&build.dockerfile)?;
-    parsed.check = checks::options(&parsed, &build.request)?;
-    let mut images = Pinned::new();
-    let selection = loop {
-        let selection = select(&parsed.dockerfile, &build.request, &images)?;
-        let mut more = selection.images.clone();
-        more.retain(|name, _| !images.contains_key(name));
-        if more.is_empty() {
-            break selection;
-        }
-        images.append(&mut bases::resolve(places, &more, reporter)?);
-    };
-    then(&parsed, selection, &images)
-}
-
-/// Parses, pins, lowers and makes the checks; where the checks' options say so, what they found is an error.
-fn prepare(build: &Build, places: Places<'_>, reporter: &Reporter<'_>) -> Result<Prepared, BuildError> {
-    with_selection(build, places, reporter, |parsed, selection, images| {
-        let graph = lower(&selection, images)?;
-        let ignore = &build.ignore;
-        let findings = checks::check(&Subject { parsed, selection: &selection, images, graph: &graph, ignore });
-        if parsed.check.error && !findings.is_empty() {
-            return Err(BuildError::Checks(findings));
-        }
-        let frontend = frontend_args::foreign_frontend(&build.request, parsed.dockerfile.syntax.as_deref());
-        let mut notes: Vec<String> = frontend.into_iter().collect();
-        if build.tell_unused {
-            notes.extend(unused(&selection, images, &build.caching.no_cache_stages));
-        }
-        Ok(Prepared { graph, contexts: selection.contexts, findings, notes })
-    })
 }
 
 /// A client of the registries.
